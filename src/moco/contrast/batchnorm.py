@@ -1,0 +1,151 @@
+"""Curing the BatchNorm leak: a query must not recognise its key by the statistics they share.
+
+On one device the batch is split into groups with statistics of their own, and the key batch is shuffled, so that a
+query's group differs from its key's (the authors' CIFAR demo). Across devices the shuffle alone does it (He et al.
+2020, section 3.3). Or the key encoder runs in inference form with averaged statistics (EMAN, Cai et al. 2021).
+
+N: samples   S: groups   C: channels
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils import _pytree as pytree
+
+BatchNormCure = Literal["auto", "split", "shuffle", "average", "none"]
+# The authors' demo uses 8 groups; below 4 samples a group's statistics say little.
+DEFAULT_GROUPS, SMALLEST_GROUP = 8, 4
+
+
+class SplitBatchNorm(_BatchNorm):
+    """BatchNorm over each of S contiguous groups of the batch; the running statistics are the mean over groups.
+
+    Groups are contiguous blocks of the batch because a block of a channels-last (or contiguous) tensor is a free
+    view. `interleave` reorders a batch so that block g holds the samples n with n mod S = g, the demo's grouping. A
+    batch that S does not divide gives the first groups one sample more. In eval mode it is plain BatchNorm.
+
+    Raises:
+        ValueError: in training, fewer than 2 samples for each group.
+    """
+
+    groups: int | None = None
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.ndim < 2:
+            raise ValueError(f"input of shape {tuple(input.shape)}: expected (N, C, ...)")
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise; shapes (N, C, ...) in and out, memory layout kept."""
+        self._check_input_dim(input)
+        if not self.training:
+            return super().forward(input)
+        groups = resolve_groups(self.groups, input.shape[0])
+        if groups == 1:
+            return super().forward(input)
+        if not self.track_running_stats or self.running_mean is None or self.running_var is None:
+            parts = [self._normalize(part, None, None, 0.0) for part in input.tensor_split(groups)]
+            return torch.cat(parts)
+        means_SC = self.running_mean.repeat(groups, 1)
+        variances_SC = self.running_var.repeat(groups, 1)
+        factor = self._average_factor()
+        parts = [
+            self._normalize(part, means_SC[g], variances_SC[g], factor)
+            for g, part in enumerate(input.tensor_split(groups))
+        ]
+        self.running_mean.copy_(means_SC.mean(dim=0))
+        self.running_var.copy_(variances_SC.mean(dim=0))
+        return torch.cat(parts)
+
+    def _normalize(self, part: Tensor, mean: Tensor | None, variance: Tensor | None, factor: float) -> Tensor:
+        return functional.batch_norm(part, mean, variance, self.weight, self.bias, True, factor, self.eps)
+
+    def _average_factor(self) -> float:
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+        if self.momentum is None:  # cumulative average
+            return 1.0 / float(self.num_batches_tracked)  # type: ignore[arg-type]
+        return self.momentum
+
+
+def resolve_groups(groups: int | None, batch_size: int) -> int:
+    """The number of groups for a batch: the stated one, or 8, fewer where groups would fall under 4 samples.
+
+    Raises:
+        ValueError: a stated number that leaves groups under 2 samples, or a batch of 1.
+    """
+    if batch_size < 2:
+        raise ValueError(f"batch of {batch_size} with BatchNorm: its statistics need at least 2 samples")
+    if groups is None:
+        return max(1, min(DEFAULT_GROUPS, batch_size // SMALLEST_GROUP))
+    if batch_size < 2 * groups:
+        raise ValueError(
+            f"split BatchNorm with {groups} groups and a batch of {batch_size}: need at least {2 * groups} samples"
+        )
+    return groups
+
+
+def split_batchnorm(module: nn.Module, groups: int | None) -> nn.Module:
+    """Replace every BatchNorm layer, in place, by a `SplitBatchNorm` that owns the same parameters and buffers.
+
+    State-dict names do not change. Returns the module (a new one only if the module itself is a BatchNorm).
+    SyncBatchNorm is refused: it joins statistics across devices, which is the leak itself.
+    """
+    if isinstance(module, nn.SyncBatchNorm):
+        raise ValueError("SyncBatchNorm does not cure the leak between query and key: use plain BatchNorm layers")
+    if isinstance(module, _BatchNorm) and not isinstance(module, SplitBatchNorm):
+        return _as_split(module, groups)
+    for name, child in module.named_children():
+        replaced = split_batchnorm(child, groups)
+        if replaced is not child:
+            setattr(module, name, replaced)
+    return module
+
+
+def _as_split(layer: _BatchNorm, groups: int | None) -> SplitBatchNorm:
+    split = SplitBatchNorm(
+        layer.num_features, layer.eps, layer.momentum, affine=False, track_running_stats=layer.track_running_stats
+    )
+    split.affine, split.groups, split.training = layer.affine, groups, layer.training
+    split._parameters.update(layer._parameters)
+    split._buffers.update(layer._buffers)
+    return split
+
+
+def has_batchnorm(module: nn.Module) -> bool:
+    """Whether any layer normalises by statistics of the batch."""
+    return any(isinstance(layer, _BatchNorm) for layer in module.modules())
+
+
+def interleave(length: int, groups: int, device: torch.device) -> Tensor:
+    """Order that puts the samples n with n mod S = g into block g; blocks as `torch.tensor_split` makes them."""
+    return torch.cat([torch.arange(g, length, groups, device=device) for g in range(groups)])
+
+
+def invert(order: Tensor) -> Tensor:
+    """The permutation that undoes `order`."""
+    inverse = torch.empty_like(order)
+    inverse[order] = torch.arange(len(order), device=order.device)
+    return inverse
+
+
+def select(batch: Any, index: Tensor) -> Any:
+    """Take samples along dimension 0 of a tensor, or of every tensor in a tuple, list or dict."""
+    return pytree.tree_map(lambda leaf: leaf[index] if isinstance(leaf, Tensor) else leaf, batch)
+
+
+def batch_length(batch: Any) -> tuple[int, torch.device]:
+    """Number of samples and device of a batch of tensors.
+
+    Raises:
+        ValueError: no tensor in it, or tensors that disagree about the number of samples.
+    """
+    leaves = [leaf for leaf in pytree.tree_leaves(batch) if isinstance(leaf, Tensor)]
+    lengths = sorted({len(leaf) for leaf in leaves})
+    if len(lengths) != 1:
+        raise ValueError(f"a batch whose tensors have {lengths} samples: expected one or more tensors that agree")
+    return lengths[0], leaves[0].device

@@ -1,0 +1,128 @@
+"""InfoNCE, streaming over the dictionary: never the N x K logits, neither forward nor backward.
+
+Over a fixed dictionary the loss is attention with keys = values = dictionary: the log-sum-exp is its denominator, and
+the attention output is the gradient for the query. Both are accumulated in one pass over chunks of the dictionary.
+
+N: samples   K: keys in the dictionary   C: embedding width
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+# Dictionary keys in one block: N=256 queries make a block of logits of 4 MiB, which stays in a CPU's cache.
+DEFAULT_CHUNK = 4096
+
+
+def info_nce(
+    q_NC: Tensor, k_NC: Tensor, keys_KC: Tensor, *, temperature: float, chunk_size: int = DEFAULT_CHUNK
+) -> Tensor:
+    """Mean contrastive loss in nats, eq. (1) of He et al. 2020: positive k_i, negatives all K dictionary keys.
+
+    Equal to cross-entropy of `contrastive_logits` with label 0; log(1 + K) when all logits are equal. Computed in
+    float32 (float64 for float64 queries) whatever the autocast state, in O(N * chunk_size) memory. Gradients flow to
+    whichever of the three tensors ask for one.
+
+    Args:
+        q_NC: queries, unit norm by convention.
+        k_NC: positive keys; row i belongs to query i.
+        keys_KC: the dictionary; K may be 0 only if a loss of 0 is wanted.
+        temperature: divides every similarity; above 0.
+        chunk_size: dictionary keys visited at a time.
+
+    Raises:
+        ValueError: shapes that do not fit, or a temperature or chunk size that is not above 0.
+    """
+    _check(q_NC, k_NC, keys_KC, temperature)
+    if chunk_size < 1:
+        raise ValueError(f"chunk_size={chunk_size}: need at least 1")
+    dtype = torch.float64 if q_NC.dtype == torch.float64 else torch.float32
+    with torch.autocast(device_type=q_NC.device.type, enabled=False):
+        loss: Tensor = _StreamingInfoNCE.apply(
+            q_NC.to(dtype), k_NC.to(dtype), keys_KC.to(dtype), float(temperature), int(chunk_size)
+        )
+    return loss
+
+
+def contrastive_logits(q_NC: Tensor, k_NC: Tensor, keys_KC: Tensor, *, temperature: float) -> Tensor:
+    """The N x (1 + K) logits of Algorithm 1, positive first, for inspection: O(N * K) memory.
+
+    Raises:
+        ValueError: as `info_nce`.
+    """
+    _check(q_NC, k_NC, keys_KC, temperature)
+    positive = (q_NC * k_NC).sum(dim=1, keepdim=True)
+    return torch.cat([positive, q_NC @ keys_KC.T], dim=1) / temperature
+
+
+class _StreamingInfoNCE(torch.autograd.Function):
+    """Forward accumulates the log-sum-exp and the attention output together; backward only scales."""
+
+    @staticmethod
+    def forward(ctx: Any, q_NC: Tensor, k_NC: Tensor, keys_KC: Tensor, temperature: float, chunk_size: int) -> Tensor:
+        need_q, need_k, need_keys = ctx.needs_input_grad[:3]
+        scaled_NC = q_NC / temperature
+        positive_N = (scaled_NC * k_NC).sum(dim=1)
+        peak_N, mass_N = positive_N, torch.ones_like(positive_N)  # log-sum-exp = peak + log(mass)
+        attended_NC = torch.zeros_like(q_NC)  # sum over negatives of exp(logit - peak) * key
+        for chunk_JC in torch.split(keys_KC, chunk_size):
+            logits_NJ = scaled_NC @ chunk_JC.T
+            new_peak_N = torch.maximum(peak_N, logits_NJ.amax(dim=1))
+            weights_NJ = logits_NJ.sub_(new_peak_N[:, None]).exp_()
+            shrink_N = (peak_N - new_peak_N).exp()
+            mass_N = mass_N * shrink_N + weights_NJ.sum(dim=1)
+            if need_q:
+                attended_NC.mul_(shrink_N[:, None]).addmm_(weights_NJ, chunk_JC)
+            peak_N = new_peak_N
+        normaliser_N = peak_N + mass_N.log()
+        loss_N = normaliser_N - positive_N
+        # d loss / d logit is (softmax - 1) for the positive and softmax for each negative.
+        pull_N = torch.expm1(positive_N - normaliser_N)
+        scale = 1.0 / (temperature * max(len(q_NC), 1))
+        grad_q = (attended_NC / mass_N[:, None] + pull_N[:, None] * k_NC) * scale if need_q else None
+        grad_k = pull_N[:, None] * q_NC * scale if need_k else None
+        ctx.save_for_backward(grad_q, grad_k, *((scaled_NC, keys_KC, normaliser_N) if need_keys else ()))
+        ctx.chunk_size = chunk_size
+        return loss_N.mean()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
+        grad_q, grad_k, *rest = ctx.saved_tensors
+        grad_keys = None
+        if rest:  # a dictionary that learns (end-to-end) pays a second pass; a queue never comes here
+            scaled_NC, keys_KC, normaliser_N = rest
+            parts = [
+                (scaled_NC @ chunk_JC.T - normaliser_N[:, None]).exp().T @ scaled_NC
+                for chunk_JC in torch.split(keys_KC, ctx.chunk_size)
+            ]
+            grad_keys = torch.cat(parts) * (grad / max(len(scaled_NC), 1))
+        return (
+            grad_q * grad if grad_q is not None else None,
+            grad_k * grad if grad_k is not None else None,
+            grad_keys,
+            None,
+            None,
+        )
+
+
+def _check(q_NC: Tensor, k_NC: Tensor, keys_KC: Tensor, temperature: float) -> None:
+    if not temperature > 0:
+        raise ValueError(f"temperature={temperature}: need a value above 0 (the papers use 0.07 to 0.2)")
+    if q_NC.ndim != 2 or q_NC.shape != k_NC.shape or keys_KC.ndim != 2 or keys_KC.shape[1] != q_NC.shape[1]:
+        raise ValueError(
+            f"q {tuple(q_NC.shape)}, k {tuple(k_NC.shape)}, keys {tuple(keys_KC.shape)}: "
+            "expected (N, C), (N, C) and (K, C)"
+        )
+
+
+def normalize(embeddings_NC: Tensor) -> Tensor:
+    """Rows scaled to unit Euclidean length, in at least float32 (autocast hands over bfloat16)."""
+    if embeddings_NC.dtype in (torch.bfloat16, torch.float16):
+        embeddings_NC = embeddings_NC.float()
+    return functional.normalize(embeddings_NC, dim=1)
