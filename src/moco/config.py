@@ -1,0 +1,234 @@
+"""The configuration of a pretraining run: one frozen dataclass, checked once, at construction.
+
+It gives the YAML file, the command line and the Python interface. The only home of default hyperparameters together
+with `recipes.py`, which states those that differ between the papers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal, get_args
+
+from moco.errors import ConfigError
+
+Head = Literal["linear", "mlp"]
+Stem = Literal["auto", "small", "standard"]
+Schedule = Literal["cosine", "step"]
+ScheduleUnit = Literal["epoch", "step"]
+Precision = Literal["auto", "fp32", "bf16"]
+Accelerator = Literal["auto", "cpu", "gpu", "mps"]
+BatchNormCure = Literal["auto", "split", "shuffle", "average", "none"]
+Normalization = Literal["imagenet", "cifar"]
+REFERENCE_BATCH = 256  # base_learning_rate is stated for this many samples (linear scaling, Goyal et al. 2017)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """Everything that decides a pretraining run. Defaults are MoCo v2's (Chen et al. 2020, 2003.04297).
+
+    Attributes:
+        recipe: name of the recipe that the other defaults came from; a record, changes nothing by itself.
+        backbone: torchvision or timm name, resnet_tiny/small/medium, or package.module:factory.
+        image_size: side of a view in pixels.
+        stem: first layers; auto takes 3x3 without max-pool up to 64 px.
+        head: projection head: linear (v1) or mlp (v2).
+        embedding_dim: C, width of queries and keys.
+        dictionary_size: K, keys in the queue.
+        key_momentum: m, share of the key encoder that stays at each step, 0 to 1.
+        temperature: divides the similarities, above 0.
+        batchnorm: cure for the BatchNorm leak; auto splits on one device and shuffles across several.
+        split_groups: BatchNorm groups of the split cure; null means 8, fewer for batches under 32.
+        symmetric: use each view as query and as key; twice the computation per step.
+        crop_min: smallest area of a random crop, as a share of the image.
+        brightness: largest change of brightness, as torchvision's ColorJitter defines it.
+        contrast: largest change of contrast.
+        saturation: largest change of saturation.
+        hue: largest turn of the colour circle, 0 to 0.5.
+        jitter_probability: share of views whose colours are jittered.
+        grayscale_probability: share of views turned grey.
+        grayscale_first: turn grey before the colour jitter (v1) instead of after it.
+        blur_probability: share of views blurred with a Gaussian of sigma 0.1 to 2 pixels.
+        flip_probability: share of views mirrored left to right.
+        normalization: channel mean and standard deviation: imagenet or cifar.
+        batch_size: samples in a step over all devices.
+        epochs: passes over the images; give epochs or steps.
+        steps: optimiser steps; give epochs or steps.
+        base_learning_rate: SGD learning rate for a batch of 256; scaled linearly with batch_size.
+        sgd_momentum: momentum of the optimiser.
+        weight_decay: L2 penalty on all parameters.
+        schedule: cosine to zero, or step (times lr_decay at each of lr_milestones).
+        schedule_unit: change the learning rate at each epoch (the papers) or at each step.
+        lr_milestones: where the step schedule decays, as shares of the run.
+        lr_decay: factor of the step schedule.
+        warmup_steps: linear warm-up from zero.
+        precision: auto takes bf16 where the hardware multiplies it natively, else fp32.
+        accelerator: device kind; auto takes a GPU if there is one.
+        devices: devices on this machine; several train together, one process each.
+        num_nodes: machines that train together.
+        workers: threads that decode and crop; null means the number of cores, at most 16.
+        threads: CPU threads for tensor operations; null leaves PyTorch's choice.
+        seed: every random draw follows from it.
+        test: held-out images for the kNN monitor (folder of classes, array or data-set part).
+        labels: CSV file (path,label) for a folder without class folders.
+        held_out: share of labelled images kept out of pretraining for the kNN monitor when there is no test set.
+        knn_evaluations: kNN evaluations over the run, evenly spaced, the last at its end; 0 for none.
+        num_neighbors: k of the kNN monitor.
+        knn_temperature: votes are weighted by exp(similarity / knn_temperature).
+        data_root: where named data sets are stored; null means ~/.cache/moco.
+        log_every: steps between lines of metrics.jsonl.
+        checkpoint_minutes: minutes between checkpoints; one is also written at the end and on Ctrl-C.
+    """
+
+    recipe: str = "v2"
+    backbone: str = "resnet50"
+    image_size: int = 224
+    stem: Stem = "auto"
+    head: Head = "mlp"
+    embedding_dim: int = 128
+    dictionary_size: int = 65536
+    key_momentum: float = 0.999
+    temperature: float = 0.2
+    batchnorm: BatchNormCure = "auto"
+    split_groups: int | None = None
+    symmetric: bool = False
+    crop_min: float = 0.2
+    brightness: float = 0.4
+    contrast: float = 0.4
+    saturation: float = 0.4
+    hue: float = 0.1
+    jitter_probability: float = 0.8
+    grayscale_probability: float = 0.2
+    grayscale_first: bool = False
+    blur_probability: float = 0.5
+    flip_probability: float = 0.5
+    normalization: Normalization = "imagenet"
+    batch_size: int = 256
+    epochs: int | None = 200
+    steps: int | None = None
+    base_learning_rate: float = 0.03
+    sgd_momentum: float = 0.9
+    weight_decay: float = 1e-4
+    schedule: Schedule = "cosine"
+    schedule_unit: ScheduleUnit = "epoch"
+    lr_milestones: tuple[float, ...] = (0.6, 0.8)
+    lr_decay: float = 0.1
+    warmup_steps: int = 0
+    precision: Precision = "auto"
+    accelerator: Accelerator = "auto"
+    devices: int = 1
+    num_nodes: int = 1
+    workers: int | None = None
+    threads: int | None = None
+    seed: int = 0
+    test: str | None = None
+    labels: str | None = None
+    held_out: float = 0.1
+    knn_evaluations: int = 10
+    num_neighbors: int = 20
+    knn_temperature: float = 0.07
+    data_root: str | None = None
+    log_every: int = 10
+    checkpoint_minutes: float = 5.0
+
+    def __post_init__(self) -> None:
+        """Check every value and combination.
+
+        Raises:
+            ConfigError: what came, what was expected, what to do.
+        """
+        for field, minimum in _AT_LEAST.items():
+            value = getattr(self, field)
+            if value is not None and not value >= minimum:
+                remedy = ", or choose the end-to-end mechanism" if field == "dictionary_size" else ""
+                raise ConfigError(f"{field}={value}: need at least {minimum}{remedy}")
+        for field in _SHARES:
+            if not 0.0 <= getattr(self, field) <= 1.0:
+                raise ConfigError(f"{field}={getattr(self, field)}: need a value from 0 to 1")
+        for field, choices in _CHOICES.items():
+            if getattr(self, field) not in get_args(choices):
+                raise ConfigError(f"{field}={getattr(self, field)!r}: choose one of {', '.join(get_args(choices))}")
+        self._check_ranges()
+        self._check_combinations()
+
+    def _check_ranges(self) -> None:
+        if not self.temperature > 0:
+            raise ConfigError(f"temperature={self.temperature}: need a value above 0 (the papers use 0.07 to 0.2)")
+        if not self.knn_temperature > 0:
+            raise ConfigError(f"knn_temperature={self.knn_temperature}: need a value above 0")
+        if not self.base_learning_rate > 0:
+            raise ConfigError(f"base_learning_rate={self.base_learning_rate}: need a value above 0")
+        if not 0 < self.crop_min <= 1:
+            raise ConfigError(f"crop_min={self.crop_min}: need a share of the image above 0, at most 1")
+        if not 0 <= self.hue <= 0.5:
+            raise ConfigError(f"hue={self.hue}: need a value from 0 to 0.5 (half the colour circle)")
+        if not 0 <= self.held_out < 1:
+            raise ConfigError(f"held_out={self.held_out}: need a share from 0 to below 1")
+
+    def _check_combinations(self) -> None:
+        if (self.epochs is None) == (self.steps is None):
+            raise ConfigError(f"epochs={self.epochs} and steps={self.steps}: give exactly one of the two")
+        if self.batch_size % (self.devices * self.num_nodes):
+            raise ConfigError(
+                f"batch_size={self.batch_size} on {self.devices * self.num_nodes} devices: "
+                "choose a multiple, so that every device gets the same share"
+            )
+        if self.steps is not None and self.warmup_steps >= self.steps:
+            raise ConfigError(f"warmup_steps={self.warmup_steps} with steps={self.steps}: warm up for fewer steps")
+        if self.split_groups is not None and self.batchnorm not in ("auto", "split"):
+            raise ConfigError(f"split_groups={self.split_groups} with batchnorm={self.batchnorm!r}: drop one of them")
+        if self.batchnorm == "shuffle" and self.devices * self.num_nodes == 1:
+            raise ConfigError("batchnorm='shuffle' needs at least 2 devices, here is 1: choose 'split'")
+
+    @property
+    def learning_rate(self) -> float:
+        """Learning rate at this batch size, before the schedule."""
+        return self.base_learning_rate * self.batch_size / REFERENCE_BATCH
+
+    @property
+    def batch_size_per_rank(self) -> int:
+        """Samples of a step on each device."""
+        return self.batch_size // (self.devices * self.num_nodes)
+
+
+_AT_LEAST = {
+    "image_size": 8,
+    "embedding_dim": 1,
+    "dictionary_size": 1,
+    "split_groups": 1,
+    "batch_size": 1,
+    "epochs": 1,
+    "steps": 1,
+    "weight_decay": 0,
+    "brightness": 0,
+    "contrast": 0,
+    "saturation": 0,
+    "warmup_steps": 0,
+    "devices": 1,
+    "num_nodes": 1,
+    "workers": 1,
+    "threads": 1,
+    "seed": 0,
+    "knn_evaluations": 0,
+    "num_neighbors": 1,
+    "log_every": 1,
+    "checkpoint_minutes": 0,
+}
+_SHARES = (
+    "key_momentum",
+    "jitter_probability",
+    "grayscale_probability",
+    "blur_probability",
+    "flip_probability",
+    "sgd_momentum",
+    "lr_decay",
+)
+_CHOICES = {
+    "stem": Stem,
+    "head": Head,
+    "schedule": Schedule,
+    "schedule_unit": ScheduleUnit,
+    "precision": Precision,
+    "accelerator": Accelerator,
+    "batchnorm": BatchNormCure,
+    "normalization": Normalization,
+}

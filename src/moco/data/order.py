@@ -1,0 +1,50 @@
+"""Which images come in which step: a pure function of seed and step, so that a resumed run continues exactly."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+# Purposes keep the streams of one seed apart.
+SHUFFLE, VIEWS, PHOTOMETRIC = 0, 1, 2
+
+
+def keyed_seed(seed: int, purpose: int, *counters: int) -> int:
+    """A 63-bit seed for one use: equal arguments give equal seeds, different ones unrelated seeds."""
+    state = np.random.SeedSequence([seed, purpose, *counters]).generate_state(1, np.uint64)[0]
+    return int(state >> np.uint64(1))
+
+
+def keyed_generator(seed: int, purpose: int, *counters: int) -> torch.Generator:
+    """A CPU generator for one use."""
+    return torch.Generator().manual_seed(keyed_seed(seed, purpose, *counters))
+
+
+class EpochOrder:
+    """A new random order of all images at each epoch; the last partial batch is dropped.
+
+    Args:
+        indices: the images to visit, as indices into a source.
+        batch_size: samples in a step over all ranks.
+        seed: decides every epoch's order.
+    """
+
+    def __init__(self, indices: np.ndarray, *, batch_size: int, seed: int) -> None:
+        self.indices, self.batch_size, self.seed = indices, batch_size, seed
+        self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Full batches in a pass over the images."""
+        return len(self.indices) // self.batch_size
+
+    def batch(self, step: int, *, rank: int = 0, world_size: int = 1) -> np.ndarray:
+        """Source indices of one rank's share of a step, (batch_size / world_size,) int64."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        if epoch != self._epoch:
+            generator = keyed_generator(self.seed, SHUFFLE, epoch)
+            self._order = torch.randperm(len(self.indices), generator=generator).numpy()
+            self._epoch = epoch
+        share = self.batch_size // world_size
+        start = position * self.batch_size + rank * share
+        return self.indices[self._order[start : start + share]]

@@ -1,0 +1,178 @@
+"""Weighted k-nearest-neighbour classification by cosine similarity: exact, and in bounded memory.
+
+N: bank (train) rows   M: query (test) rows   D: feature width   B: rows of one block   K: neighbours
+Source: Wu et al., Instance Discrimination, CVPR 2018 (1805.01978), section 3.4; the MoCo authors' CIFAR demo.
+"""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from moco.errors import ConfigError, DataError
+
+_INDEX_BITS = 32
+_LARGEST_INDEX = (1 << _INDEX_BITS) - 1
+
+
+def knn_predict(
+    train_ND: Tensor,
+    train_labels: Tensor,
+    test_MD: Tensor,
+    *,
+    num_neighbors: int,
+    knn_temperature: float,
+    num_classes: int | None = None,
+    block_size: int = 1024,
+) -> Tensor:
+    """Class of each query row, (M,) int64 on the CPU: the class with most votes among the nearest bank rows.
+
+    Features need no normalisation. `train_labels`: (N,) integers in [0, num_classes). Each of the `num_neighbors`
+    nearest rows votes for its class with weight exp(cosine similarity / knn_temperature), knn_temperature > 0.
+    Of equally similar rows at the edge of the neighbourhood the earlier in the bank counts; of equal votes the lower
+    class wins. `num_classes` (default: largest label + 1) changes no result. Neighbours are searched in blocks of
+    block_size x 4 block_size similarities, so memory beyond the inputs does not grow with N.
+
+    Raises ConfigError where num_neighbors is not in [1, N] or the temperature not above 0, DataError where features
+    and labels do not fit together, a label is out of range, or a feature is not finite.
+    """
+    _check_features(train_ND, test_MD)
+    train_labels = _checked_labels(train_labels, rows=len(train_ND), name="train_labels")
+    num_classes = _checked_num_classes(num_classes, train_labels)
+    if not 1 <= num_neighbors <= len(train_ND):
+        raise ConfigError(f"num_neighbors={num_neighbors} with {len(train_ND)} bank images: need 1 to {len(train_ND)}")
+    if not knn_temperature > 0:
+        raise ConfigError(f"knn_temperature={knn_temperature}: need a value above 0, such as 0.1")
+    if block_size < 1:
+        raise ConfigError(f"block_size={block_size}: need at least 1")
+    predictions = [
+        _vote(*_nearest(train_ND, test_BD, num_neighbors, 4 * block_size), train_labels, knn_temperature, num_classes)
+        for test_BD in test_MD.split(block_size)
+    ]
+    return torch.cat(predictions)
+
+
+def knn_accuracy(
+    train_ND: Tensor,
+    train_labels: Tensor,
+    test_MD: Tensor,
+    test_labels: Tensor,
+    *,
+    num_neighbors: int,
+    knn_temperature: float,
+    num_classes: int | None = None,
+    block_size: int = 1024,
+) -> float:
+    """Fraction of query rows whose class `knn_predict` finds, in [0, 1]; `test_labels`: (M,) integers >= 0."""
+    test_labels = _checked_labels(test_labels, rows=len(test_MD), name="test_labels")
+    predicted = knn_predict(
+        train_ND,
+        train_labels,
+        test_MD,
+        num_neighbors=num_neighbors,
+        knn_temperature=knn_temperature,
+        num_classes=num_classes,
+        block_size=block_size,
+    )
+    return (predicted == test_labels).double().mean().item()
+
+
+def pixel_features(
+    images_NHWC: np.ndarray | Tensor, *, size: int = 32, mean: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Raw pixels as features, (N, size * size * C) float32 in [0, 1] less `mean`, and that mean (size * size * C,).
+
+    `images_NHWC`: uint8. Images are resized to size x size with antialiasing. Call it on the train images first and
+    hand their mean to the call on the test images, so that both are centred on one point.
+    """
+    images = torch.as_tensor(images_NHWC)
+    if images.ndim != 4 or images.dtype != torch.uint8 or not len(images):
+        raise DataError(f"images {tuple(images.shape)} of {images.dtype}: need at least one, (N, H, W, C), uint8")
+    features_ND = torch.cat([_small_pixels(block_BHWC, size) for block_BHWC in images.split(1024)])
+    if mean is None:
+        mean = features_ND.mean(dim=0)
+    if mean.shape != features_ND.shape[1:]:
+        raise DataError(f"mean of {tuple(mean.shape)} for features of width {features_ND.shape[1]}: use the train mean")
+    return features_ND.sub_(mean), mean
+
+
+def _small_pixels(images_BHWC: Tensor, size: int) -> Tensor:
+    pixels = images_BHWC.permute(0, 3, 1, 2).float() / 255
+    if pixels.shape[-2:] != (size, size):
+        pixels = F.interpolate(pixels, (size, size), mode="bilinear", antialias=True, align_corners=False)
+    return pixels.flatten(1)
+
+
+def _nearest(train_ND: Tensor, test_BD: Tensor, num_neighbors: int, bank_block: int) -> tuple[Tensor, Tensor]:
+    """Similarities and bank rows of the nearest neighbours, both (B, K) on the CPU, nearest first."""
+    test_BD = F.normalize(test_BD.float(), dim=1)
+    best_BK = torch.empty(len(test_BD), 0, dtype=torch.int64, device=test_BD.device)
+    for start in range(0, len(train_ND), bank_block):
+        train_bD = F.normalize(train_ND[start : start + bank_block].to(test_BD.device, torch.float32), dim=1)
+        candidates = _largest(test_BD @ train_bD.T, start, num_neighbors)
+        best_BK = torch.cat([best_BK, candidates], dim=1)
+        best_BK = best_BK.topk(min(num_neighbors, best_BK.shape[1]), dim=1).values
+    return _unpack(best_BK.cpu())
+
+
+def _largest(similarity_Bb: Tensor, start: int, num_neighbors: int) -> Tensor:
+    """Packed keys of each row's largest similarities, ties going to the earlier column; `start`: row of column 0."""
+    columns = similarity_Bb.shape[1]
+    indices = torch.arange(start, start + columns, device=similarity_Bb.device)
+    if columns <= num_neighbors:
+        return _pack(similarity_Bb, indices)
+    # Packing everything would be exact too, and four times slower: only rows with a tie at the edge need it.
+    values, places = similarity_Bb.topk(num_neighbors + 1, dim=1)
+    keys = _pack(values[:, :num_neighbors], places[:, :num_neighbors] + start)
+    tied = (values[:, -1] == values[:, -2]).nonzero().flatten()
+    for rows in tied.split(256):
+        keys[rows] = _pack(similarity_Bb[rows], indices).topk(num_neighbors, dim=1).values
+    return keys
+
+
+def _pack(similarity: Tensor, indices: Tensor) -> Tensor:
+    """One int64 a pair, ordered by similarity first, then by lower index: a total order, so no tie is left open."""
+    bits = (similarity + 0.0).view(torch.int32)  # + 0.0: -0 and 0 are one value
+    ascending = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)  # float order as integer order
+    return (ascending.long() << _INDEX_BITS) + (_LARGEST_INDEX - indices)
+
+
+def _unpack(keys: Tensor) -> tuple[Tensor, Tensor]:
+    ascending = (keys >> _INDEX_BITS).int()
+    bits = torch.where(ascending < 0, ascending ^ 0x7FFFFFFF, ascending)
+    return bits.view(torch.float32), _LARGEST_INDEX - (keys & _LARGEST_INDEX)
+
+
+def _vote(
+    similarity_BK: Tensor, indices_BK: Tensor, train_labels: Tensor, knn_temperature: float, num_classes: int
+) -> Tensor:
+    # Relative to the nearest neighbour: the same winner, and exp cannot overflow at a small temperature.
+    weights_BK = ((similarity_BK.double() - similarity_BK[:, :1].double()) / knn_temperature).exp()
+    votes = torch.zeros(len(similarity_BK), num_classes, dtype=torch.float64)
+    return votes.scatter_add_(1, train_labels[indices_BK], weights_BK).argmax(dim=1)
+
+
+def _check_features(train_ND: Tensor, test_MD: Tensor) -> None:
+    for name, features in (("train", train_ND), ("test", test_MD)):
+        if features.ndim != 2 or not features.numel():
+            raise DataError(f"{name} features of shape {tuple(features.shape)}: need (rows, width), at least one row")
+        if not all(block.isfinite().all() for block in features.split(8192)):
+            raise DataError(f"{name} features hold NaN or infinite values: the network has diverged, or its input has")
+    if train_ND.shape[1] != test_MD.shape[1]:
+        raise DataError(f"train width {train_ND.shape[1]}, test width {test_MD.shape[1]}: use one network for both")
+
+
+def _checked_labels(labels: Tensor, *, rows: int, name: str) -> Tensor:
+    labels = torch.as_tensor(labels).cpu()
+    if labels.shape != (rows,) or labels.is_floating_point() or labels.is_complex():
+        raise DataError(f"{name} {tuple(labels.shape)} of {labels.dtype}: need {rows} integers, one for each image")
+    if rows and labels.min() < 0:
+        raise DataError(f"{name} holds {labels.min().item()}: need labels >= 0; leave unlabelled images out")
+    return labels.long()
+
+
+def _checked_num_classes(num_classes: int | None, labels: Tensor) -> int:
+    present = int(labels.max()) + 1
+    if num_classes is not None and num_classes < present:
+        raise DataError(f"train_labels holds {present - 1}, num_classes={num_classes}: need labels below num_classes")
+    return num_classes or present

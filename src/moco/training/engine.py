@@ -1,0 +1,94 @@
+"""Device, precision and launch, from Lightning Fabric."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from moco.config import Config
+from moco.contrast import MoCo
+from moco.errors import ConfigError
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
+
+def make_fabric(config: Config) -> Fabric:
+    """Fabric for the configuration; several devices train by DistributedDataParallel.
+
+    Raises:
+        ConfigError: the hardware asked for is not there.
+    """
+    from lightning.fabric import Fabric
+    from lightning.fabric.strategies import DDPStrategy
+
+    several = config.devices * config.num_nodes > 1
+    # The queue must not be broadcast at each forward, and f_q's buffers are its rank's own.
+    strategy: Any = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True) if several else "auto"
+    try:
+        return Fabric(
+            accelerator="cuda" if config.accelerator == "gpu" else config.accelerator,
+            devices=config.devices,
+            num_nodes=config.num_nodes,
+            strategy=strategy,
+            precision={"fp32": "32-true", "bf16": "bf16-mixed"}[resolve_precision(config)],
+        )
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"accelerator={config.accelerator!r} devices={config.devices}: {reason}; try accelerator 'auto', devices 1"
+        ) from error
+    except Exception as error:  # Lightning's own exception class for a missing device has no public base
+        if type(error).__name__ != "MisconfigurationException":
+            raise
+        raise ConfigError(f"accelerator={config.accelerator!r} devices={config.devices}: {error}") from error
+
+
+def resolve_precision(config: Config) -> str:
+    """The stated precision; "auto" is bf16 where the hardware multiplies it natively, else fp32.
+
+    Decided by capability and not by a stopwatch, so that the same seed on the same machine gives the same run.
+    """
+    if config.precision != "auto":
+        return config.precision
+    if config.accelerator in ("auto", "gpu") and torch.cuda.is_available():
+        return "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "fp32"
+    if config.accelerator == "mps" or (config.accelerator == "auto" and torch.backends.mps.is_available()):
+        return "fp32"
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bf16" if native else "fp32"
+
+
+def place(model: MoCo, fabric: Fabric) -> None:
+    """Move the model to its device, channels-last, and run its encoders under Fabric's precision and strategy.
+
+    Only the query encoder is wrapped for data parallelism: the key encoder has no gradient, and every rank enqueues
+    the same gathered keys, so that the queues agree by construction.
+    """
+    model.to(fabric.device, memory_format=torch.channels_last)
+    query: Any = model.encoder_q
+    if fabric.world_size > 1:
+        query = fabric.setup_module(model.encoder_q, move_to_device=False)
+
+    def in_precision(encoder: Any) -> Any:
+        def forward(batch: Any) -> torch.Tensor:
+            with fabric.autocast():
+                return encoder(batch)
+
+        return forward
+
+    model.run_encoders_with(query=in_precision(query), key=in_precision(model.encoder_k))
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Largest memory so far: allocated on a CUDA device, resident for the process otherwise."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    try:
+        import resource
+        import sys
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak if sys.platform == "darwin" else peak * 1024)

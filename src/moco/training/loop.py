@@ -1,0 +1,237 @@
+"""The training loop: steps, schedule, logging, evaluation, checkpoints. Knows no images and no files but the run's."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from moco.config import Config
+from moco.contrast import MoCo, moco_step, symmetric_moco_step
+from moco.errors import RunError
+from moco.training import checkpoint
+from moco.training.interrupt import StopRequest
+from moco.training.metrics import MetricsWriter, Progress
+from moco.training.schedule import learning_rate_factor
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
+Views = tuple[Tensor, Tensor]
+Evaluate = Callable[[nn.Module], Iterable[tuple[str, float]]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task:
+    """What to train on and where to write.
+
+    Attributes:
+        config: the run's configuration.
+        fabric: device, precision and processes.
+        batches: from a first step, the views of each following step, on the device.
+        steps_per_epoch: steps in a pass over the images.
+        evaluate: from the query backbone, named values (a kNN accuracy); None for none.
+        checkpoint: file of the newest checkpoint.
+        folder: run folder for metrics; None on ranks other than 0.
+        show_progress: whether to draw the progress bar.
+    """
+
+    config: Config
+    fabric: Fabric
+    batches: Callable[[int], Iterator[Views]]
+    steps_per_epoch: int
+    evaluate: Evaluate | None
+    checkpoint: Path
+    folder: Path | None
+    show_progress: bool = True
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps in the whole run."""
+        return self.config.steps or (self.config.epochs or 0) * self.steps_per_epoch
+
+    def learning_rate(self, step: int) -> float:
+        """Learning rate of a step, counted from 0."""
+        config = self.config
+        return config.learning_rate * learning_rate_factor(
+            step,
+            total_steps=self.total_steps,
+            steps_per_epoch=self.steps_per_epoch,
+            schedule=config.schedule,
+            unit=config.schedule_unit,
+            warmup_steps=config.warmup_steps,
+            milestones=config.lr_milestones,
+            decay=config.lr_decay,
+        )
+
+
+@dataclasses.dataclass(kw_only=True)
+class Progression:
+    """What changes while training, besides model and optimiser; a checkpoint holds it.
+
+    Attributes:
+        step: steps done.
+        loss_sum: sum of the losses since the last logged line, on the device.
+        loss_count: how many they are.
+        last: newest value of each logged name.
+        seconds: seconds of training in earlier, interrupted parts of the run.
+    """
+
+    step: int = 0
+    loss_sum: Tensor = dataclasses.field(default_factory=lambda: torch.zeros(()))
+    loss_count: int = 0
+    last: dict[str, float] = dataclasses.field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def make_optimizer(model: MoCo, config: Config) -> torch.optim.SGD:
+    """SGD on the query encoder, weight decay on all parameters, as in the papers."""
+    return torch.optim.SGD(
+        model.encoder_q.parameters(),
+        lr=config.learning_rate,
+        momentum=config.sgd_momentum,
+        weight_decay=config.weight_decay,
+        fused=True,
+    )
+
+
+def train(model: MoCo, optimizer: torch.optim.Optimizer, task: Task, now: Progression) -> Progress:
+    """Train from `now.step` to the end, or to the next step boundary after Ctrl-C; a checkpoint is written either way.
+
+    Returns the progress with its rates; `now` says how far it came.
+
+    Raises:
+        RunError: the loss is no longer a number, or a checkpoint cannot be written.
+    """
+    config, batch_size = task.config, task.config.batch_size
+    step_function = symmetric_moco_step if config.symmetric else moco_step
+    evaluation_steps = spaced_steps(task.total_steps, config.knn_evaluations if task.evaluate else 0)
+    writer = MetricsWriter(task.folder)
+    progress = Progress(task.total_steps * batch_size, now.step * batch_size, show=task.show_progress)
+    now.loss_sum = now.loss_sum.to(task.fabric.device)
+    batches, saved_at = task.batches(now.step), time.monotonic()
+    try:
+        with StopRequest() as stop:
+            while now.step < task.total_steps and not _should_stop(stop, task, now.step):
+                asked_at = time.perf_counter()
+                x_q, x_k = next(batches)
+                waited = time.perf_counter() - asked_at
+                rate = set_learning_rate(optimizer, task.learning_rate(now.step))
+                now.loss_sum += step_function(model, x_q, x_k, optimizer, backward=task.fabric.backward)
+                now.loss_count += 1
+                now.step += 1
+                progress.advance(batch_size, waited)
+                if now.step % config.log_every == 0 or now.step == task.total_steps:
+                    _log(task, writer, progress, now, rate)
+                if now.step in evaluation_steps:
+                    _evaluate(model, task, writer, progress, now)
+                if time.monotonic() - saved_at > 60 * config.checkpoint_minutes:
+                    save(model, optimizer, task, now)
+                    saved_at = time.monotonic()
+            now.seconds += progress.seconds
+            save(model, optimizer, task, now)
+    finally:
+        progress.close()
+        writer.close()
+        _close(batches)
+    return progress
+
+
+def spaced_steps(total_steps: int, count: int) -> set[int]:
+    """`count` evenly spaced steps, the last at the end."""
+    return {math.ceil(total_steps * (i + 1) / count) for i in range(count)}
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> float:
+    """Set it on every parameter group; returns it."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    return rate
+
+
+def _should_stop(stop: StopRequest, task: Task, step: int) -> bool:
+    if task.fabric.world_size == 1:
+        return stop.asked
+    if step % task.config.log_every:  # ranks must stop at the same step, and asking each other costs time
+        return False
+    asked = task.fabric.all_reduce(torch.tensor(float(stop.asked), device=task.fabric.device), reduce_op="sum")
+    return bool(asked > 0)
+
+
+def _log(task: Task, writer: MetricsWriter, progress: Progress, now: Progression, rate: float) -> None:
+    loss = now.loss_sum / now.loss_count
+    if task.fabric.world_size > 1:
+        loss = task.fabric.all_reduce(loss, reduce_op="mean")
+    value = float(loss)
+    if not math.isfinite(value):
+        raise RunError(
+            f"the loss is {value} at step {now.step}: lower base_learning_rate, or use precision fp32; "
+            f"the last good checkpoint is {task.checkpoint}"
+        )
+    now.loss_sum.zero_()
+    now.loss_count = 0
+    now.last["loss"] = value
+    writer.write(
+        now.step,
+        epoch=now.step / task.steps_per_epoch,
+        loss=value,
+        learning_rate=rate,
+        images_per_second=progress.images_per_second,
+        data_wait=progress.data_wait,
+    )
+    progress.say(loss=f"{value:.3f}")
+
+
+def _evaluate(model: MoCo, task: Task, writer: MetricsWriter, progress: Progress, now: Progression) -> None:
+    if task.folder is None or task.evaluate is None:  # rank 0 evaluates for all
+        return
+    start = time.perf_counter()
+    values = dict(task.evaluate(model.encoder_q))
+    seconds = time.perf_counter() - start
+    progress.pause_seconds += seconds
+    now.last.update(values)
+    now.last["evaluation_seconds"] = now.last.get("evaluation_seconds", 0.0) + seconds
+    writer.write(now.step, **values, evaluation_seconds=seconds)
+    progress.say(**{name.removesuffix("_top1"): f"{value:.1%}" for name, value in values.items()})
+
+
+def save(model: MoCo, optimizer: torch.optim.Optimizer, task: Task, now: Progression) -> None:
+    """Write the newest checkpoint (rank 0; the key encoder's BatchNorm statistics are rank 0's own)."""
+    if task.folder is None:
+        return
+    state: dict[str, Any] = {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "random": checkpoint.random_state(task.fabric.device),
+        "progression": dataclasses.asdict(now),
+    }
+    checkpoint.save_atomically(state, task.checkpoint)
+
+
+def restore(model: MoCo, optimizer: torch.optim.Optimizer, path: Path, device: torch.device) -> Progression:
+    """Continue from a checkpoint: model, queue, optimiser, generators, position.
+
+    Raises:
+        RunError: the checkpoint cannot be read or belongs to another configuration.
+    """
+    state = checkpoint.load(path)
+    try:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        progression = Progression(**state["progression"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise RunError(f"{path} does not fit this configuration: {str(error).splitlines()[0]}") from error
+    checkpoint.restore_random_state(state["random"], device)
+    return progression
+
+
+def _close(batches: Iterator[Views]) -> None:
+    close = getattr(batches, "close", None)
+    if close is not None:
+        close()

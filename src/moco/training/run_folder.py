@@ -1,0 +1,102 @@
+"""The folder of a run: who holds it, what lies in it."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import IO, Any
+
+from moco.errors import RunError
+
+
+class RunFolder:
+    """One run's files: config.yaml, metrics.jsonl, summary.json, checkpoints/, backbone.safetensors.
+
+    Taking the folder locks it against other processes until `close`; the lock falls with the process.
+
+    Args:
+        path: the folder; made on `take`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: IO[str] | None = None
+
+    @property
+    def checkpoint(self) -> Path:
+        """The newest checkpoint."""
+        return self.path / "checkpoints" / "last.pt"
+
+    @property
+    def config(self) -> Path:
+        """The configuration as YAML."""
+        return self.path / "config.yaml"
+
+    def check(self, *, resume: bool) -> None:
+        """Whether the folder may be taken; changes nothing.
+
+        Raises:
+            RunError: it is a file, holds something already, or (to resume) holds no run.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise RunError(f"{self.path} is a file: --out needs a folder")
+        if resume:
+            if not self.config.is_file():
+                raise RunError(f"{self.path} holds no run to resume: leave out --resume or name a run's folder")
+        elif self.path.is_dir() and any(self.path.iterdir()):
+            what = "a run already: add --resume to continue it" if self.config.is_file() else "other files already"
+            raise RunError(f"{self.path} holds {what}, or choose another --out")
+
+    def take(self) -> None:
+        """Make the folder and lock it.
+
+        Raises:
+            RunError: it cannot be made, or another process works in it.
+        """
+        try:
+            (self.path / "checkpoints").mkdir(parents=True, exist_ok=True)
+            self._lock = (self.path / ".lock").open("w")
+        except OSError as error:
+            raise RunError(f"cannot use {self.path} as output folder: {error.strerror or error}") from error
+        try:
+            import fcntl
+        except ImportError:  # Windows: no advisory locks; the check above still refuses a used folder
+            return
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock.close()
+            self._lock = None
+            raise RunError(f"{self.path} is in use by another run: wait for it or choose another --out") from error
+
+    def close(self) -> None:
+        """Unlock."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+            (self.path / ".lock").unlink(missing_ok=True)
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a small file whole or not at all."""
+        partial = self.path / (name + ".partial")
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, self.path / name)
+
+    def write_json(self, name: str, content: dict[str, Any]) -> None:
+        """Write an indented JSON object whole or not at all."""
+        self.write_text(name, json.dumps(content, indent=2) + "\n")
+
+    def trim_metrics(self, step: int) -> None:
+        """Drop the lines after `step`, which a resumed run will write again."""
+        file = self.path / "metrics.jsonl"
+        if file.is_file():
+            kept = [line for line in file.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
+            self.write_text("metrics.jsonl", "".join(line + "\n" for line in kept))
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):  # a line cut short by a kill
+        return float("inf")

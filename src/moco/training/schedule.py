@@ -1,0 +1,35 @@
+"""Learning rate over a run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+
+def learning_rate_factor(
+    step: int,
+    *,
+    total_steps: int,
+    steps_per_epoch: int,
+    schedule: Literal["cosine", "step"],
+    unit: Literal["epoch", "step"],
+    warmup_steps: int = 0,
+    milestones: Sequence[float] = (),
+    decay: float = 0.1,
+) -> float:
+    """Factor in 0..1 on the learning rate at `step` (from 0).
+
+    "cosine": half a cosine from 1 to 0 over the run after warm-up. "step": times `decay` at each milestone (a share
+    of the run). With unit "epoch" the factor holds for a whole epoch, as in the papers. Warm-up is linear, by step:
+    step s of w runs at (s + 1) / w.
+    """
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    done, length = step - warmup_steps, total_steps - warmup_steps
+    if unit == "epoch":
+        done, length = step // steps_per_epoch, max(1, math.ceil(total_steps / steps_per_epoch))
+    progress = done / length
+    if schedule == "cosine":
+        return 0.5 * (1.0 + math.cos(math.pi * progress))
+    return decay ** sum(progress >= milestone for milestone in milestones)
