@@ -50,11 +50,16 @@ class _Parser(ArgumentParser):
 
 def _parsers(arguments: list[str]) -> tuple[ArgumentParser, ArgumentParser]:
     """The command's parser and that of `pretrain`, whose defaults are those of the recipe in the arguments."""
-    parser = _Parser(exit_on_error=False, prog="moco", description="Momentum contrast on your images.", version=__version__)
-    pretrain = _Parser(exit_on_error=False, description=(
-        "Pretrain an encoder on images without labels. DATA: a folder (nested, with or without class folders), a "
-        ".npy or .npz array, the name of a torchvision data set (downloaded), or nothing for the embedded picture book."
-    ))
+    parser = _Parser(
+        exit_on_error=False, prog="moco", description="Momentum contrast on your images.", version=__version__
+    )
+    pretrain = _Parser(
+        exit_on_error=False,
+        description=(
+            "Pretrain an encoder on images without labels. DATA: a folder (nested, with or without class folders), a "
+            ".npy or .npz array, the name of a torchvision data set (downloaded), or nothing for the embedded picture book."
+        ),
+    )
     pretrain.add_argument("--config", action="config", help="YAML file with options")
     pretrain.add_argument("data", nargs="?", type=str | None, default=None, metavar="DATA", help="images to learn from")
     pretrain.add_argument("--out", type=str | None, default=None, help="run folder; default runs/NAME-RECIPE")

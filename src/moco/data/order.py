@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 # Purposes keep the streams of one seed apart.
-SHUFFLE, VIEWS, PHOTOMETRIC = 0, 1, 2
+SHUFFLE, VIEWS, PHOTOMETRIC, MODEL = 0, 1, 2, 3
 
 
 def keyed_seed(seed: int, purpose: int, *counters: int) -> int:

@@ -26,7 +26,7 @@ def extract_features(module: nn.Module, batches: Iterable[Tensor]) -> Tensor:
     with _eval_mode(module), _same_random_state(device), torch.inference_mode():
         for images in batches:
             if not isinstance(images, Tensor):
-                raise DataError(f"a batch is a {type(images).__name__}: need a tensor (n, C, H, W); yield the images alone")
+                raise DataError(f"a batch is a {type(images).__name__}: need the image tensor alone")
             output = module(images.to(device, non_blocking=True))
             features.append(_checked(output, num_images=len(images)).to("cpu", torch.float32))
     if not features:
@@ -46,7 +46,7 @@ def _checked(output: object, *, num_images: int) -> Tensor:
     if not isinstance(output, Tensor):
         raise DataError(f"the module returned a {type(output).__name__}: need a tensor of features (n, D)")
     if output.ndim != 2 or len(output) != num_images:
-        raise DataError(f"the module made {tuple(output.shape)} of {num_images} images: need features (n, D); pool them")
+        raise DataError(f"the module made {tuple(output.shape)} of {num_images} images: need (n, D); pool them")
     return output
 
 

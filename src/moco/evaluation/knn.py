@@ -47,7 +47,7 @@ def knn_predict(
         raise ConfigError(f"block_size={block_size}: need at least 1")
     predictions = [
         _vote(*_nearest(train_ND, test_BD, num_neighbors, 4 * block_size), train_labels, knn_temperature, num_classes)
-        for test_BD in test_MD.split(block_size)
+        for test_BD in torch.split(test_MD, block_size)
     ]
     return torch.cat(predictions)
 
@@ -88,7 +88,7 @@ def pixel_features(
     images = torch.as_tensor(images_NHWC)
     if images.ndim != 4 or images.dtype != torch.uint8 or not len(images):
         raise DataError(f"images {tuple(images.shape)} of {images.dtype}: need at least one, (N, H, W, C), uint8")
-    features_ND = torch.cat([_small_pixels(block_BHWC, size) for block_BHWC in images.split(1024)])
+    features_ND = torch.cat([_small_pixels(block_BHWC, size) for block_BHWC in torch.split(images, 1024)])
     if mean is None:
         mean = features_ND.mean(dim=0)
     if mean.shape != features_ND.shape[1:]:
@@ -125,7 +125,7 @@ def _largest(similarity_Bb: Tensor, start: int, num_neighbors: int) -> Tensor:
     values, places = similarity_Bb.topk(num_neighbors + 1, dim=1)
     keys = _pack(values[:, :num_neighbors], places[:, :num_neighbors] + start)
     tied = (values[:, -1] == values[:, -2]).nonzero().flatten()
-    for rows in tied.split(256):
+    for rows in torch.split(tied, 256):
         keys[rows] = _pack(similarity_Bb[rows], indices).topk(num_neighbors, dim=1).values
     return keys
 
@@ -156,7 +156,7 @@ def _check_features(train_ND: Tensor, test_MD: Tensor) -> None:
     for name, features in (("train", train_ND), ("test", test_MD)):
         if features.ndim != 2 or not features.numel():
             raise DataError(f"{name} features of shape {tuple(features.shape)}: need (rows, width), at least one row")
-        if not all(block.isfinite().all() for block in features.split(8192)):
+        if not all(block.isfinite().all() for block in torch.split(features, 8192)):
             raise DataError(f"{name} features hold NaN or infinite values: the network has diverged, or its input has")
     if train_ND.shape[1] != test_MD.shape[1]:
         raise DataError(f"train width {train_ND.shape[1]}, test width {test_MD.shape[1]}: use one network for both")

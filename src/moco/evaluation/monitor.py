@@ -32,7 +32,7 @@ class KnnMonitor:
     ) -> None:
         for name, batches in (("bank", bank), ("queries", queries)):
             if not callable(batches) and isinstance(batches, Iterator):
-                raise ConfigError(f"{name} is a {type(batches).__name__}, read only once: pass a function that makes it")
+                raise ConfigError(f"{name} is a {type(batches).__name__}, readable once: pass a function that makes it")
         if num_neighbors > len(bank_labels):
             raise ConfigError(
                 f"num_neighbors={num_neighbors} with {len(bank_labels)} bank images: need 1 to {len(bank_labels)}"

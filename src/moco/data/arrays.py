@@ -1,0 +1,171 @@
+"""Images that lie in one array already: in memory, in a .npy file (memory-mapped) or in a .npz file."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from moco.data.base import UNKNOWN, BaseSource
+from moco.errors import DataError
+
+_LAYOUTS = "uint8 of shape (N, H, W), (N, H, W, 1 or 3 or 4) or (N, 1 or 3, H, W)"
+_COPY_LIMIT = 2**31  # bytes; a scattered subset above this is read image by image instead of being copied
+_IMAGE_KEYS = ("images", "x", "data", "x_train", "train_images")
+_LABEL_KEYS = ("labels", "y", "targets", "y_train", "train_labels")
+_TEST_KEYS = (("x_test", "y_test"), ("test_images", "test_labels"))
+
+
+class ArraySource(BaseSource):
+    """Images of one size in one array; nothing is copied, grey and channel-first arrays are seen through views.
+
+    Args:
+        images: uint8 of shape (N, H, W), (N, H, W, 1 or 3 or 4) or (N, 1 or 3, H, W); a fourth channel is dropped.
+        labels: (N,) whole numbers, negative for unknown, or (N,) strings; None where there are none.
+        class_names: names of labels 0, 1, ...; by default the numbers, or the strings sorted.
+        name: what messages call it.
+
+    Raises:
+        DataError: another type or shape, or labels that do not fit.
+    """
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray | Sequence[Any] | None = None,
+        *,
+        class_names: Sequence[str] = (),
+        name: str = "array",
+    ) -> None:
+        self._images = _as_nhwc(images, name)
+        if labels is not None:
+            labels, class_names = _numbered(np.asarray(labels), class_names, name)
+        super().__init__(len(self._images), name=name, labels=labels, class_names=class_names)
+
+    def image(self, index: int, *, min_side: int | None = None) -> Image.Image:
+        """One image; `min_side` has no effect."""
+        return Image.fromarray(np.ascontiguousarray(self._images[self._place(index)]))
+
+    def item_name(self, index: int) -> str:
+        """Name and position in the array."""
+        return f"{self.name}[{self._place(index)}]"
+
+    def uniform_array(self) -> np.ndarray | None:
+        """(N, H, W, 3) uint8: a view of the array or file.
+
+        For a subset that is not a run of neighbours it is a copy, made at each call; None if that would take more
+        than 2 GiB.
+        """
+        if self._members is None:
+            return self._images
+        if not len(self._members):
+            return self._images[:0]
+        if np.all(np.diff(self._members) == 1):
+            return self._images[self._members[0] : self._members[-1] + 1]
+        if len(self._members) * int(np.prod(self._images.shape[1:])) > _COPY_LIMIT:
+            return None
+        return self._images[self._members]
+
+
+def open_array_file(path: Path) -> tuple[ArraySource, ArraySource | None]:
+    """Images, and the test part if the file has one, from a .npy or .npz file.
+
+    A .npy file is memory-mapped: memory holds the pages in use. The arrays of a .npz file are unpacked into memory
+    whole: N * H * W * channels bytes. In it images are called images, x, data, x_train or train_images (or are the
+    first 4-D uint8 array), labels are called labels, y, targets, y_train or train_labels; x_test with y_test or
+    test_images with test_labels are the test part.
+
+    Raises:
+        DataError: a file that is not what its name says, or arrays that are not images.
+    """
+    try:
+        if path.suffix.lower() == ".npy":
+            return ArraySource(np.load(path, mmap_mode="r", allow_pickle=False), name=path.name), None
+        with np.load(path, allow_pickle=False) as archive:
+            if isinstance(archive, np.ndarray):
+                raise DataError(f"{path}: a single array; call the file .npy")
+            return _from_archive(archive, path)
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        reason = " ".join(str(error).split())
+        if "allow_pickle" in reason:
+            reason = "it holds pickled objects"
+        raise DataError(f"{path}: not a usable NumPy file ({reason}); expected {_LAYOUTS}") from error
+
+
+def _from_archive(archive: Any, path: Path) -> tuple[ArraySource, ArraySource | None]:
+    keys = list(archive.files)
+    image_key = next((key for key in _IMAGE_KEYS if key in keys), None) or _first_image_key(archive, keys)
+    if image_key is None:
+        raise DataError(
+            f"{path}: no images among its arrays ({', '.join(keys) or 'none'}); expected {_LAYOUTS} under 'images'"
+        )
+    label_key = next((key for key in _LABEL_KEYS if key in keys), None)
+    train = ArraySource(
+        archive[image_key], None if label_key is None else archive[label_key], name=f"{path.name}:{image_key}"
+    )
+    for test_key, test_label_key in _TEST_KEYS:
+        if test_key in keys and test_key != image_key:
+            labels = archive[test_label_key] if test_label_key in keys and label_key is not None else None
+            test = ArraySource(archive[test_key], labels, class_names=train.class_names, name=f"{path.name}:{test_key}")
+            return train, test
+    return train, None
+
+
+def _first_image_key(archive: Any, keys: Sequence[str]) -> str | None:
+    for key in keys:
+        array = archive[key]
+        if array.ndim == 4 and array.dtype == np.uint8:
+            return key
+    return None
+
+
+def _as_nhwc(images: np.ndarray, name: str) -> np.ndarray:
+    """A view of shape (N, H, W, 3)."""
+    images = np.asanyarray(images)
+    if images.dtype != np.uint8:
+        raise DataError(f"{name}: {images.dtype} array of shape {images.shape}; expected {_LAYOUTS}{_cure(images)}")
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.ndim == 4 and images.shape[-1] not in (1, 3, 4) and images.shape[1] in (1, 3):
+        images = images.transpose(0, 2, 3, 1)
+    if images.ndim != 4 or images.shape[-1] not in (1, 3, 4) or 0 in images.shape[1:]:
+        raise DataError(f"{name}: array of shape {images.shape}; expected {_LAYOUTS}")
+    if not len(images):
+        raise DataError(f"{name}: array of shape {images.shape} holds no images")
+    if images.shape[-1] == 1:
+        return np.broadcast_to(images, (*images.shape[:3], 3))
+    return images[..., :3]
+
+
+def _cure(images: np.ndarray) -> str:
+    """How to get from this type to uint8."""
+    if images.dtype.kind == "f":
+        return "; if its values are 0 to 1, save (255 * x).round().astype('uint8')"
+    if images.dtype == np.uint16:
+        return "; if it uses the full 16 bits, save (x // 257).astype('uint8')"
+    if images.dtype.kind in "iu":
+        return "; if its values are 0 to 255, save x.astype('uint8')"
+    if images.dtype.kind == "b":
+        return "; save x.astype('uint8') * 255"
+    return ""
+
+
+def _numbered(labels: np.ndarray, class_names: Sequence[str], name: str) -> tuple[np.ndarray, Sequence[str]]:
+    """Labels as numbers, and the names of all classes."""
+    if labels.dtype.kind in "US":
+        text = labels.astype(str).reshape(-1)
+        class_names = class_names or sorted(set(text.tolist()))
+        numbers = {class_name: number for number, class_name in enumerate(class_names)}
+        return np.array([numbers.get(value, UNKNOWN) for value in text.tolist()], dtype=np.int64), class_names
+    if labels.dtype.kind not in "iub" or not labels.size:
+        return labels, class_names
+    classes = int(labels.max()) + 1
+    if classes > max(labels.size, len(class_names), 1000):
+        raise DataError(f"{name}: label {classes - 1} for {labels.size} images; expected numbers from 0 without gaps")
+    if class_names and classes > len(class_names):
+        raise DataError(f"{name}: label {classes - 1}, but there are {len(class_names)} class names")
+    return labels, class_names or [str(number) for number in range(classes)]

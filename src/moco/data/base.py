@@ -1,0 +1,100 @@
+"""What all sources share: a choice of members, their labels, and subsets that copy no image."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Self
+
+import numpy as np
+from PIL import Image
+
+from moco.errors import DataError
+
+UNKNOWN = -1  # label of an image whose class is not known
+
+
+class BaseSource(ABC):
+    """Images by index, some or all of those that a folder, an array or a data set holds.
+
+    Args:
+        size: images in the whole.
+        name: what the user calls it.
+        labels: (size,) int64, UNKNOWN where the class is not known; None where no class is.
+        class_names: names of labels 0, 1, ...
+
+    Raises:
+        DataError: labels of another number than the images.
+    """
+
+    def __init__(
+        self, size: int, *, name: str, labels: np.ndarray | None = None, class_names: Sequence[str] = ()
+    ) -> None:
+        self.name = name
+        self.class_names = tuple(class_names)
+        self.labels = None if labels is None else checked_labels(labels, size, name)
+        self._size = size
+        self._members: np.ndarray | None = None  # indices into the whole; None for all of it
+
+    def __len__(self) -> int:
+        return self._size if self._members is None else len(self._members)
+
+    @abstractmethod
+    def image(self, index: int, *, min_side: int | None = None) -> Image.Image:
+        """The image, RGB; see `Source.image`."""
+
+    @abstractmethod
+    def item_name(self, index: int) -> str:
+        """What the user calls the image."""
+
+    def uniform_array(self) -> np.ndarray | None:
+        """All images as one array, if they lie in one already; see `Source.uniform_array`."""
+        return None
+
+    def subset(self, indices: Sequence[int] | np.ndarray) -> Self:
+        """The images at `indices`, in that order; shares everything with this source.
+
+        Raises:
+            IndexError: an index outside 0 to len - 1.
+        """
+        chosen = np.asarray(indices, dtype=np.int64).reshape(-1)
+        if len(chosen) and not 0 <= chosen.min() <= chosen.max() < len(self):
+            raise IndexError(f"subset of {self.name}: indices {chosen.min()} to {chosen.max()} of {len(self)} images")
+        part = copy.copy(self)
+        part._members = chosen if self._members is None else self._members[chosen]
+        part.labels = None if self.labels is None else self.labels[chosen]
+        return part
+
+    def with_labels(self, labels: np.ndarray | None, class_names: Sequence[str]) -> Self:
+        """The same images with other labels.
+
+        Raises:
+            DataError: labels of another number than the images.
+        """
+        relabelled = copy.copy(self)
+        relabelled.labels = None if labels is None else checked_labels(labels, len(self), self.name)
+        relabelled.class_names = tuple(class_names)
+        return relabelled
+
+    def _place(self, index: int) -> int:
+        """Where the image lies in the whole."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"image {index} of {self.name}: expected 0 to {len(self) - 1}")
+        return int(index if self._members is None else self._members[index])
+
+
+def checked_labels(labels: np.ndarray, count: int, name: str) -> np.ndarray:
+    """Labels as (count,) int64, every negative one UNKNOWN.
+
+    Raises:
+        DataError: another number than the images, or not whole numbers.
+    """
+    values = np.asarray(labels)
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values.shape != (count,):
+        raise DataError(f"{name}: labels of shape {values.shape} for {count} images: expected ({count},)")
+    if values.dtype.kind not in "iub":
+        raise DataError(f"{name}: labels of type {values.dtype}: expected whole numbers, {UNKNOWN} for unknown")
+    return np.maximum(values.astype(np.int64), UNKNOWN)

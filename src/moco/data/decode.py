@@ -1,0 +1,154 @@
+"""One image file to RGB pixels, or a clear reason why not.
+
+Content decides what a file is, never its name. Pillow releases the interpreter lock while it decodes, so threads help.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from moco.errors import DataError
+
+IMAGE_EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
+# Formats that Pillow itself decodes. EPS is left out on purpose: it would run Ghostscript on whatever the folder holds.
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "MPO", "JPEG2000", "AVIF")
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT = {  # EXIF orientation -> what turns the stored pixels upright (EXIF 2.3, tag 274)
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_PILLOW_MODULES = r"PIL\."
+_mute_lock = threading.Lock()
+
+
+class DamagedImage(DataError):
+    """An image that cannot be read.
+
+    Args:
+        item: file or array element, as the user knows it.
+        reason: why, in a few words.
+    """
+
+    def __init__(self, item: str, reason: str) -> None:
+        super().__init__(item, reason)
+        self.item, self.reason = item, reason
+
+    def __str__(self) -> str:
+        return f"{self.item}: {self.reason}"
+
+
+def read_image(path: str | bytes | Path, *, min_side: int | None = None) -> Image.Image:
+    """Decode one file to RGB, 8 bit, turned upright by its EXIF orientation.
+
+    Grey is repeated over the channels, alpha is dropped, 16-bit grey is scaled from its full range, the first frame
+    of an animation is taken.
+
+    Args:
+        path: the file.
+        min_side: if given, a JPEG at least twice as large is decoded at 1/2, 1/4 or 1/8 of its size, which costs much
+            less; neither side gets below min_side pixels.
+
+    Raises:
+        DamagedImage: missing, empty, truncated or corrupt, not an image, or larger than PIL.Image.MAX_IMAGE_PIXELS
+            after the reduction.
+    """
+    _mute_pillow()
+    try:
+        with Image.open(path, formats=_formats()) as image:
+            if min_side is not None and image.format in ("JPEG", "MPO"):
+                image.draft(None, (min_side, min_side))
+            _check_size(image)
+            image.load()
+            return to_rgb(_upright(image))
+    except MemoryError:  # the machine's trouble, not the file's
+        raise
+    except Exception as error:  # a broken file can raise anything inside a decoder
+        raise DamagedImage(os.fsdecode(path), _reason(path, error)) from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any Pillow image to RGB, 8 bit; the image itself if it is RGB already.
+
+    Raises:
+        ValueError: 32-bit or float values outside the ranges that have a plain meaning.
+    """
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I") or image.mode == "F":
+        image = Image.fromarray(_eight_bit(np.asarray(image)))
+    image.info.pop("transparency", None)
+    return image.convert("RGB")
+
+
+def _eight_bit(values: np.ndarray) -> np.ndarray:
+    """Grey values of 16 bit (0 to 65535) or float (0 to 1) to uint8, rounded; white stays white."""
+    low, high = values.min(), values.max()
+    if values.dtype.kind == "f":
+        if not (low >= 0.0 and high <= 1.0):
+            raise ValueError(f"float grey values from {low:.4g} to {high:.4g}: expected 0 to 1, or save as 8 or 16 bit")
+        return (values * 255.0 + 0.5).astype(np.uint8)
+    if low < 0 or high > 65535:
+        raise ValueError(f"grey values from {low} to {high}: expected 0 to 65535, or save as 8 or 16 bit")
+    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        orientation = image.getexif().get(_ORIENTATION_TAG, 1)
+    except Exception:  # a broken EXIF block does not damage the pixels
+        return image
+    turn = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+    return image if turn is None else image.transpose(turn)
+
+
+def _check_size(image: Image.Image) -> None:
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and image.width * image.height > limit:
+        raise ValueError(
+            f"{image.width} x {image.height} pixels, more than the limit of {limit} (PIL.Image.MAX_IMAGE_PIXELS): "
+            "reduce the image"
+        )
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+def _mute_pillow() -> None:
+    """Keep Pillow's warnings (odd metadata, large images) out of the terminal: a file is readable or it is damaged.
+
+    The filter stays in place: setting and restoring filters for each image would race between threads and make Python
+    forget which other warnings it has already shown.
+    """
+    if not any(_is_ours(entry) for entry in warnings.filters):
+        with _mute_lock:
+            warnings.filterwarnings("ignore", module=_PILLOW_MODULES)
+
+
+def _is_ours(entry: Any) -> bool:
+    action, _, _, module, _ = entry
+    return action == "ignore" and getattr(module, "pattern", module) == _PILLOW_MODULES
+
+
+def _reason(path: str | bytes | Path, error: Exception) -> str:
+    """A few words on one line, without the path."""
+    if isinstance(error, UnidentifiedImageError):
+        return "empty file" if os.path.getsize(path) == 0 else "not an image in a known format"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split()) or type(error).__name__

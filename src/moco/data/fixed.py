@@ -1,0 +1,58 @@
+"""Images as evaluation sees them: the centre square at one size, no augmentation, held as uint8."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from moco.data.crop import resized_crop_image
+from moco.data.skipped import SkippedFiles
+from moco.data.source import DamagedImage, Source
+from moco.errors import DataError
+
+
+def fixed_images(
+    source: Source, indices: np.ndarray, *, image_size: int, skipped: SkippedFiles
+) -> tuple[np.ndarray, np.ndarray]:
+    """Centre squares, (N, image_size, image_size, 3) uint8, and the indices that could be read.
+
+    Raises:
+        DataError: none of them can be read.
+    """
+    out = np.empty((len(indices), image_size, image_size, 3), dtype=np.uint8)
+    good = np.ones(len(indices), dtype=bool)
+
+    def load(position: int) -> None:
+        index = int(indices[position])
+        try:
+            image = source.image(index)
+        except DamagedImage as error:
+            skipped.add(source.item_name(index), str(error))
+            good[position] = False
+            return
+        side = min(image.height, image.width)
+        box = ((image.height - side) // 2, (image.width - side) // 2, side, side)
+        out[position] = resized_crop_image(image, box, image_size, False)
+
+    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+        for _ in pool.map(load, range(len(indices))):
+            pass
+    if not good.any():
+        raise DataError(f"none of {len(indices)} images for evaluation can be read: check {source.name}")
+    return out[good], indices[good]
+
+
+def normalized_batches(
+    images_NHWC: np.ndarray, *, mean: tuple[float, ...], std: tuple[float, ...], batch_size: int
+) -> Iterator[Tensor]:
+    """Batches as the network sees them, (n, 3, H, W) float32, channels-last."""
+    mean_C11 = torch.tensor(mean).view(-1, 1, 1)
+    std_C11 = torch.tensor(std).view(-1, 1, 1)
+    for start in range(0, len(images_NHWC), batch_size):
+        pixels = torch.from_numpy(images_NHWC[start : start + batch_size]).permute(0, 3, 1, 2).float() / 255
+        yield ((pixels - mean_C11) / std_C11).contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,39 @@
+"""Which files were passed over because they cannot be read."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from pathlib import Path
+
+
+class SkippedFiles:
+    """Collects damaged files from many threads; each file counts once, however often it is met."""
+
+    def __init__(self) -> None:
+        self._reasons: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    def add(self, item: str, reason: str) -> None:
+        """Note one file; the first reason stays."""
+        with self._lock:
+            self._reasons.setdefault(item, reason)
+
+    @property
+    def count(self) -> int:
+        """Different files noted so far."""
+        return len(self._reasons)
+
+    def items(self) -> list[tuple[str, str]]:
+        """File and reason, sorted by file."""
+        with self._lock:
+            return sorted(self._reasons.items())
+
+    def write(self, path: str | Path) -> None:
+        """Write one JSON object a line with `path` and `reason`; the file is replaced whole."""
+        path = Path(path)
+        lines = [json.dumps({"path": item, "reason": reason}) + "\n" for item, reason in self.items()]
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        partial.write_text("".join(lines), encoding="ascii")
+        os.replace(partial, path)

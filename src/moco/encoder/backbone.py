@@ -1,0 +1,216 @@
+"""A backbone by name: our own small ResNets, torchvision's, timm's, or a function of the user's.
+
+N: images   C, H, W: channels, height, width   D: feature width
+"""
+
+import difflib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from moco.encoder.small_resnet import WIDTHS, SmallResNet
+from moco.encoder.stem import STANDARD, STRIDES, Stem, check_stem, fit_stem, replace_input_channels, small_stem
+from moco.errors import ArchitectureError
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A feature extractor and what must be known to build it again: `build_backbone` takes the last four back.
+
+    `module`: (N, C, H, W) -> (N, D), with the tensor names of the library it comes from. `feature_dim`: D.
+    `architecture`: full name, such as torchvision/resnet50. `stem`: standard, 3x3-stride1 or 3x3-stride2.
+    `image_size` (pixels a side) and `channels`: of the images it was built for.
+    """
+
+    module: nn.Module
+    feature_dim: int
+    architecture: str
+    stem: str
+    image_size: int
+    channels: int
+
+
+def build_backbone(name: str, *, image_size: int, stem: Stem = "auto", channels: int = 3) -> Backbone:
+    """The backbone called `name`, with random weights, without its classifier.
+
+    Looked up in this order: resnet_tiny, resnet_small, resnet_medium (ours); torchvision's classifiers; timm's, where
+    timm is installed. The prefixes torchvision/ and timm/ look in one place only. package.module:factory imports a
+    factory of the user's and calls it without arguments; its module is used as it comes.
+
+    `image_size`: side of the images in pixels. `stem`: "auto" gives ResNets a small stem at 64 pixels and below,
+    "small" demands one, "standard" never changes anything; a stem's own name (3x3-stride1) is taken too.
+    Raises ArchitectureError where the name is unknown (the nearest ones are suggested), the module cannot be built or
+    takes no such images, it does not give (N, D), or the stem is not to be had.
+    """
+    check_stem(stem)
+    if image_size < 1 or channels < 1:
+        raise ArchitectureError(f"image_size={image_size}, channels={channels}: need at least 1 of each")
+    if name in WIDTHS:
+        built = _own(name, image_size, stem, channels)
+    elif ":" in name:
+        built = _from_factory(name, stem)
+    else:
+        built = _from_library(name, image_size, stem, channels)
+    module, architecture, used_stem = built
+    width = measure_width(module, name, image_size=image_size, channels=channels)
+    return Backbone(module, width, architecture, used_stem, image_size, channels)
+
+
+def measure_width(module: nn.Module, name: str, *, image_size: int, channels: int) -> int:
+    """D of a module (N, C, H, W) -> (N, D), found by a forward of two black images in eval mode.
+
+    Training flags, BatchNorm statistics and torch's random state stay as they are.
+    Raises ArchitectureError where the module cannot take such images or does not give (N, D).
+    """
+    parameter = next(module.parameters(), torch.zeros(0))
+    shape = (2, channels, image_size, image_size)
+    images = torch.zeros(shape, device=parameter.device, dtype=parameter.dtype)
+    was_training = [(submodule, submodule.training) for submodule in module.modules()]
+    devices = [parameter.device] if parameter.device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices=devices), torch.no_grad():
+            features = module.eval()(images)
+    except Exception as error:
+        raise ArchitectureError(
+            f"{name} takes no {channels}x{image_size}x{image_size} image: {_line(error)}"
+        ) from error
+    finally:
+        for submodule, flag in was_training:
+            submodule.training = flag
+    if not isinstance(features, Tensor):
+        raise ArchitectureError(f"{name} returned a {type(features).__name__}: need a tensor of features (N, D)")
+    if features.ndim != 2 or len(features) != 2:
+        raise ArchitectureError(f"{name} made {tuple(features.shape)} of {shape}: need features (N, D); pool them")
+    return features.shape[1]
+
+
+def has_batchnorm(module: nn.Module) -> bool:
+    """Whether any layer normalises over the batch, so that samples of one batch see each other while training."""
+    return any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in module.modules())
+
+
+def _own(name: str, image_size: int, stem: str, channels: int) -> tuple[nn.Module, str, str]:
+    # Stride 2 at every size unless asked otherwise: at 32 pixels stride 1 costs about three times the work.
+    used = stem if stem in STRIDES else small_stem(image_size) if stem == "small" else "3x3-stride2"
+    return SmallResNet(width=WIDTHS[name], stem_stride=STRIDES[used], channels=channels), name, used
+
+
+def _from_factory(name: str, stem: str) -> tuple[nn.Module, str, str]:
+    if stem not in ("auto", STANDARD):
+        raise ArchitectureError(f"stem={stem!r} for {name}: a factory builds its own stem; use stem='auto'")
+    module_name, _, attribute = name.partition(":")
+    try:
+        factory = getattr(importlib.import_module(module_name), attribute)
+    except Exception as error:  # the user's module may raise anything while it is imported
+        hint = "need package.module:factory, installed or on PYTHONPATH"
+        raise ArchitectureError(f"cannot import {name} ({_line(error)}): {hint}") from error
+    module = _call(name, factory)
+    if not isinstance(module, nn.Module):
+        raise ArchitectureError(f"{name} returned a {type(module).__name__}: need an nn.Module that gives (N, D)")
+    return module, name, STANDARD
+
+
+def _from_library(name: str, image_size: int, stem: str, channels: int) -> tuple[nn.Module, str, str]:
+    library, _, short = name.rpartition("/")
+    if library in ("", "torchvision") and short in torchvision_names():
+        architecture = f"torchvision/{short}"
+        module = _torchvision_model(short, image_size)
+        if channels != 3:
+            replace_input_channels(module, name, channels)
+    elif library in ("", "timm") and _is_timm_name(short):
+        architecture = f"timm/{short}"
+        module = _timm_model(short, image_size, channels)
+    else:
+        raise ArchitectureError(_unknown(name, library, short))
+    return module, architecture, fit_stem(module, name, stem=stem, image_size=image_size, channels=channels)
+
+
+def torchvision_names() -> list[str]:
+    """Names of torchvision's image classifiers, in its own order."""
+    import torchvision
+
+    return list(torchvision.models.list_models(module=torchvision.models))
+
+
+def timm_names() -> list[str]:
+    """Names of timm's models, in its own order; none where timm is not installed."""
+    if not _timm_is_installed():
+        return []
+    import timm
+
+    return list(timm.list_models())
+
+
+def _torchvision_model(name: str, image_size: int) -> nn.Module:
+    import torchvision
+
+    options: dict[str, Any] = {}
+    if name.startswith("vit_"):
+        options["image_size"] = image_size
+    elif name.startswith("maxvit"):
+        options["input_size"] = (image_size, image_size)
+    elif name in ("googlenet", "inception_v3"):
+        options = {"aux_logits": False, "init_weights": True}
+    model: nn.Module = _call(f"{name} at {image_size} px", torchvision.models.get_model, name, weights=None, **options)
+    # The classifier is the last linear layer everywhere but in SqueezeNet, where a convolution makes the 1000 classes.
+    for path, layer in reversed(list(model.named_modules())):
+        if isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.out_channels == 1000):
+            model.set_submodule(path, nn.Identity())
+            return model
+    raise ArchitectureError(f"torchvision/{name} has no linear classifier to take off: use another backbone")
+
+
+def _timm_model(name: str, image_size: int, channels: int) -> nn.Module:
+    import timm
+
+    config = timm.get_pretrained_cfg(name)
+    size = {"img_size": image_size} if config is not None and config.fixed_input_size else {}
+    what = f"{name} at {image_size} px"
+    model: nn.Module = _call(what, timm.create_model, name, pretrained=False, num_classes=0, in_chans=channels, **size)
+    return model
+
+
+def _is_timm_name(name: str) -> bool:
+    if not _timm_is_installed():
+        return False
+    import timm
+
+    if "." in name and timm.is_model(name):
+        plain = name.split(".")[0]
+        raise ArchitectureError(f"{name} names trained weights, a run starts from random ones: use timm/{plain}")
+    return timm.is_model(name)
+
+
+def _timm_is_installed() -> bool:
+    return "timm" in sys.modules or importlib.util.find_spec("timm") is not None
+
+
+def _call(what: str, make: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    try:
+        return make(*args, **options)
+    except Exception as error:
+        raise ArchitectureError(f"{what} cannot be built: {_line(error)}") from error
+
+
+def _unknown(name: str, library: str, short: str) -> str:
+    if library not in ("", "torchvision", "timm"):
+        return f"backbone {name!r}: need NAME, torchvision/NAME, timm/NAME or package.module:factory"
+    names = [] if library == "timm" else torchvision_names()
+    names += [] if library == "torchvision" else timm_names()
+    names += [] if library else list(WIDTHS)
+    nearest = difflib.get_close_matches(short, dict.fromkeys(names), n=3, cutoff=0.5)
+    advice = f"nearest: {', '.join(nearest)}" if nearest else "use for example resnet_small, resnet18 or resnet50"
+    if library != "torchvision" and not _timm_is_installed():
+        advice += "; timm is not installed, which has more: pip install timm"
+    return f"unknown backbone {name!r}; {advice}"
+
+
+def _line(error: BaseException) -> str:
+    """First line of an error's message, after its type."""
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"

@@ -1,0 +1,79 @@
+"""The first layers of a ResNet, fitted to small images.
+
+An ImageNet stem divides each side by four before the first block: a 32-pixel image has eight positions left. The MoCo
+authors' CIFAR demo uses a 3x3 convolution of stride 1 without max-pooling; at 33 to 64 pixels stride 2 keeps its grid.
+"""
+
+from typing import Literal
+
+from torch import nn
+
+from moco.errors import ArchitectureError
+
+Stem = Literal["auto", "small", "standard", "3x3-stride1", "3x3-stride2"]
+STANDARD = "standard"
+STRIDES = {"3x3-stride1": 1, "3x3-stride2": 2}
+_OPTIONS = ("auto", "small", STANDARD, *STRIDES)
+
+
+def check_stem(stem: str) -> None:
+    """Raise ArchitectureError unless `stem` is an option: auto, small, standard, or the name of one small stem."""
+    if stem not in _OPTIONS:
+        raise ArchitectureError(f"stem={stem!r}: need one of {', '.join(_OPTIONS)}")
+
+
+def small_stem(image_size: int) -> str:
+    """Name of the small stem for a side length in pixels: stride 1 up to 32, stride 2 above."""
+    return "3x3-stride1" if image_size <= 32 else "3x3-stride2"
+
+
+def fit_stem(module: nn.Module, name: str, *, stem: str, image_size: int, channels: int) -> str:
+    """Replace the stem of `module` in place where `stem` asks for it, and return the name of the stem it then has.
+
+    "auto" gives a ResNet the small stem at 64 pixels and below, and leaves every other architecture as it is. A small
+    stem asked for by name is refused with ArchitectureError where the architecture has no ResNet stem.
+    """
+    if stem == STANDARD or (stem == "auto" and (image_size > 64 or not has_resnet_stem(module))):
+        return STANDARD
+    if not has_resnet_stem(module):
+        raise ArchitectureError(f"stem={stem!r} for {name}: only ResNets have a small stem; use stem='auto'")
+    chosen = stem if stem in STRIDES else small_stem(image_size)
+    _replace_resnet_stem(module, stride=STRIDES[chosen], channels=channels)
+    return chosen
+
+
+def has_resnet_stem(module: nn.Module) -> bool:
+    """Whether `module` begins as torchvision's and timm's ResNets do: conv1, bn1, maxpool, layer1."""
+    return all(isinstance(getattr(module, part, None), nn.Module) for part in ("conv1", "bn1", "maxpool", "layer1"))
+
+
+def stem_convolution(channels: int, width: int, *, stride: int) -> nn.Conv2d:
+    """3x3 convolution, padding 1, no bias, initialised as torchvision's ResNet is (He et al., 1502.01852, fan out)."""
+    convolution = nn.Conv2d(channels, width, kernel_size=3, stride=stride, padding=1, bias=False)
+    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+    return convolution
+
+
+def replace_input_channels(module: nn.Module, name: str, channels: int) -> None:
+    """Let the first convolution take `channels` instead of 3, with fresh weights; the tensor names stay."""
+    for path, layer in module.named_modules():
+        if isinstance(layer, nn.Conv2d) and layer.in_channels == 3 and layer.groups == 1:
+            fresh = nn.Conv2d(
+                channels,
+                layer.out_channels,
+                layer.kernel_size,  # type: ignore[arg-type]
+                stride=layer.stride,  # type: ignore[arg-type]
+                padding=layer.padding,  # type: ignore[arg-type]
+                bias=layer.bias is not None,
+            )
+            nn.init.kaiming_normal_(fresh.weight, mode="fan_out", nonlinearity="relu")
+            module.set_submodule(path, fresh)
+            return
+    raise ArchitectureError(f"channels={channels} for {name}: its first convolution is not known; use 3 channels")
+
+
+def _replace_resnet_stem(module: nn.Module, *, stride: int, channels: int) -> None:
+    # A deep stem (timm's resnet50d) has several convolutions: the last one has the width that bn1 expects.
+    old = [layer for layer in module.get_submodule("conv1").modules() if isinstance(layer, nn.Conv2d)][-1]
+    module.conv1 = stem_convolution(channels, old.out_channels, stride=stride)
+    module.maxpool = nn.Identity()

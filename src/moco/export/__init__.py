@@ -1,0 +1,1 @@
+"""Weights to the formats that other tools read."""

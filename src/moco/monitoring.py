@@ -1,0 +1,124 @@
+"""What learning added: kNN of the backbone while it trains, beside random initialisation and raw pixels.
+
+Labels are used for nothing else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from moco.config import Config
+from moco.data.fixed import fixed_images, normalized_batches
+from moco.data.skipped import SkippedFiles
+from moco.data.source import Source
+from moco.data.views import ViewRecipe
+from moco.errors import ConfigError
+from moco.evaluation.knn import knn_accuracy, pixel_features
+from moco.evaluation.monitor import KnnMonitor
+
+# Uint8 images kept for evaluation; beyond it, a random, class-balanced part of them is used.
+MEMORY_BYTES = 512 * 2**20
+# While training, a part is enough to see the curve; the last evaluation takes everything.
+CURVE_BANK, CURVE_QUERIES = 10_000, 2_000
+BATCH = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelledSet:
+    """Images of one size and their classes, in random order: (N, H, W, 3) uint8 and (N,) int64."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Monitoring:
+    """A bank of pretraining images and held-out queries, with the questions asked of them."""
+
+    bank: LabelledSet
+    queries: LabelledSet
+    config: Config
+    recipe: ViewRecipe
+
+    def curve(self, backbone: nn.Module) -> Iterator[tuple[str, float]]:
+        """("knn_top1", share) on a part of the images, for the curve while training."""
+        return self._monitor(CURVE_BANK, CURVE_QUERIES)(backbone)
+
+    def final(self, backbone: nn.Module) -> float:
+        """kNN accuracy on all bank images and queries, 0 to 1."""
+        return dict(self._monitor(None, None)(backbone))["knn_top1"]
+
+    def pixels(self) -> float:
+        """The same for raw pixels at 32 px, centred on the bank's mean."""
+        bank, mean = pixel_features(self.bank.images)
+        queries, _ = pixel_features(self.queries.images, mean=mean)
+        return knn_accuracy(
+            bank,
+            torch.from_numpy(self.bank.labels),
+            queries,
+            torch.from_numpy(self.queries.labels),
+            num_neighbors=self.config.num_neighbors,
+            knn_temperature=self.config.knn_temperature,
+        )
+
+    @property
+    def protocol(self) -> str:
+        """What the figures are, in a sentence."""
+        return (
+            f"{self.config.num_neighbors}-NN, cosine, exp(similarity / {self.config.knn_temperature}), backbone features, "
+            f"{len(self.bank.labels)} bank and {len(self.queries.labels)} held-out images, last step"
+        )
+
+    def _monitor(self, bank: int | None, queries: int | None) -> KnnMonitor:
+        return KnnMonitor(
+            self._batches(self.bank.images[:bank]),
+            torch.from_numpy(self.bank.labels[:bank]),
+            self._batches(self.queries.images[:queries]),
+            torch.from_numpy(self.queries.labels[:queries]),
+            num_neighbors=self.config.num_neighbors,
+            knn_temperature=self.config.knn_temperature,
+        )
+
+    def _batches(self, images: np.ndarray) -> Callable[[], Iterator[Tensor]]:
+        return lambda: normalized_batches(images, mean=self.recipe.mean, std=self.recipe.std, batch_size=BATCH)
+
+
+def prepare(
+    source: Source,
+    bank_indices: np.ndarray,
+    test: Source,
+    test_indices: np.ndarray,
+    *,
+    config: Config,
+    recipe: ViewRecipe,
+    skipped: SkippedFiles,
+) -> Monitoring:
+    """Read the evaluation images once.
+
+    Raises:
+        ConfigError: fewer bank images than num_neighbors.
+        DataError: no image can be read.
+    """
+    room = MEMORY_BYTES // (3 * config.image_size**2)
+    share = min(1.0, room / (len(bank_indices) + len(test_indices)))
+    bank = _labelled(source, bank_indices, share, config, skipped)
+    queries = _labelled(test, test_indices, share, config, skipped)
+    if len(bank.labels) < config.num_neighbors:
+        raise ConfigError(
+            f"num_neighbors={config.num_neighbors} with {len(bank.labels)} labelled images: "
+            "lower --num-neighbors, or switch the monitor off with --knn-evaluations 0"
+        )
+    return Monitoring(bank, queries, config, recipe)
+
+
+def _labelled(source: Source, indices: np.ndarray, share: float, config: Config, skipped: SkippedFiles) -> LabelledSet:
+    assert source.labels is not None
+    known = indices[source.labels[indices] >= 0]
+    order = np.random.default_rng(config.seed).permutation(len(known))[: max(1, int(share * len(known)))]
+    images, kept = fixed_images(source, known[order], image_size=config.image_size, skipped=skipped)
+    return LabelledSet(images, source.labels[kept])

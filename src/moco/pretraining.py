@@ -1,0 +1,253 @@
+"""One pretraining run: puts data, encoder, algorithm, loop and monitor together."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import sys
+import time
+from typing import Any
+
+import torch
+import yaml
+
+from moco.config import Config
+from moco.contrast import MoCo
+from moco.data.loader import ViewLoader
+from moco.data.order import MODEL, EpochOrder, keyed_seed
+from moco.data.skipped import SkippedFiles
+from moco.data.views import ViewRecipe
+from moco.encoder import Encoder, build_encoder, has_batchnorm
+from moco.errors import ConfigError
+from moco.export.backbone import write_backbone
+from moco.monitoring import Monitoring, prepare
+from moco.summary import backbone_metadata, closing_lines, summarize
+from moco.training import loop
+from moco.training.engine import make_fabric, peak_memory_bytes, place, resolve_precision
+from moco.training.metrics import Progress
+from moco.training.run_folder import RunFolder
+from moco.workload import Workload, open_workload, view_recipe
+
+Judged = tuple[Monitoring | None, SkippedFiles]
+
+
+@dataclasses.dataclass
+class Pretraining:
+    """Everything checked and nothing written yet; `run` does the work.
+
+    Attributes:
+        config: the configuration.
+        folder: the run folder, not yet taken.
+        workload: images to learn from and images to be judged by.
+        encoder: the query encoder at its random start.
+        recipe: crop and photometric operations.
+        quiet: neither messages nor a progress bar.
+        start: time.perf_counter() when the command began.
+    """
+
+    config: Config
+    folder: RunFolder
+    workload: Workload
+    encoder: Encoder
+    recipe: ViewRecipe
+    quiet: bool
+    start: float
+
+    @classmethod
+    def prepare(cls, data: Any, config: Config, folder: RunFolder, *, quiet: bool, start: float) -> Pretraining:
+        """Open the images and build the model.
+
+        Raises:
+            MocoError: bad input; nothing has been written.
+        """
+        if config.threads is not None:
+            torch.set_num_threads(config.threads)
+        workload = open_workload(data, config)
+        return cls(config, folder, workload, build_checked_encoder(config), view_recipe(config), quiet, start)
+
+    def run(self, *, resume: bool) -> dict[str, Any]:
+        """Train, evaluate, export; returns the summary that was written."""
+        config = self.config
+        fabric = make_fabric(config)
+        fabric.launch()
+        first = fabric.is_global_zero
+        if first:
+            self.folder.take()
+        try:
+            if first and not resume:
+                stored = {"data": self.workload.name, **_yaml_ready(config)}
+                self.folder.write_text("config.yaml", yaml.safe_dump(stored, sort_keys=False))
+            with torch.random.fork_rng(devices=[fabric.device] if fabric.device.type == "cuda" else []):
+                return self._train(fabric, resume=resume)
+        finally:
+            if first:
+                self.folder.close()
+
+    def _train(self, fabric: Any, *, resume: bool) -> dict[str, Any]:
+        config, workload = self.config, self.workload
+        skipped, first = SkippedFiles(), fabric.is_global_zero
+        model = build_moco(self.encoder, config)
+        place(model, fabric)
+        model.train()
+        optimizer = loop.make_optimizer(model, config)
+        monitoring = self._monitoring(skipped) if first else None
+        now = loop.Progression()
+        if resume and self.folder.checkpoint.is_file():
+            now = loop.restore(model, optimizer, self.folder.checkpoint, fabric.device)
+            self._say(f"continuing at step {now.step}")
+        elif monitoring is not None:
+            now.last.update(knn_pixels=monitoring.pixels(), knn_random_init=monitoring.final(self.encoder.backbone))
+            self._say(f"kNN: raw pixels {now.last['knn_pixels']:.1%}, random weights {now.last['knn_random_init']:.1%}")
+        if first:
+            self.folder.trim_metrics(now.step)
+        order = EpochOrder(workload.pretraining, batch_size=config.batch_size, seed=config.seed)
+        loader = ViewLoader(
+            workload.source,
+            order,
+            self.recipe,
+            image_size=config.image_size,
+            device=fabric.device,
+            workers=config.workers,
+            rank=fabric.global_rank,
+            world_size=fabric.world_size,
+            skipped=skipped,
+        )
+        task = loop.Task(
+            config=config,
+            fabric=fabric,
+            batches=loader.batches,
+            steps_per_epoch=order.steps_per_epoch,
+            evaluate=functools.partial(_curve, monitoring) if monitoring else None,
+            checkpoint=self.folder.checkpoint,
+            folder=self.folder.path if first else None,
+            show_progress=first and not self.quiet,
+        )
+        self._announce(fabric, task, model)
+        progress = loop.train(model, optimizer, task, now)
+        if not first:
+            return {"finished": now.step >= task.total_steps}
+        return self._finish(fabric, model, task, now, progress, (monitoring, skipped))
+
+    def _monitoring(self, skipped: SkippedFiles) -> Monitoring | None:
+        workload = self.workload
+        if workload.test is None or workload.held_out is None:
+            return None
+        return prepare(
+            workload.source,
+            workload.pretraining,
+            workload.test,
+            workload.held_out,
+            config=self.config,
+            recipe=self.recipe,
+            skipped=skipped,
+        )
+
+    def _announce(self, fabric: Any, task: loop.Task, model: MoCo) -> None:
+        config, workload = self.config, self.workload
+        images = len(workload.pretraining)
+        self._say(
+            f"{images:,} images from {workload.name}, {task.total_steps:,} steps of {config.batch_size} "
+            f"({task.total_steps / task.steps_per_epoch:.1f} epochs), recipe {config.recipe}, {config.backbone} at "
+            f"{config.image_size} px, {resolve_precision(config)} on {fabric.device.type}, "
+            f"learning rate {config.learning_rate:g}, BatchNorm cure: {model.batchnorm}"
+        )
+        if config.dictionary_size > images:
+            self._say(
+                f"the queue ({config.dictionary_size:,} keys) is larger than the data set, so that an image meets its "
+                f"own older keys as negatives; consider --dictionary-size {max(1, images // 4)}"
+            )
+        self._say("the loss rises at first, while the queue fills with real keys: that is expected")
+
+    def _finish(
+        self, fabric: Any, model: MoCo, task: loop.Task, now: loop.Progression, progress: Progress, judged: Judged
+    ) -> dict[str, Any]:
+        monitoring, skipped = judged
+        finished = now.step >= task.total_steps
+        if monitoring is not None and finished:
+            now.last["knn_top1"] = monitoring.final(model.encoder_q.backbone)
+        write_backbone(
+            model.encoder_q.backbone,
+            self.folder.path / "backbone.safetensors",
+            metadata=backbone_metadata(self.config, self.recipe, self.encoder),
+        )
+        if skipped.count:
+            skipped.write(self.folder.path / "skipped.jsonl")
+        summary = summarize(
+            self.config,
+            finished=finished,
+            step=now.step,
+            epochs=now.step / task.steps_per_epoch,
+            images=len(self.workload.pretraining),
+            values=now.last,
+            protocol=monitoring.protocol if monitoring else None,
+            images_per_second=progress.images_per_second,
+            data_wait=progress.data_wait,
+            seconds=time.perf_counter() - self.start,
+            training_seconds=now.seconds,
+            peak_memory_bytes=peak_memory_bytes(fabric.device),
+            skipped=skipped.count,
+        )
+        self.folder.write_json("summary.json", summary)
+        for line in closing_lines(summary, self.folder.path):
+            self._say(line)
+        return summary
+
+    def _say(self, message: str) -> None:
+        if not self.quiet:
+            print(message, file=sys.stderr)
+
+
+def build_checked_encoder(config: Config) -> Encoder:
+    """The query encoder with its head, drawn from the seed, for a batch that its BatchNorm layers can take.
+
+    Raises:
+        ArchitectureError: the backbone cannot be built.
+        ConfigError: the batch is too small, or a BatchNorm cure is asked for where there is no BatchNorm.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        encoder = build_encoder(
+            config.backbone,
+            image_size=config.image_size,
+            embedding_dim=config.embedding_dim,
+            head=config.head,
+            stem=config.stem,
+        )
+    share = config.batch_size_per_rank
+    if not has_batchnorm(encoder):
+        if config.batchnorm not in ("auto", "none"):
+            raise ConfigError(
+                f"batchnorm={config.batchnorm!r} for {config.backbone}, which has no BatchNorm: choose 'auto' or 'none'"
+            )
+    elif share < 2 * (config.split_groups or 1):
+        raise ConfigError(
+            f"batch_size={config.batch_size} is {share} samples a device: {config.backbone} has BatchNorm layers, "
+            f"which need at least {2 * (config.split_groups or 1)} here"
+        )
+    return encoder
+
+
+def build_moco(encoder: Encoder, config: Config) -> MoCo:
+    """Both encoders and the queue, drawn from the seed; to be called once the processes are there."""
+    torch.manual_seed(keyed_seed(config.seed, MODEL))
+    several = config.devices * config.num_nodes > 1
+    cured = has_batchnorm(encoder)
+    return MoCo(
+        encoder,
+        dictionary_size=config.dictionary_size,
+        embedding_dim=config.embedding_dim,
+        key_momentum=config.key_momentum,
+        temperature=config.temperature,
+        batchnorm=config.batchnorm,
+        split_groups=config.split_groups if cured and not (several and config.batchnorm == "auto") else None,
+    )
+
+
+def _curve(monitoring: Monitoring, encoder: Any) -> list[tuple[str, float]]:
+    return list(monitoring.curve(encoder.backbone))
+
+
+def _yaml_ready(config: Config) -> dict[str, Any]:
+    return {
+        name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(config).items()
+    }

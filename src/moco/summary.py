@@ -1,0 +1,81 @@
+"""What a finished run says of itself: summary.json, the weights' metadata, the closing lines."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+from typing import Any
+
+from moco.config import Config
+from moco.data.views import ViewRecipe
+from moco.encoder import Encoder
+from moco.version import __version__
+
+KNN_VALUES = ("loss", "knn_top1", "knn_random_init", "knn_pixels")
+
+
+def summarize(
+    config: Config, *, step: int, values: dict[str, float], protocol: str | None, **measured: Any
+) -> dict[str, Any]:
+    """The content of summary.json; its keys are stable. Shares are 0 to 1, times in seconds, sizes in bytes."""
+    return {
+        "finished": measured.pop("finished"),
+        "steps": step,
+        **{name: values.get(name) for name in KNN_VALUES},
+        "knn_protocol": protocol,
+        "evaluation_seconds": values.get("evaluation_seconds", 0.0),
+        **measured,
+        "recipe": config.recipe,
+        "backbone": config.backbone,
+        "seed": config.seed,
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """What the run was made with."""
+    import torch
+    import torchvision
+
+    return {
+        "moco": __version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "torchvision": str(torchvision.__version__),
+    }
+
+
+def backbone_metadata(config: Config, recipe: ViewRecipe, encoder: Encoder) -> dict[str, Any]:
+    """What a reader of backbone.safetensors must know: architecture, feature width, preprocessing."""
+    return {
+        "architecture": config.backbone,
+        "stem": encoder.backbone.stem,
+        "image_size": config.image_size,
+        "feature_dim": encoder.feature_dim,
+        "preprocessing": {
+            "color": "RGB",
+            "scale": "0 to 1",
+            "crop": "centre square",
+            "size": config.image_size,
+            "mean": list(recipe.mean),
+            "std": list(recipe.std),
+        },
+    }
+
+
+def closing_lines(summary: dict[str, Any], folder: Path) -> list[str]:
+    """The last lines on the screen."""
+    lines = []
+    if not summary["finished"]:
+        lines.append(f"stopped at step {summary['steps']}: continue with --out {folder} --resume")
+    if summary["skipped"]:
+        lines.append(f"{summary['skipped']} damaged images were skipped: see {folder / 'skipped.jsonl'}")
+    if summary["knn_top1"] is not None:
+        lines.append(
+            f"kNN on held-out images: {summary['knn_top1']:.1%} (raw pixels {summary['knn_pixels']:.1%}, "
+            f"random weights {summary['knn_random_init']:.1%})"
+        )
+    rate, wait = summary["images_per_second"], summary["data_wait"]
+    lines.append(f"{rate:,.0f} images/s, {wait:.0%} of the time waiting for data, {summary['seconds']:.0f} s in all")
+    lines.append(f"run folder {folder}: backbone.safetensors, summary.json, metrics.jsonl")
+    return lines
