@@ -48,8 +48,8 @@ def versions() -> dict[str, str]:
 def backbone_metadata(config: Config, recipe: ViewRecipe, encoder: Encoder) -> dict[str, Any]:
     """What a reader of backbone.safetensors must know: architecture, feature width, preprocessing."""
     return {
-        "architecture": config.backbone,
-        "stem": encoder.backbone.stem,
+        "architecture": encoder.architecture,
+        "stem": encoder.stem,
         "image_size": config.image_size,
         "feature_dim": encoder.feature_dim,
         "preprocessing": {

@@ -74,7 +74,7 @@ def open_workload(data: Any, config: Config) -> Workload:
 def with_labels(source: Source, path: str) -> Source:
     """The source with the labels of a CSV file."""
     labels, class_names = read_labels(path, source)
-    return source.labelled(labels, class_names)
+    return source.with_labels(labels, class_names)
 
 
 def same_classes(source: Source, test: Source) -> Source:
@@ -90,7 +90,7 @@ def same_classes(source: Source, test: Source) -> Source:
         raise DataError(f"{test.name} has classes that {source.name} has not ({', '.join(unknown[:3])}): use the same")
     number = np.array([source.class_names.index(name) for name in test.class_names])
     assert test.labels is not None
-    return test.labelled(np.where(test.labels >= 0, number[test.labels], -1), source.class_names)
+    return test.with_labels(np.where(test.labels >= 0, number[test.labels], -1), source.class_names)
 
 
 def view_recipe(config: Config) -> ViewRecipe:

@@ -68,7 +68,7 @@ class ArraySource(BaseSource):
             return self._images[self._members[0] : self._members[-1] + 1]
         if len(self._members) * int(np.prod(self._images.shape[1:])) > _COPY_LIMIT:
             return None
-        return self._images[self._members]
+        return np.take(self._images, self._members, axis=0)
 
 
 def open_array_file(path: Path) -> tuple[ArraySource, ArraySource | None]:

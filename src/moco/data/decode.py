@@ -34,7 +34,7 @@ _PILLOW_MODULES = r"PIL\."
 _mute_lock = threading.Lock()
 
 
-class DamagedImage(DataError):
+class DamagedImage(DataError):  # noqa: N818 - a state of the file, named as users say it
     """An image that cannot be read.
 
     Args:
@@ -67,7 +67,9 @@ def read_image(path: str | bytes | Path, *, min_side: int | None = None) -> Imag
     """
     _mute_pillow()
     try:
-        with Image.open(path, formats=_formats()) as image:
+        # Given a path, Pillow maps uncompressed files into memory: sideways TIFFs then come out scrambled (Pillow 13),
+        # and a file that shrinks meanwhile kills the process.
+        with open(path, "rb") as file, Image.open(file, formats=_formats()) as image:
             if min_side is not None and image.format in ("JPEG", "MPO"):
                 image.draft(None, (min_side, min_side))
             _check_size(image)
@@ -142,7 +144,7 @@ def _mute_pillow() -> None:
 
 def _is_ours(entry: Any) -> bool:
     action, _, _, module, _ = entry
-    return action == "ignore" and getattr(module, "pattern", module) == _PILLOW_MODULES
+    return bool(action == "ignore" and getattr(module, "pattern", module) == _PILLOW_MODULES)
 
 
 def _reason(path: str | bytes | Path, error: Exception) -> str:

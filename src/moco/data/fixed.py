@@ -30,7 +30,7 @@ def fixed_images(
     def load(position: int) -> None:
         index = int(indices[position])
         try:
-            image = source.image(index)
+            image = source.image(index, min_side=image_size)
         except DamagedImage as error:
             skipped.add(source.item_name(index), str(error))
             good[position] = False

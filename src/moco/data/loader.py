@@ -7,6 +7,7 @@ photometric operations run in batches. Memory holds a few batches, never the fol
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -63,6 +64,8 @@ class ViewLoader:
         self.workers = workers or min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4)
         self.rank, self.world_size = rank, world_size
         self.array = source.uniform_array()
+        # The smallest crop of an image decoded at this size still has as many pixels as the view.
+        self.min_side = math.ceil(image_size / recipe.crop_scale[0] ** 0.5)
 
     def batches(self, first_step: int) -> Iterator[Views]:
         """The views of step `first_step` and of each later one, without end; close the iterator to free threads."""
@@ -146,7 +149,7 @@ class ViewLoader:
         replacements = None
         for _ in range(ATTEMPTS):
             try:
-                return self.source.image(candidate)
+                return self.source.image(candidate, min_side=self.min_side)
             except DamagedImage as error:
                 self.skipped.add(self.source.item_name(candidate), str(error))
             if replacements is None:

@@ -5,8 +5,6 @@ N: images   C, H, W: channels, height, width   D: feature width
 
 import difflib
 import importlib
-import importlib.util
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -140,11 +138,8 @@ def torchvision_names() -> list[str]:
 
 def timm_names() -> list[str]:
     """Names of timm's models, in its own order; none where timm is not installed."""
-    if not _timm_is_installed():
-        return []
-    import timm
-
-    return list(timm.list_models())
+    timm = _timm()
+    return list(timm.list_models()) if timm else []
 
 
 def _torchvision_model(name: str, image_size: int) -> nn.Module:
@@ -177,18 +172,22 @@ def _timm_model(name: str, image_size: int, channels: int) -> nn.Module:
 
 
 def _is_timm_name(name: str) -> bool:
-    if not _timm_is_installed():
+    timm = _timm()
+    if timm is None or not timm.is_model(name):
         return False
-    import timm
-
-    if "." in name and timm.is_model(name):
+    if "." in name:
         plain = name.split(".")[0]
         raise ArchitectureError(f"{name} names trained weights, a run starts from random ones: use timm/{plain}")
-    return timm.is_model(name)
+    return True
 
 
-def _timm_is_installed() -> bool:
-    return "timm" in sys.modules or importlib.util.find_spec("timm") is not None
+def _timm() -> Any:
+    """timm, or None where it is not installed: it is optional."""
+    try:
+        import timm
+    except ImportError:
+        return None
+    return timm
 
 
 def _call(what: str, make: Callable[..., Any], *args: Any, **options: Any) -> Any:
@@ -206,7 +205,7 @@ def _unknown(name: str, library: str, short: str) -> str:
     names += [] if library else list(WIDTHS)
     nearest = difflib.get_close_matches(short, dict.fromkeys(names), n=3, cutoff=0.5)
     advice = f"nearest: {', '.join(nearest)}" if nearest else "use for example resnet_small, resnet18 or resnet50"
-    if library != "torchvision" and not _timm_is_installed():
+    if library != "torchvision" and _timm() is None:
         advice += "; timm is not installed, which has more: pip install timm"
     return f"unknown backbone {name!r}; {advice}"
 

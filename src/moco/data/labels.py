@@ -1,0 +1,144 @@
+"""Classes of images from a CSV file."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+
+import numpy as np
+
+from moco.data.base import UNKNOWN
+from moco.data.source import Source
+from moco.errors import DataError
+
+_PATH_NAMES = frozenset({"path", "file", "filename", "image"})
+_LABEL_NAMES = frozenset({"label", "class", "target"})
+_DELIMITERS = ",;\t"
+
+
+def read_labels(path: str | Path, source: Source) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Labels of a source's images from a CSV file of paths and classes.
+
+    The file is UTF-8, with a header that names `path` and `label` columns, or without one and with the path in the
+    first and the class in the second column. Paths are relative to the source's folder, or to the CSV file, or
+    absolute, or bare file names where those are unique. An empty class means unknown.
+
+    Returns:
+        labels (N,) int64, -1 for the images that the file does not label (`count_unlabelled` counts them), and the
+        class names: sorted as numbers if all of them are, else as text.
+
+    Raises:
+        DataError: no such file, a missing column, two different classes for one image, or nothing that matches.
+    """
+    path = Path(path)
+    rows = _read_rows(path)
+    finder = _Finder(source, path.parent)
+    classes: dict[int, str] = {}
+    for item, label in rows:
+        index = finder.find(item)
+        if index is None:
+            continue
+        if classes.setdefault(index, label) != label:
+            name = source.item_name(index)
+            raise DataError(f"{path}: {name} is labelled both {classes[index]!r} and {label!r}; keep one of them")
+    if not classes:
+        raise DataError(
+            f"{path}: none of its {len(rows)} paths is an image of {source.name}; it says {rows[0][0]!r}, "
+            f"the images are called like {source.item_name(0)!r}"
+        )
+    names = _sorted_names({label for label in classes.values() if label})
+    if not names:
+        raise DataError(f"{path}: every label is empty; expected a class beside each path")
+    number = {name: position for position, name in enumerate(names)}
+    labels = np.full(len(source), UNKNOWN, dtype=np.int64)
+    for index, label in classes.items():
+        labels[index] = number.get(label, UNKNOWN)
+    return labels, names
+
+
+def count_unlabelled(labels: np.ndarray) -> int:
+    """Images whose class is not known."""
+    return int(np.count_nonzero(labels == UNKNOWN))
+
+
+def _read_rows(path: Path) -> list[tuple[str, str]]:
+    """(path, class) of every row, header taken off."""
+    if not path.is_file():
+        raise DataError(f"{path}: {'not a file' if path.exists() else 'no such file'}; expected a CSV file path,label")
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            first_line = file.readline()
+            file.seek(0)
+            delimiter = max(_DELIMITERS, key=first_line.count)
+            reader = csv.reader(file, delimiter=delimiter, strict=True)
+            lines = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if any(row)]
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8 CSV") from error
+    except csv.Error as error:
+        raise DataError(f"{path}: not a CSV file ({error}); expected rows of path,label") from error
+    if not lines:
+        raise DataError(f"{path}: the file is empty; expected rows of path,label")
+    path_column, label_column, has_header = _columns(lines[0][1], path)
+    rows = []
+    for number, cells in lines[has_header:]:
+        if len(cells) <= max(path_column, label_column):
+            raise DataError(f"{path}, line {number}: {len(cells)} column(s); expected path{delimiter}label")
+        rows.append((cells[path_column], cells[label_column]))
+    if not rows:
+        raise DataError(f"{path}: a header and no rows; expected rows of path,label")
+    return rows
+
+
+def _columns(first: list[str], path: Path) -> tuple[int, int, bool]:
+    """Columns of path and class, and whether the first row is a header."""
+    words = [cell.lower() for cell in first]
+    paths = [position for position, word in enumerate(words) if word in _PATH_NAMES]
+    labels = [position for position, word in enumerate(words) if word in _LABEL_NAMES]
+    if paths and labels:
+        return paths[0], labels[0], True
+    for column, other, found in (("label", "path", "path" in words), ("path", "label", "label" in words)):
+        if found:
+            raise DataError(f"{path}: the header names a {other} column and no {column} column: {', '.join(first)}")
+    return 0, 1, False
+
+
+def _sorted_names(names: set[str]) -> tuple[str, ...]:
+    if all(name.isascii() and name.lstrip("-").isdigit() for name in names):
+        return tuple(sorted(names, key=int))
+    return tuple(sorted(names))
+
+
+class _Finder:
+    """Images by any of the ways in which a CSV file may call them."""
+
+    def __init__(self, source: Source, beside: Path) -> None:
+        self._index = {source.item_name(index): index for index in range(len(source))}
+        self._roots = [Path(os.path.abspath(root)) for root in (getattr(source, "root", None),) if root is not None]
+        self._roots += [root.resolve() for root in self._roots if root.resolve() not in self._roots]
+        self._beside = Path(os.path.abspath(beside))
+        self._by_file_name: dict[str, int | None] | None = None
+
+    def find(self, item: str) -> int | None:
+        """Position of the image in the source; None if it has no such image, or several."""
+        if not item:
+            return None
+        item = item if "/" in item else item.replace("\\", "/")
+        plain = os.path.normpath(item).replace(os.sep, "/")
+        for name in (item, plain, *self._below_roots(item)):
+            if name in self._index:
+                return self._index[name]
+        return self._unique_file_name(plain) if "/" not in plain else None
+
+    def _below_roots(self, item: str) -> list[str]:
+        """The path, absolute or relative to the CSV file, as seen from the source's folder."""
+        full = Path(os.path.normpath(self._beside / item))
+        return [full.relative_to(root).as_posix() for root in self._roots if full.is_relative_to(root)]
+
+    def _unique_file_name(self, name: str) -> int | None:
+        if self._by_file_name is None:
+            self._by_file_name = {}
+            for path, index in self._index.items():
+                file_name = path.rpartition("/")[2]
+                self._by_file_name[file_name] = None if file_name in self._by_file_name else index
+        return self._by_file_name.get(name)

@@ -1,0 +1,159 @@
+"""Images by index, wherever they come from, and the one place where a user's word for them is understood."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol, Self, runtime_checkable
+
+import numpy as np
+from PIL import Image
+
+from moco.data.arrays import ArraySource, open_array_file
+from moco.data.base import UNKNOWN
+from moco.data.decode import IMAGE_EXTENSIONS, DamagedImage
+from moco.data.folder import FolderSource
+from moco.data.named import find_named, nearest_named, open_named
+from moco.errors import DataError
+
+__all__ = ["UNKNOWN", "DamagedImage", "Source", "open_source"]
+
+_ARRAY_EXTENSIONS = frozenset({".npy", ".npz"})
+_ARCHIVE_EXTENSIONS = frozenset({".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"})
+_PROBES = 64  # files tried before a folder is called unreadable
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Images by index.
+
+    Attributes:
+        name: what the user calls it.
+        labels: (N,) int64, -1 where the class is not known; None where no class is.
+        class_names: names of labels 0, 1, ...
+    """
+
+    name: str
+    labels: np.ndarray | None
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """Number of images, N."""
+        ...
+
+    def image(self, index: int, *, min_side: int | None = None) -> Image.Image:
+        """One image, RGB, 8 bit, upright.
+
+        Args:
+            index: 0 to N - 1.
+            min_side: the caller needs no more than this many pixels on the shorter side; a source may use it to
+                decode a huge photograph at a reduced size, never below it.
+
+        Raises:
+            DamagedImage: the image cannot be read.
+            IndexError: no such index.
+        """
+        ...
+
+    def item_name(self, index: int) -> str:
+        """What the user calls the image: a path, or a place in an array."""
+        ...
+
+    def uniform_array(self) -> np.ndarray | None:
+        """(N, H, W, 3) uint8 where all images lie in memory or in a mapped file at one size; None elsewhere."""
+        ...
+
+    def subset(self, indices: Sequence[int] | np.ndarray) -> Self:
+        """The images at `indices`, in that order."""
+        ...
+
+    def with_labels(self, labels: np.ndarray | None, class_names: Sequence[str]) -> Self:
+        """The same images with other labels."""
+        ...
+
+
+def open_source(
+    data: str | Path | np.ndarray | Source | None, *, data_root: str | Path | None = None
+) -> tuple[Source, Source | None]:
+    """The images that a user means, and their own test part if they have one.
+
+    Args:
+        data: a folder; a .npy or .npz file; the name of a torchvision data set (downloaded if need be); an array of
+            images; a source; or None for the embedded picture book. An existing path comes before a name.
+        data_root: where named data sets are stored; None means ~/.cache/moco.
+
+    Raises:
+        DataError: nothing there, nothing readable, fewer than two images, or a wrong type or shape.
+    """
+    source, test = _open(data, data_root)
+    if len(source) == 1:
+        raise DataError(f"{source.name}: one image only; expected at least 2, as every other one is a negative")
+    if isinstance(source, FolderSource):
+        _probe(source)
+    return source, test
+
+
+def _open(data: str | Path | np.ndarray | Source | None, data_root: str | Path | None) -> tuple[Source, Source | None]:
+    if data is None:
+        return _picture_book()
+    if isinstance(data, np.ndarray):
+        return ArraySource(data), None
+    if isinstance(data, str | os.PathLike):
+        path = Path(data).expanduser()
+        if not path.exists() and isinstance(data, str) and find_named(data) is not None:
+            return open_named(data, data_root=data_root)
+        return _open_path(path)
+    if isinstance(data, Source):
+        return data, None
+    raise DataError(f"data of type {type(data).__name__}; expected a folder, an array, a data set's name or nothing")
+
+
+def _open_path(path: Path) -> tuple[Source, Source | None]:
+    if not path.exists():
+        raise DataError(_missing(path))
+    if path.is_dir():
+        return FolderSource(path), None
+    suffix = path.suffix.lower()
+    if suffix in _ARRAY_EXTENSIONS:
+        return open_array_file(path)
+    cure = "give a folder, a .npy or a .npz file"
+    if suffix in _ARCHIVE_EXTENSIONS:
+        cure = "unpack it and give the folder"
+    elif suffix in IMAGE_EXTENSIONS:
+        cure = "one image is not enough, give its folder"
+    raise DataError(f"{path}: a file, not a folder of images; {cure}")
+
+
+def _missing(path: Path) -> str:
+    near = nearest_named(path.name)
+    advice = f"; torchvision's data sets go by their names alone: {', '.join(near)}" if near else ""
+    missing = path
+    while not missing.parent.exists():
+        missing = missing.parent
+    where = f" ({missing} does not exist)" if missing != path else ""
+    return f"{path}: no such folder or file{where}{advice or '; check the path'}"
+
+
+def _picture_book() -> tuple[Source, Source]:
+    from moco.data import picturebook
+
+    train, test = picturebook.splits()
+    names = tuple(getattr(picturebook, "CLASS_NAMES", ()))
+    return (
+        ArraySource(train.images, train.labels, class_names=names, name="picture book"),
+        ArraySource(test.images, test.labels, class_names=names, name="picture book (test)"),
+    )
+
+
+def _probe(source: FolderSource) -> None:
+    """Refuse a folder none of whose images can be read: all of a small one, a sample of a large one."""
+    tried = np.unique(np.linspace(0, len(source) - 1, min(_PROBES, len(source))).astype(np.int64))
+    damage = None
+    for index in tried:
+        try:
+            source.image(int(index))
+            return
+        except DamagedImage as error:
+            damage = damage or error
+    raise DataError(f"{source.root}: none of {len(tried)} images tried can be read; the first: {damage}")
