@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import shutil
 import tarfile
@@ -62,7 +63,7 @@ def _decode(packed: np.lib.npyio.NpzFile, part: str) -> np.ndarray:
     header, data = packed["header"].tobytes(), packed[f"{part}_data"].tobytes()
     offsets = packed[f"{part}_offsets"].astype(int)
     images = np.empty((len(offsets) - 1, 32, 32, 3), dtype=np.uint8)
-    for index, (start, stop) in enumerate(zip(offsets[:-1], offsets[1:], strict=True)):
+    for index, (start, stop) in enumerate(itertools.pairwise(offsets)):
         images[index] = np.asarray(Image.open(io.BytesIO(header + data[start:stop])).convert("RGB"))
     return images
 

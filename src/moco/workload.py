@@ -83,7 +83,7 @@ def same_classes(source: Source, test: Source) -> Source:
     Raises:
         DataError: a class that does not occur among the training images.
     """
-    if source.class_names == test.class_names:
+    if source.class_names == test.class_names or not (source.class_names and test.class_names):
         return test
     unknown = sorted(set(test.class_names) - set(source.class_names))
     if unknown:

@@ -101,7 +101,9 @@ def test_cmyk_becomes_rgb(tmp_path):
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_undone(tmp_path, suffix, orientation):
-    upright = Image.fromarray(np.kron(np.array([[0, 80, 255], [150, 40, 200]], dtype=np.uint8), np.ones((16, 16), "u1")))
+    upright = Image.fromarray(
+        np.kron(np.array([[0, 80, 255], [150, 40, 200]], dtype=np.uint8), np.ones((16, 16), "u1"))
+    )
     stored = {  # what a camera held that way stores: row 0 and column 0 of tag 274's definition
         1: lambda a: a,
         2: lambda a: a[:, ::-1],

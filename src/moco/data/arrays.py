@@ -91,7 +91,7 @@ def open_array_file(path: Path) -> tuple[ArraySource, ArraySource | None]:
             return _from_archive(archive, path)
     except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split())
-        if "allow_pickle" in reason:
+        if "allow_pickle" in reason or "Python objects" in reason:
             reason = "it holds pickled objects"
         raise DataError(f"{path}: not a usable NumPy file ({reason}); expected {_LAYOUTS}") from error
 

@@ -1,0 +1,134 @@
+"""One drawing before it becomes pixels: pose, colours, background, clutter, all from one random stream.
+
+Coordinates are in frames: (0, 0) is the picture's upper left corner and (1, 1) its lower right one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from moco.data.picturebook.names import CLASSES, PART_IDS, mirrored_order
+from moco.data.picturebook.outline import Outline, Paint, Point, Shape, Vary, ellipse, strip
+from moco.data.picturebook.shapes import SHAPES
+
+# The prototype's ranges (issue 2, item 5), with which raw pixels stay below 35 % and shapes stay legible.
+SCALE = (0.7, 1.02)  # the object's size, in frames
+OFFSET = 0.42  # of its centre from the picture's, in half-frames
+ROTATION = 30.0  # degrees, either way
+
+GRID = 16  # the background is painted on GRID x GRID cells and smoothed
+CLOUDS = 9.0  # standard deviation of a cell's brightness, of 255
+_CONTRAST = 90.0  # least distance of an object's own colours to the background's mean, of 255 in each channel
+_CLUTTER = 6  # pieces, at most
+_DRAWS = 512  # uniform numbers ready for one drawing; more than any needs
+
+Colour = tuple[int, int, int]
+
+
+class Filled(NamedTuple):
+    """A polygon in frames, its colour, and the part that it belongs to (0: none)."""
+
+    outline: Outline
+    colour: Colour
+    part: int
+
+
+class Scene(NamedTuple):
+    """A drawing: a coarse background (GRID, GRID, 3) uint8, clutter, the object, its keypoints in frames."""
+
+    background: np.ndarray
+    clutter: list[Filled]
+    object: list[Filled]
+    keypoints: list[Point]
+
+
+def compose(label: int, generator: np.random.Generator) -> Scene:
+    """A scene with one object of class `label`; the generator alone decides how it looks."""
+    draws = iter(generator.random(_DRAWS).tolist())
+
+    def vary(low: float, high: float) -> float:
+        return low + (high - low) * next(draws)
+
+    ends = np.array([_any_colour(vary), _any_colour(vary)])
+    background = _background(ends, vary, generator)
+    clutter = [_clutter_piece(vary) for _ in range(int(vary(0, _CLUTTER + 1)))]
+    palette = _palette(vary, ends.mean(axis=0).tolist())
+    name = CLASSES[label]
+    shape: Shape = SHAPES[name](vary)
+    mirrored = vary(0, 1) < 0.5
+    place = _pose(vary, mirrored)
+    parts = [Filled(place(part.outline), palette[part.paint], PART_IDS[name, part.name]) for part in shape.parts]
+    keypoints = place(shape.keypoints)
+    if mirrored:
+        keypoints = [keypoints[number] for number in mirrored_order(name)]
+    return Scene(background, clutter, parts, keypoints)
+
+
+def _pose(vary: Vary, mirrored: bool) -> Callable[[Outline], Outline]:
+    """From the object's own frame to the picture: mirrored or not, turned, scaled, moved off the centre."""
+    half, angle = vary(*SCALE) / 2, math.radians(vary(-ROTATION, ROTATION))
+    centre_x, centre_y = 0.5 + vary(-OFFSET, OFFSET) / 2, 0.5 + vary(-OFFSET, OFFSET) / 2
+    cos, sin = half * math.cos(angle), half * math.sin(angle)
+    flip = -1.0 if mirrored else 1.0
+
+    def place(outline: Outline) -> Outline:
+        return [(centre_x + cos * flip * x - sin * y, centre_y + sin * flip * x + cos * y) for x, y in outline]
+
+    return place
+
+
+def _background(ends: np.ndarray, vary: Vary, generator: np.random.Generator) -> np.ndarray:
+    """A gradient between two colours in some direction, with clouds."""
+    angle, steep, bend = vary(0, math.tau), vary(0.5, 1.1), vary(-0.5, 0.5)
+    along = _CELLS * math.cos(angle) + _CELLS[:, None] * math.sin(angle)
+    across = _CELLS * math.sin(angle) - _CELLS[:, None] * math.cos(angle)
+    share = np.clip(0.5 + steep * along + bend * across**2, 0.0, 1.0)[..., None]
+    clouds = CLOUDS * generator.standard_normal((GRID, GRID, 1))
+    return np.clip(ends[0] + share * (ends[1] - ends[0]) + clouds, 0, 255).astype(np.uint8)
+
+
+def _clutter_piece(vary: Vary) -> Filled:
+    """A short line, a dot or a triangle anywhere."""
+    kind, x, y, colour = vary(0, 3), vary(0, 1), vary(0, 1), _any_colour(vary)
+    if kind < 1:
+        angle, length = vary(0, math.tau), vary(0.15, 0.4)
+        end = (x + length * math.cos(angle), y + length * math.sin(angle))
+        return Filled(strip((x, y), end, vary(0.02, 0.05)), colour, 0)
+    if kind < 2:
+        radius = vary(0.02, 0.07)
+        return Filled(ellipse(x, y, radius, radius, 10), colour, 0)
+    corners = [(x + vary(-0.1, 0.1), y + vary(-0.1, 0.1)) for _ in range(3)]
+    return Filled(corners, colour, 0)
+
+
+def _palette(vary: Vary, behind: list[float]) -> dict[Paint, Colour]:
+    """Colours by role, the same for every class."""
+    palette = {paint: _standing_out(vary, behind) for paint in ("first", "second", "third")}
+    palette["dark"] = _shade(vary, 0, 60)
+    palette["light"] = _shade(vary, 185, 255)
+    return palette
+
+
+def _standing_out(vary: Vary, behind: list[float]) -> Colour:
+    """Any colour that can be told from the background; after eight attempts the last is taken."""
+    colour = _any_colour(vary)
+    for _ in range(7):
+        if math.dist(colour, behind) >= _CONTRAST:
+            break
+        colour = _any_colour(vary)
+    return colour
+
+
+def _any_colour(vary: Vary) -> Colour:
+    return _shade(vary, 0, 256)
+
+
+def _shade(vary: Vary, low: float, high: float) -> Colour:
+    return int(vary(low, high)), int(vary(low, high)), int(vary(low, high))
+
+
+_CELLS = (np.arange(GRID) + 0.5) / GRID - 0.5

@@ -1,0 +1,46 @@
+"""Fixtures that several rooms share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+torch.set_num_threads(1)  # tests run side by side; tiny operations split over busy cores crawl
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A nested folder of 24 small JPEG files of two classes, of differing sizes, with one stray text file."""
+    folder = tmp_path / "photos"
+    generator = np.random.default_rng(0)
+    for number in range(24):
+        side = 20 + number % 5
+        pixels = generator.integers(0, 256, (side, side + 3, 3), dtype=np.uint8)
+        place = folder / ("cats", "dogs")[number % 2] / f"roll{number % 3}"
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(place / f"{number:02d}.jpg")
+    (folder / "cats" / "notes.txt").write_text("not an image")
+    return folder
+
+
+@pytest.fixture
+def tiny() -> dict[str, object]:
+    """Options of a run that takes a second."""
+    return {
+        "backbone": "resnet_tiny",
+        "image_size": 16,
+        "batch_size": 4,
+        "dictionary_size": 10,
+        "embedding_dim": 8,
+        "steps": 6,
+        "num_neighbors": 3,
+        "knn_evaluations": 2,
+        "held_out": 0.25,
+        "log_every": 2,
+        "threads": 1,
+        "workers": 2,
+    }

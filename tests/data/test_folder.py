@@ -1,0 +1,302 @@
+"""Any folder is a source: what it finds, in which order, what it costs, and what it refuses."""
+
+import json
+import os
+import threading
+import tracemalloc
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.real_data import imagenette
+
+from moco.data.decode import DamagedImage
+from moco.data.folder import FolderSource
+from moco.data.skipped import SkippedFiles
+from moco.data.source import Source, open_source
+from moco.errors import DataError
+
+
+def save(path, shade=0, size=(8, 6)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (shade, shade, shade)).save(path)
+
+
+def names(source):
+    return [source.item_name(index) for index in range(len(source))]
+
+
+def test_nested_folder_gives_every_image_once_in_sorted_order(tmp_path):
+    for name in ("b/z.png", "b/deep/er/a.JPG", "a.png", "c/x.bmp", "b/a.webp"):
+        save(tmp_path / name)
+    source = FolderSource(tmp_path)
+    assert isinstance(source, Source)
+    assert names(source) == ["a.png", "b/a.webp", "b/z.png", "b/deep/er/a.JPG", "c/x.bmp"]
+    assert source.labels is None
+    assert source.class_names == ()
+    assert source.uniform_array() is None
+    assert source.name == tmp_path.name
+
+
+def test_order_does_not_depend_on_the_file_system(tmp_path, monkeypatch):
+    for name in ("b/1.png", "b/2.png", "a/1.png", "a/2.png", "c.png"):
+        save(tmp_path / name)
+    expected = names(FolderSource(tmp_path))
+    scandir = os.scandir
+
+    class Reversed:
+        def __init__(self, path):
+            with scandir(path) as entries:
+                self.entries = list(entries)[::-1]
+
+        def __enter__(self):
+            return iter(sorted(self.entries, key=lambda entry: entry.name, reverse=True))
+
+        def __exit__(self, *_):
+            return None
+
+    monkeypatch.setattr(os, "scandir", Reversed)
+    assert names(FolderSource(tmp_path)) == expected
+
+
+def test_index_finds_its_own_pixels(tmp_path):
+    for shade in range(12):
+        save(tmp_path / f"{shade % 3}" / f"{shade}.png", shade)
+    source = FolderSource(tmp_path)
+    for index in range(12):
+        assert source.image(index).getpixel((0, 0))[0] == int(source.path(index).stem)
+    for outside in (-1, 12):
+        with pytest.raises(IndexError):
+            source.image(outside)
+
+
+def test_first_level_folders_are_the_classes(tmp_path):
+    for name in ("dog/1.png", "cat/1.png", "cat/deep/2.png", "eel/1.png"):
+        save(tmp_path / name)
+    (tmp_path / "notes").mkdir()
+    source = FolderSource(tmp_path)
+    assert source.class_names == ("cat", "dog", "eel")
+    assert [source.class_names[label] for label in source.labels] == [name.split("/")[0] for name in names(source)]
+    assert source.labels.dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    "files", [("cat/1.png", "cat/2.png"), ("cat/1.png", "dog/1.png", "stray.png"), ("train/1.png", "Val/1.png")]
+)
+def test_other_layouts_have_no_classes(tmp_path, files):
+    for name in files:
+        save(tmp_path / name)
+    source = FolderSource(tmp_path)
+    assert source.labels is None
+    assert source.class_names == ()
+
+
+def test_stray_files_are_counted_by_extension_and_hidden_ones_passed_over(tmp_path):
+    for name in ("a.png", ".hidden.png", ".cache/b.png", "sub/._c.png"):
+        save(tmp_path / name)
+    for name in ("notes.txt", "sub/more.TXT", "table.csv", "README", ".DS_Store"):
+        (tmp_path / name).write_text("x")
+    source = FolderSource(tmp_path)
+    assert names(source) == ["a.png"]
+    assert source.stray_files == {".txt": 2, ".csv": 1, "": 1}
+
+
+def test_links_are_followed_and_loops_end(tmp_path):
+    root, store = tmp_path / "root", tmp_path / "store"
+    save(root / "a" / "1.png")
+    save(store / "deep" / "2.png")
+    save(root / ".hidden" / "3.png")
+    (root / "a" / "up").symlink_to(root)
+    (root / "a" / "here").symlink_to(".")
+    (root / "b").symlink_to(store)
+    (store / "deep" / "loop").symlink_to(store)
+    (store / "back").symlink_to(root)
+    (root / "c").symlink_to(root / ".hidden")
+    (root / "d").symlink_to(root / "a")
+    (root / "self").symlink_to("self")
+    source = FolderSource(root)
+    assert names(source) == ["a/1.png", "b/deep/2.png", "c/3.png"]
+    assert source.stray_files == {"": 1}
+
+
+def test_root_may_be_a_link_and_a_relative_path(tmp_path, monkeypatch):
+    save(tmp_path / "real" / "1.png")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    assert names(FolderSource(tmp_path / "link")) == ["1.png"]
+    monkeypatch.chdir(tmp_path / "real")
+    source = FolderSource(".")
+    assert (names(source), source.name) == (["1.png"], "real")
+
+
+def test_broken_link_is_a_damaged_image_and_a_pipe_is_ignored(tmp_path):
+    save(tmp_path / "good.png")
+    (tmp_path / "broken.jpg").symlink_to(tmp_path / "gone.jpg")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    source = FolderSource(tmp_path)
+    assert names(source) == ["broken.jpg", "good.png"]
+    with pytest.raises(DamagedImage, match="No such file"):
+        source.image(0)
+
+
+def test_folder_that_cannot_be_listed_is_reported(tmp_path, monkeypatch):
+    save(tmp_path / "a" / "1.png")
+    save(tmp_path / "locked" / "2.png")
+    scandir = os.scandir
+
+    def refuse(path):
+        if os.fsdecode(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    source = FolderSource(tmp_path)
+    assert names(source) == ["a/1.png"]
+    assert source.unreadable_folders == (str(tmp_path / "locked"),)
+
+
+def test_names_that_are_not_utf8_can_be_read(tmp_path):
+    try:
+        with open(os.fsencode(tmp_path) + b"/caf\xe9.png", "wb") as file:
+            Image.new("RGB", (5, 4)).save(file, format="PNG")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    assert FolderSource(tmp_path).image(0).size == (5, 4)
+
+
+def test_subset_keeps_order_labels_and_files(tmp_path):
+    for shade in range(10):
+        save(tmp_path / "xy"[shade % 2] / f"{shade}.png", shade)
+    source = FolderSource(tmp_path)
+    chosen = source.subset([7, 2, 9, 0]).subset(np.array([2, 0]))
+    assert names(chosen) == [source.item_name(9), source.item_name(7)]
+    np.testing.assert_array_equal(chosen.labels, source.labels[[9, 7]])
+    assert chosen.image(0).getpixel((0, 0)) == source.image(9).getpixel((0, 0))
+    assert chosen.class_names == source.class_names
+    assert len(source.subset([])) == 0
+    for outside in ([10], [-1]):
+        with pytest.raises(IndexError):
+            source.subset(outside)
+    with pytest.raises(IndexError):
+        chosen.image(2)
+
+
+def synthetic(count):
+    return FolderSource._from_names("/nowhere", (b"class_%03d/image_%08d.jpg" % (i // 1000, i) for i in range(count)))
+
+
+def test_an_image_costs_its_path_and_a_few_bytes():
+    synthetic(10)
+    count = 200_000
+    tracemalloc.start()
+    try:
+        source = synthetic(count)
+        held, peak = tracemalloc.get_traced_memory()
+        part = source.subset(np.arange(count - 1))
+        with_part, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    path_length = len(b"class_000/image_00000000.jpg")
+    assert held / count < path_length + 8 + 8 + 4  # path, offset, label, allowance
+    assert peak / count < 2.5 * (path_length + 24)
+    assert (with_part - held) / count < 8 + 8 + 1  # index, label
+    assert source.item_name(123_456) == "class_123/image_00123456.jpg"
+    assert part.labels[-1] == 199
+
+
+def test_reading_keeps_nothing(tmp_path):
+    for number in range(60):
+        save(tmp_path / f"{number}.png", number, size=(200, 200))
+    source = FolderSource(tmp_path)
+    source.image(0)
+    tracemalloc.start()
+    try:
+        for index in range(5):
+            source.image(index)
+        few, _ = tracemalloc.get_traced_memory()
+        for index in range(60):
+            source.image(index)
+        many, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert many - few < 20_000
+
+
+def test_refusals_say_what_came(tmp_path):
+    empty, texts = tmp_path / "empty", tmp_path / "texts"
+    empty.mkdir()
+    texts.mkdir()
+    for name in ("a.txt", "b.txt", "c.csv"):
+        (texts / name).write_text("x")
+    (tmp_path / "one").mkdir()
+    save(tmp_path / "one" / "1.png")
+    (tmp_path / "file.bin").write_bytes(b"x")
+    (tmp_path / "set.tar.gz").write_bytes(b"x")
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    for number in range(3):
+        (bad / f"{number}.jpg").write_bytes(b"")
+    for data, words in [
+        (empty, "holds no files"),
+        (texts, r"no images among 3 files \(extensions: 2 .txt, 1 .csv\)"),
+        (tmp_path / "one", "one image only; expected at least 2"),
+        (tmp_path / "file.bin", "a file, not a folder of images"),
+        (tmp_path / "set.tar.gz", "unpack it"),
+        (tmp_path / "one" / "1.png", "give its folder"),
+        (tmp_path / "gone" / "x", r"gone/x: no such folder or file \(.*gone does not exist\)"),
+        (bad, r"none of 3 images tried can be read; the first: .*0\.jpg: empty file"),
+        (3.5, "data of type float"),
+    ]:
+        with pytest.raises(DataError, match=words) as caught:
+            open_source(data)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(DataError, match="not a folder"):
+        FolderSource(tmp_path / "file.bin")
+
+
+def test_one_readable_image_among_damaged_ones_is_enough(tmp_path):
+    for number in range(5):
+        (tmp_path / f"{number}.jpg").write_bytes(b"")
+    save(tmp_path / "5.jpg")
+    source, test = open_source(str(tmp_path))
+    assert len(source) == 6
+    assert test is None
+
+
+def test_a_source_is_taken_as_it_is(tmp_path):
+    save(tmp_path / "1.png")
+    save(tmp_path / "2.png")
+    source = FolderSource(tmp_path)
+    assert open_source(source) == (source, None)
+
+
+def test_skipped_files_count_once_and_are_listed(tmp_path):
+    skipped = SkippedFiles()
+
+    def meet():
+        for number in range(200):
+            skipped.add(f"{number % 50}.jpg", "empty file")
+
+    threads = [threading.Thread(target=meet) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    skipped.add("0.jpg", "another reason")
+    skipped.add("odd\udce9.jpg", "truncated")
+    assert skipped.count == 51
+    skipped.write(tmp_path / "skipped.jsonl")
+    lines = [json.loads(line) for line in (tmp_path / "skipped.jsonl").read_text().splitlines()]
+    assert lines == [{"path": path, "reason": reason} for path, reason in skipped.items()]
+    assert lines[0] == {"path": "0.jpg", "reason": "empty file"}
+    assert [path.name for path in tmp_path.iterdir()] == ["skipped.jsonl"]
+
+
+@pytest.mark.real_data
+def test_imagenette_is_found_whole():
+    source, _ = open_source(imagenette() / "train")
+    assert len(source) == 9469
+    assert len(source.class_names) == 10
+    assert np.bincount(source.labels).min() > 800
+    for index in range(0, len(source), 500):
+        image = source.image(index)
+        assert (image.mode, image.size) == ("RGB", (128, 128))

@@ -1,0 +1,114 @@
+"""The command line: one line for each mistake, exit code 2, nothing half-written."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from moco.cli import main
+from moco.config import Config
+from moco.recipes import RECIPES, configure
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    code = main(arguments)
+    return code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["pretrain", "--dictionary-size", "0"], "dictionary_size=0: need at least 1"),
+        (["pretrain", "--temperature=-1"], "temperature=-1.0: need a value above 0"),
+        (["pretrain", "--batch-size", "1"], "BatchNorm"),
+        (["pretrain", "--backbone", "resnet_smal"], "resnet_small"),
+        (["pretrain", "--imge-size", "3"], "did you mean --image-size"),
+        (["pretrain", "--recipe", "v9"], "choose one of v1, v2"),
+        (["pretrain", "nowhere/at/all"], "nowhere/at/all"),
+        (["pretrain", "--resume"], "resume without out"),
+        (["pretrain", "--image-size", "many"], "image_size"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(capsys, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    code, said = run(capsys, *arguments)
+    assert code == 2
+    assert message in said
+    assert said.count("\n") == 1, said
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["empty", "one image", "file", "fewer than a batch", "csv matches nothing"])
+def test_bad_images_are_one_line_and_exit_code_2(capsys, tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "readme.txt").write_text("no image")
+    options = ["--out", str(tmp_path / "run"), "--backbone", "resnet_tiny", "--image-size", "16", "--dictionary-size", "8"]
+    count = {"one image": 1, "fewer than a batch": 5, "csv matches nothing": 40}.get(kind, 0)
+    for number in range(count):
+        Image.fromarray(np.full((9, 9, 3), number, dtype=np.uint8)).save(data / f"{number}.png")
+    if kind == "csv matches nothing":
+        (tmp_path / "labels.csv").write_text("path,label\nelsewhere.png,cat\n")
+        options += ["--labels", str(tmp_path / "labels.csv")]
+    where = data / "readme.txt" if kind == "file" else data
+    code, said = run(capsys, "pretrain", str(where), "--batch-size", "32", "--steps", "1", *options)
+    assert code == 2
+    assert said.startswith("moco: error: ")
+    assert said.count("\n") == 1, said
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_command_trains_and_prints_where(capsys, photos, tmp_path):
+    code, said = run(
+        capsys,
+        *("pretrain", str(photos), "--out", str(tmp_path / "run"), "--backbone", "resnet_tiny", "--image-size", "16"),
+        *("--batch-size", "4", "--steps", "2", "--dictionary-size", "8", "--num-neighbors", "2", "--threads", "1"),
+    )
+    assert code == 0, said
+    assert str(tmp_path / "run") in said
+
+
+def test_yaml_command_line_and_python_give_one_configuration(capsys, tmp_path):
+    with pytest.raises(SystemExit) as end:
+        main(["pretrain", "--recipe", "cifar", "--batch-size", "64", "--print-config"])
+    assert end.value.code == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    expected = dataclasses.asdict(configure("cifar", {"batch_size": 64}))
+    for name, value in expected.items():
+        assert printed[name] == (list(value) if isinstance(value, tuple) else value), name
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_is_valid_and_named(recipe):
+    assert RECIPES[recipe]().recipe == recipe
+
+
+def test_the_papers_defaults():
+    v1, v2, cifar = (RECIPES[name]() for name in ("v1", "v2", "cifar"))
+    for paper in (v1, v2):
+        assert (paper.dictionary_size, paper.key_momentum, paper.embedding_dim) == (65536, 0.999, 128)
+        assert (paper.learning_rate, paper.batch_size, paper.epochs, paper.weight_decay) == (0.03, 256, 200, 1e-4)
+        assert (paper.crop_min, paper.normalization, paper.warmup_steps) == (0.2, "imagenet", 0)
+    assert (v1.head, v1.temperature, v1.schedule, v1.jitter_probability, v1.hue) == ("linear", 0.07, "step", 1.0, 0.4)
+    assert v1.grayscale_first
+    assert v1.blur_probability == 0
+    assert (v2.head, v2.temperature, v2.schedule, v2.jitter_probability, v2.hue) == ("mlp", 0.2, "cosine", 0.8, 0.1)
+    assert not v2.grayscale_first
+    assert v2.blur_probability == 0.5
+    assert (cifar.learning_rate, cifar.batch_size, cifar.dictionary_size) == (0.06, 512, 4096)
+    assert (cifar.key_momentum, cifar.temperature, cifar.split_groups) == (0.99, 0.1, 8)
+    assert (cifar.weight_decay, cifar.crop_min, cifar.blur_probability) == (5e-4, 0.08, 0)
+
+
+def test_the_learning_rate_scales_with_the_batch():
+    assert configure("v2", {"batch_size": 128}).learning_rate == pytest.approx(0.015)
+
+
+def test_a_configuration_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Config().batch_size = 3

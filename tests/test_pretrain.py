@@ -1,0 +1,213 @@
+"""The command as a Python function, on real files in small numbers."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors import safe_open
+
+import moco
+from moco.errors import ConfigError, DataError, MocoError, RunError
+from moco.training import loop
+
+SUMMARY_KEYS = {
+    "loss",
+    "knn_top1",
+    "knn_random_init",
+    "knn_pixels",
+    "images_per_second",
+    "seconds",
+    "peak_memory_bytes",
+    "skipped",
+    "seed",
+    "versions",
+}
+
+
+def weights(run: moco.Run) -> dict[str, torch.Tensor]:
+    with safe_open(run.backbone, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def same(first: moco.Run, second: moco.Run) -> bool:
+    one, two = weights(first), weights(second)
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def losses(run: moco.Run) -> list[float]:
+    lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if "loss" in line]
+
+
+def test_a_folder_becomes_a_run_with_everything_in_it(photos, tmp_path, tiny):
+    run = moco.pretrain(photos, out=tmp_path / "run", quiet=True, **tiny)
+    assert run.finished
+    assert set(run.summary) >= SUMMARY_KEYS
+    assert json.loads((run.path / "summary.json").read_text()) == run.summary
+    assert 0 <= run.summary["knn_top1"] <= 1
+    names = {path.name for path in run.path.iterdir()}
+    assert names >= {"config.yaml", "metrics.jsonl", "summary.json", "backbone.safetensors", "checkpoints"}
+    assert any(name.startswith("events.out.tfevents") for name in names)
+    assert not any(name.endswith(".partial") or name == ".lock" for name in names)
+    assert len(losses(run)) == 3
+    stored = yaml.safe_load((run.path / "config.yaml").read_text())
+    assert stored["data"] == str(photos)
+    assert stored["batch_size"] == 4
+
+
+def test_the_weights_say_what_they_are_and_load_into_the_backbone(photos, tmp_path, tiny):
+    from moco.encoder import build_backbone
+
+    run = moco.pretrain(photos, out=tmp_path / "run", quiet=True, **{**tiny, "backbone": "resnet18", "steps": 1})
+    with safe_open(run.backbone, framework="pt") as file:
+        header = file.metadata()
+    backbone = build_backbone(header["architecture"], image_size=int(header["image_size"]), stem=header["stem"])
+    backbone.module.load_state_dict(weights(run))
+    assert int(header["feature_dim"]) == backbone.feature_dim == 512
+    assert set(json.loads(header["preprocessing"])) >= {"mean", "std", "size"}
+
+
+@pytest.mark.parametrize("array", [False, True], ids=["folder", "array"])
+def test_same_seed_same_result_and_another_seed_another(photos, tmp_path, tiny, array):
+    data = np.random.default_rng(0).integers(0, 256, (16, 20, 20, 3), dtype=np.uint8) if array else photos
+    first, second, other = (
+        moco.pretrain(data, out=tmp_path / str(i), quiet=True, seed=seed, **tiny) for i, seed in enumerate((3, 3, 4))
+    )
+    assert same(first, second)
+    assert losses(first) == losses(second)
+    assert not same(first, other)
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_resume_is_bitwise_identical(photos, tmp_path, tiny, symmetric, monkeypatch):
+    whole = moco.pretrain(photos, out=tmp_path / "whole", quiet=True, symmetric=symmetric, **tiny)
+
+    real, calls = loop._should_stop, []
+
+    def stop_after_three(stop, task, step):
+        calls.append(step)
+        return step >= 3 or real(stop, task, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_should_stop", stop_after_three)
+        part = moco.pretrain(photos, out=tmp_path / "part", quiet=True, symmetric=symmetric, **tiny)
+    assert not part.finished
+    assert part.summary["steps"] == 3
+    continued = moco.pretrain(out=tmp_path / "part", resume=True, quiet=True)
+    assert continued.finished
+    assert same(whole, continued)
+    assert losses(whole) == losses(continued)
+    for key in ("loss", "knn_top1", "knn_random_init", "knn_pixels"):
+        assert continued.summary[key] == whole.summary[key]
+    one, two = (torch.load(run.path / "checkpoints" / "last.pt", weights_only=True) for run in (whole, continued))
+    assert all(torch.equal(one["model"][name], two["model"][name]) for name in one["model"]), "queue and key encoder too"
+
+
+def test_damaged_files_are_skipped_counted_and_listed(photos, tmp_path, tiny):
+    damaged = photos / "cats" / "roll0" / "broken.jpg"
+    damaged.write_bytes(b"\xff\xd8 this is no JPEG")
+    cut = sorted(photos.rglob("*.jpg"))[0]
+    cut.write_bytes(cut.read_bytes()[:200])
+    run = moco.pretrain(photos, out=tmp_path / "run", quiet=True, **{**tiny, "steps": 20})
+    listed = [json.loads(line) for line in (run.path / "skipped.jsonl").read_text().splitlines()]
+    assert run.finished
+    assert run.summary["skipped"] == len(listed) == 2
+    assert {Path(line["path"]).name for line in listed} == {damaged.name, cut.name}
+
+
+def test_without_labels_there_is_no_knn_figure(tmp_path, tiny):
+    images = np.random.default_rng(0).integers(0, 256, (12, 18, 18, 3), dtype=np.uint8)
+    run = moco.pretrain(images, out=tmp_path / "run", quiet=True, **tiny)
+    assert run.summary["knn_top1"] is None
+    assert run.summary["images"] == 12, "nothing is held out where there is nothing to measure"
+
+
+def test_held_out_images_are_not_learnt_from(photos, tmp_path, tiny):
+    run = moco.pretrain(photos, out=tmp_path / "run", quiet=True, **tiny)
+    assert run.summary["images"] == 18
+
+
+def test_labels_decide_nothing_but_the_evaluation(photos, tmp_path, tiny):
+    files = sorted(str(path.relative_to(photos)) for path in photos.rglob("*.jpg"))
+    table = tmp_path / "labels.csv"
+    runs = []
+    for number, classes in enumerate(("ab", "abc")):
+        table.write_text("path,label\n" + "".join(f"{f},{classes[i % len(classes)]}\n" for i, f in enumerate(files)))
+        options = {**tiny, "test": str(photos), "labels": None}
+        del options["test"]
+        runs.append(
+            moco.pretrain(photos, out=tmp_path / f"run{number}", quiet=True, **{**options, "labels": str(table), "held_out": 0.0})
+        )
+    assert same(*runs)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"dictionary_size": 0}, ConfigError, "dictionary_size=0: need at least 1"),
+        ({"temperature": 0.0}, ConfigError, "temperature=0.0: need a value above 0"),
+        ({"batch_size": 1}, ConfigError, "BatchNorm"),
+        ({"batch_size": 64}, ConfigError, "lower --batch-size"),
+        ({"backbone": "resnet81"}, MocoError, "resnet18"),
+        ({"bakbone": "resnet18"}, ConfigError, "did you mean backbone"),
+        ({"epochs": 3}, ConfigError, "exactly one of the two"),
+        ({"lr_milestones": (0.5,)}, ConfigError, "step schedule"),
+        ({"split_groups": 3}, ConfigError, "BatchNorm"),
+        ({"labels": "missing.csv"}, DataError, "missing.csv"),
+    ],
+)
+def test_bad_options_are_refused_with_nothing_written(photos, tmp_path, tiny, change, error, message):
+    with pytest.raises(error, match=message):
+        moco.pretrain(photos, out=tmp_path / "run", quiet=True, **{**tiny, **change})
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_used_folder_is_refused_and_untouched(photos, tmp_path, tiny):
+    run = moco.pretrain(photos, out=tmp_path / "run", quiet=True, **tiny)
+    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    with pytest.raises(RunError, match="--resume"):
+        moco.pretrain(photos, out=tmp_path / "run", quiet=True, **tiny)
+    assert before == {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+
+
+def test_resume_refuses_other_options(photos, tmp_path, tiny):
+    moco.pretrain(photos, out=tmp_path / "run", quiet=True, **tiny)
+    with pytest.raises(ConfigError, match="temperature=0.5 differs"):
+        moco.pretrain(photos, out=tmp_path / "run", resume=True, quiet=True, temperature=0.5)
+
+
+def test_pretraining_leaves_the_callers_random_state_alone(photos, tmp_path, tiny):
+    torch.manual_seed(1)
+    expected = torch.randn(3)
+    torch.manual_seed(1)
+    moco.pretrain(photos, out=tmp_path / "run", quiet=True, **tiny)
+    assert torch.equal(torch.randn(3), expected)
+
+
+def test_ctrl_c_saves_and_resume_finishes(photos, tmp_path):
+    options = ["--backbone", "resnet_tiny", "--image-size", "16", "--batch-size", "4", "--dictionary-size", "8"]
+    options += ["--steps", "100000", "--num-neighbors", "3", "--knn-evaluations", "0", "--threads", "1", "--log-every", "1"]
+    command = [sys.executable, "-m", "moco", "pretrain", str(photos), "--out", str(tmp_path / "run"), *options]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    for _ in range(600):
+        if metrics.is_file() and metrics.read_text().count("\n") > 3:
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "--resume" in said
+    assert "Traceback" not in said
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["finished"] is False
+    assert (tmp_path / "run" / "checkpoints" / "last.pt").is_file()
