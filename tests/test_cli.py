@@ -48,7 +48,16 @@ def test_bad_images_are_one_line_and_exit_code_2(capsys, tmp_path, monkeypatch, 
     data = tmp_path / "data"
     data.mkdir()
     (data / "readme.txt").write_text("no image")
-    options = ["--out", str(tmp_path / "run"), "--backbone", "resnet_tiny", "--image-size", "16", "--dictionary-size", "8"]
+    options = [
+        "--out",
+        str(tmp_path / "run"),
+        "--backbone",
+        "resnet_tiny",
+        "--image-size",
+        "16",
+        "--dictionary-size",
+        "8",
+    ]
     count = {"one image": 1, "fewer than a batch": 5, "csv matches nothing": 40}.get(kind, 0)
     for number in range(count):
         Image.fromarray(np.full((9, 9, 3), number, dtype=np.uint8)).save(data / f"{number}.png")

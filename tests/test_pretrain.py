@@ -109,7 +109,9 @@ def test_resume_is_bitwise_identical(photos, tmp_path, tiny, symmetric, monkeypa
     for key in ("loss", "knn_top1", "knn_random_init", "knn_pixels"):
         assert continued.summary[key] == whole.summary[key]
     one, two = (torch.load(run.path / "checkpoints" / "last.pt", weights_only=True) for run in (whole, continued))
-    assert all(torch.equal(one["model"][name], two["model"][name]) for name in one["model"]), "queue and key encoder too"
+    assert all(torch.equal(one["model"][name], two["model"][name]) for name in one["model"]), (
+        "queue and key encoder too"
+    )
 
 
 def test_damaged_files_are_skipped_counted_and_listed(photos, tmp_path, tiny):
@@ -145,7 +147,9 @@ def test_labels_decide_nothing_but_the_evaluation(photos, tmp_path, tiny):
         options = {**tiny, "test": str(photos), "labels": None}
         del options["test"]
         runs.append(
-            moco.pretrain(photos, out=tmp_path / f"run{number}", quiet=True, **{**options, "labels": str(table), "held_out": 0.0})
+            moco.pretrain(
+                photos, out=tmp_path / f"run{number}", quiet=True, **{**options, "labels": str(table), "held_out": 0.0}
+            )
         )
     assert same(*runs)
 
@@ -195,7 +199,18 @@ def test_pretraining_leaves_the_callers_random_state_alone(photos, tmp_path, tin
 
 def test_ctrl_c_saves_and_resume_finishes(photos, tmp_path):
     options = ["--backbone", "resnet_tiny", "--image-size", "16", "--batch-size", "4", "--dictionary-size", "8"]
-    options += ["--steps", "100000", "--num-neighbors", "3", "--knn-evaluations", "0", "--threads", "1", "--log-every", "1"]
+    options += [
+        "--steps",
+        "100000",
+        "--num-neighbors",
+        "3",
+        "--knn-evaluations",
+        "0",
+        "--threads",
+        "1",
+        "--log-every",
+        "1",
+    ]
     command = [sys.executable, "-m", "moco", "pretrain", str(photos), "--out", str(tmp_path / "run"), *options]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     metrics = tmp_path / "run" / "metrics.jsonl"

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from moco.evaluation.knn import _pack
 from tests.reference import knn as naive
 
 from moco.errors import ConfigError, DataError
@@ -45,6 +46,11 @@ def test_ties_go_to_the_earlier_row_in_blocks_of_any_size(block_size: int, num_n
     options = {"num_neighbors": num_neighbors, "knn_temperature": 0.5}
     predicted = knn_predict(train, labels, test, **options, block_size=block_size)
     assert predicted.tolist() == naive.knn_predict(train, labels, test, **options).tolist()
+
+
+def test_zero_and_minus_zero_are_one_similarity() -> None:
+    keys = _pack(torch.tensor([0.0, -0.0, 0.0]), torch.arange(3))
+    assert keys.argsort(descending=True).tolist() == [0, 1, 2]
 
 
 def test_collapsed_features_vote_with_the_first_rows() -> None:
@@ -143,7 +149,8 @@ def test_pixel_features_are_centred_on_the_train_mean() -> None:
 
 def test_larger_images_are_resized_without_aliasing() -> None:
     stripes = np.zeros((1, 128, 128, 1), dtype=np.uint8)
-    stripes[:, :, ::2] = 200  # one-pixel stripes must average out, not turn into a pattern
+    for offset in (1, 2):  # the two of each four pixels that resizing without a filter would read
+        stripes[:, :, offset::4] = 200
     pixels, _ = pixel_features(stripes, size=32, mean=torch.zeros(32 * 32))
     inner = pixels.reshape(32, 32)[:, 2:-2]
     assert (inner - 100 / 255).abs().max() < 0.02

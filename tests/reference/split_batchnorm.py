@@ -7,7 +7,15 @@ from torch import Tensor
 
 
 def split_normalize(
-    x: Tensor, weight: Tensor, bias: Tensor, mean_C: Tensor, variance_C: Tensor, *, groups: int, factor: float, eps: float
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    mean_C: Tensor,
+    variance_C: Tensor,
+    *,
+    groups: int,
+    factor: float,
+    eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Output, and the running mean and variance afterwards (the mean over groups of each group's own update)."""
     shape = (1, -1, *[1] * (x.ndim - 2))

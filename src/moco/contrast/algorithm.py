@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from moco.contrast.batchnorm import (
     BatchNormCure,
     batch_length,
+    gather_batch,
     has_batchnorm,
     interleave,
     invert,
@@ -60,7 +61,8 @@ def symmetric_moco_step(
     backward(loss)
     optimizer.step()
     model.update_key_encoder_()
-    model.queue.enqueue(all_gather_cat(torch.cat([k_1_NC, k_2_NC])))
+    # View by view, so that the order in the queue is the same on any number of ranks.
+    model.queue.enqueue(torch.cat([all_gather_cat(k_1_NC), all_gather_cat(k_2_NC)]))
     return loss.detach()
 
 
@@ -126,28 +128,28 @@ class MoCo(nn.Module):
     def query(self, x_q: Any) -> Tensor:
         """q = f_q(x_q), (N, C), unit norm, with gradient."""
         length, device = self._checked_length(x_q)
-        if self.batchnorm != "split":
-            return self._checked(normalize(self._call_q(x_q)), length)
+        if self.batchnorm != "split" or not self.training:
+            return self._embed(self._call_q, x_q, length)
         order = interleave(length, resolve_groups(self.split_groups, length), device)
-        return self._checked(normalize(self._call_q(select(x_q, order))), length)[invert(order)]
+        return self._embed(self._call_q, select(x_q, order), length)[invert(order)]
 
     @torch.no_grad()
     def key(self, x_k: Any) -> Tensor:
         """k = f_k(x_k), (N, C), unit norm, without gradient; the batch is shuffled where the cure says so."""
         length, device = self._checked_length(x_k)
-        if self.batchnorm == "split":
-            order = shared_permutation(length, device)
-            return self._checked(normalize(self._call_k(select(x_k, order))), length)[invert(order)]
         if self.batchnorm == "shuffle":
             return self._shuffled_key(x_k, length, device)
-        return self._checked(normalize(self._call_k(x_k)), length)
+        if self.batchnorm != "split" or not self.training:
+            return self._embed(self._call_k, x_k, length)
+        order = torch.randperm(length).to(device)
+        return self._embed(self._call_k, select(x_k, order), length)[invert(order)]
 
     def _shuffled_key(self, x_k: Any, length: int, device: torch.device) -> Tensor:
         """Each rank encodes a random slice of the whole batch, so that a key's BatchNorm company is not its query's."""
         mine = slice(rank() * length, (rank() + 1) * length)
+        everyone = gather_batch(x_k)  # first, because it checks that the ranks' batches agree
         order = shared_permutation(length * world_size(), device)
-        everyone = torch.utils._pytree.tree_map(all_gather_cat, x_k)
-        keys_NC = self._checked(normalize(self._call_k(select(everyone, order[mine]))), length)
+        keys_NC = self._embed(self._call_k, select(everyone, order[mine]), length)
         return all_gather_cat(keys_NC)[invert(order)][mine]
 
     @torch.no_grad()
@@ -169,13 +171,14 @@ class MoCo(nn.Module):
             raise ValueError(f"batch of {length} with BatchNorm: its statistics need at least 2 samples")
         return length, device
 
-    def _checked(self, embeddings: Tensor, length: int) -> Tensor:
+    def _embed(self, encode: Callable[[Any], Tensor], batch: Any, length: int) -> Tensor:
+        embeddings = encode(batch)
         if embeddings.shape != (length, self.embedding_dim):
             raise ValueError(
                 f"the encoder returned {tuple(embeddings.shape)}: expected {(length, self.embedding_dim)} "
                 "(one row for each sample, embedding_dim wide)"
             )
-        return embeddings
+        return normalize(embeddings)
 
 
 def _resolve_cure(cure: BatchNormCure, encoder: nn.Module, split_groups: int | None) -> BatchNormCure:

@@ -201,6 +201,11 @@ def select(batch: Any, index: Tensor) -> Any:
     return pytree.tree_map(lambda leaf: leaf[index] if isinstance(leaf, Tensor) else leaf, batch)
 
 
+def gather_batch(batch: Any) -> Any:
+    """Every rank's batch, one after the other in rank order; what is not a tensor stays this rank's own."""
+    return pytree.tree_map(lambda leaf: all_gather_cat(leaf) if isinstance(leaf, Tensor) else leaf, batch)
+
+
 def batch_length(batch: Any) -> tuple[int, torch.device]:
     """Number of samples and device of a batch of tensors.
 

@@ -9,6 +9,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+# Shapes are exchanged padded to this many dimensions, because ranks may disagree about that number too.
+MAX_DIMS = 8
+
 
 def world_size() -> int:
     """Number of processes that train together; 1 when no process group is initialised."""
@@ -23,25 +26,31 @@ def rank() -> int:
 def all_gather_cat(local: Tensor) -> Tensor:
     """Concatenate every rank's tensor along dimension 0, in rank order; without gradient.
 
-    The tensors must have the same shape on all ranks, which is checked: a short last batch on one rank would
-    otherwise hang or mix samples.
+    The tensors must have the same shape on all ranks, which is checked: a short last batch, or text padded to another
+    length, on one rank would otherwise hang or mix samples.
 
     Raises:
         ValueError: the ranks' shapes differ.
     """
     if world_size() == 1:
         return local
-    length = torch.tensor([local.shape[0]], device=local.device)
-    lengths = [torch.empty_like(length) for _ in range(world_size())]
-    dist.all_gather(lengths, length)
-    if len({int(n) for n in lengths}) != 1:
+    shapes = _gather_shapes(local)
+    if len(set(shapes)) != 1:
         raise ValueError(
-            f"ranks hold batches of {[int(n) for n in lengths]} samples: give every rank the same number "
-            "(drop the last partial batch)"
+            f"ranks hold batches of shapes {shapes}: give every rank the same number of samples, in one shape "
+            "(drop the last partial batch, pad alike)"
         )
     parts = [torch.empty_like(local, memory_format=torch.contiguous_format) for _ in range(world_size())]
     dist.all_gather(parts, local.detach().contiguous())
     return torch.cat(parts)
+
+
+def _gather_shapes(local: Tensor) -> list[tuple[int, ...]]:
+    own = torch.full((MAX_DIMS,), -1)
+    own[: local.ndim] = torch.tensor(local.shape)
+    everyone = [torch.empty_like(own, device=local.device) for _ in range(world_size())]
+    dist.all_gather(everyone, own.to(local.device))
+    return [tuple(size for size in sizes if size >= 0) for sizes in torch.stack(everyone).tolist()]
 
 
 def shared_permutation(length: int, device: torch.device) -> Tensor:

@@ -70,7 +70,7 @@ class _StreamingInfoNCE(torch.autograd.Function):
         positive_N = (scaled_NC * k_NC).sum(dim=1)
         peak_N, mass_N = positive_N, torch.ones_like(positive_N)  # log-sum-exp = peak + log(mass)
         attended_NC = torch.zeros_like(q_NC)  # sum over negatives of exp(logit - peak) * key
-        for chunk_JC in torch.split(keys_KC, chunk_size):
+        for chunk_JC in torch.split(keys_KC, chunk_size) if len(keys_KC) else ():
             logits_NJ = scaled_NC @ chunk_JC.T
             new_peak_N = torch.maximum(peak_N, logits_NJ.amax(dim=1))
             weights_NJ = logits_NJ.sub_(new_peak_N[:, None]).exp_()
@@ -97,10 +97,11 @@ class _StreamingInfoNCE(torch.autograd.Function):
         grad_keys = None
         if rest:  # a dictionary that learns (end-to-end) pays a second pass; a queue never comes here
             scaled_NC, keys_KC, normaliser_N = rest
-            parts = [
-                (scaled_NC @ chunk_JC.T - normaliser_N[:, None]).exp().T @ scaled_NC
-                for chunk_JC in torch.split(keys_KC, ctx.chunk_size)
-            ]
+            with torch.autocast(device_type=keys_KC.device.type, enabled=False):  # a backward may run inside autocast
+                parts = [
+                    (scaled_NC @ chunk_JC.T - normaliser_N[:, None]).exp().T @ scaled_NC
+                    for chunk_JC in torch.split(keys_KC, ctx.chunk_size)
+                ]
             grad_keys = torch.cat(parts) * (grad / max(len(scaled_NC), 1))
         return (
             grad_q * grad if grad_q is not None else None,

@@ -19,8 +19,9 @@ def frozen_copy(encoder: nn.Module) -> nn.Module:
     """
     for name, parameter in encoder.named_parameters():
         _check_precision(name, parameter)
-    copied = copy.deepcopy(encoder)
-    return copied.requires_grad_(False)
+    copied = copy.deepcopy(encoder).requires_grad_(False)
+    copied.zero_grad(set_to_none=True)  # a copy of a trained module brings its gradients along
+    return copied
 
 
 @torch.no_grad()
@@ -48,6 +49,7 @@ def ema_update_(
     if key_buffers == "own":
         return
     theirs, ours = dict(encoder_q.named_buffers()), dict(encoder_k.named_buffers())
+    _check_names(ours, theirs)
     moving = {name for name, buffer in theirs.items() if buffer.is_floating_point() and key_buffers == "averaged"}
     _follow_({n: ours[n] for n in moving}, {n: theirs[n] for n in moving}, key_momentum)
     for name, buffer in ours.items():
@@ -56,13 +58,17 @@ def ema_update_(
 
 
 def _follow_(keys: dict[str, Tensor], queries: dict[str, Tensor], key_momentum: float) -> None:
-    if keys.keys() != queries.keys():
-        raise ValueError(f"encoders differ in {sorted(keys.keys() ^ queries.keys())[:3]}: f_k must be a copy of f_q")
+    _check_names(keys, queries)
     for name, tensor in keys.items():
         _check_precision(name, tensor)
     if keys:
         names = list(keys)
         torch._foreach_lerp_([keys[n] for n in names], [queries[n] for n in names], 1.0 - key_momentum)
+
+
+def _check_names(keys: dict[str, Tensor], queries: dict[str, Tensor]) -> None:
+    if keys.keys() != queries.keys():
+        raise ValueError(f"encoders differ in {sorted(keys.keys() ^ queries.keys())[:3]}: f_k must be a copy of f_q")
 
 
 def _check_precision(name: str, tensor: Tensor) -> None:

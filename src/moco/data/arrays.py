@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -85,11 +86,12 @@ def open_array_file(path: Path) -> tuple[ArraySource, ArraySource | None]:
     try:
         if path.suffix.lower() == ".npy":
             return ArraySource(np.load(path, mmap_mode="r", allow_pickle=False), name=path.name), None
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file:  # NumPy leaves a broken archive open
+            archive = np.load(file, allow_pickle=False)
             if isinstance(archive, np.ndarray):
                 raise DataError(f"{path}: a single array; call the file .npy")
             return _from_archive(archive, path)
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         reason = " ".join(str(error).split())
         if "allow_pickle" in reason or "Python objects" in reason:
             reason = "it holds pickled objects"

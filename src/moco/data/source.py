@@ -139,10 +139,9 @@ def _picture_book() -> tuple[Source, Source]:
     from moco.data import picturebook
 
     train, test = picturebook.splits()
-    names = tuple(getattr(picturebook, "CLASS_NAMES", ()))
     return (
-        ArraySource(train.images, train.labels, class_names=names, name="picture book"),
-        ArraySource(test.images, test.labels, class_names=names, name="picture book (test)"),
+        ArraySource(train.images, train.labels, class_names=picturebook.CLASSES, name="picture book"),
+        ArraySource(test.images, test.labels, class_names=picturebook.CLASSES, name="picture book (test)"),
     )
 
 

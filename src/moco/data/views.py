@@ -69,9 +69,7 @@ class ViewRecipe:
                 raise ConfigError(f"{field.name}={getattr(self, field.name)}: need 0 to 1")
 
 
-def two_views(
-    images_NCHW: Tensor, recipe: ViewRecipe, size: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
+def two_views(images_NCHW: Tensor, recipe: ViewRecipe, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Two independent views of images of one size, each (N, C, size, size) float32, normalised."""
     return one_view(images_NCHW, recipe, size, generator), one_view(images_NCHW, recipe, size, generator)
 
@@ -95,9 +93,7 @@ def one_view(images_NCHW: Tensor, recipe: ViewRecipe, size: int, generator: torc
 def photometric_view(images_NCHW: Tensor, recipe: ViewRecipe, generator: torch.Generator) -> Tensor:
     """The photometric part alone, for crops that are made already: uint8, or float in [0, 255]; normalised."""
     draws = Draws.sample(len(images_NCHW), recipe, generator)
-    return _in_blocks(
-        images_NCHW, lambda part, place: _finish(part.float(), recipe, draws.at(place, part.device))
-    )
+    return _in_blocks(images_NCHW, lambda part, place: _finish(part.float(), recipe, draws.at(place, part.device)))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The picture book: ten kinds of objects, drawn by the package itself, so that a fresh machine has images to learn from.
+"""The picture book: ten kinds of objects that the package draws itself, for machines without data or network.
 
 Objects differ by shape alone; colours, pose, background and clutter are random and say nothing of the class. The same
 drawing yields boxes, masks, keypoints and part maps.

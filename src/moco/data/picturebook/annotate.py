@@ -74,7 +74,4 @@ def _tight_box(parts: np.ndarray) -> tuple[int, int, int, int]:
 
 
 def _in_frame(points: list[Point], size: int) -> list[tuple[float, float, int]]:
-    return [
-        (x * size, y * size, VISIBLE) if 0 <= x < 1 and 0 <= y < 1 else (0.0, 0.0, OUTSIDE)
-        for x, y in points
-    ]
+    return [(x * size, y * size, VISIBLE) if 0 <= x < 1 and 0 <= y < 1 else (0.0, 0.0, OUTSIDE) for x, y in points]

@@ -22,8 +22,9 @@ ROTATION = 30.0  # degrees, either way
 
 GRID = 16  # the background is painted on GRID x GRID cells and smoothed
 CLOUDS = 9.0  # standard deviation of a cell's brightness, of 255
-_CONTRAST = 90.0  # least distance of an object's own colours to the background's mean, of 255 in each channel
-_CLUTTER = 6  # pieces, at most
+BLEND = (0.25, 0.75)  # how far the background's second colour is from its first to any other
+_CONTRAST = 110.0  # least distance of an object's own colours to the background's mean, of 255 in each channel
+_CLUTTER = 4  # pieces, at most
 _DRAWS = 512  # uniform numbers ready for one drawing; more than any needs
 
 Colour = tuple[int, int, int]
@@ -53,7 +54,8 @@ def compose(label: int, generator: np.random.Generator) -> Scene:
     def vary(low: float, high: float) -> float:
         return low + (high - low) * next(draws)
 
-    ends = np.array([_any_colour(vary), _any_colour(vary)])
+    ends = np.array([_any_colour(vary), _any_colour(vary)], dtype=np.float64)
+    ends[1] = ends[0] + vary(*BLEND) * (ends[1] - ends[0])
     background = _background(ends, vary, generator)
     clutter = [_clutter_piece(vary) for _ in range(int(vary(0, _CLUTTER + 1)))]
     palette = _palette(vary, ends.mean(axis=0).tolist())

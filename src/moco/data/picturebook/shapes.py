@@ -31,8 +31,8 @@ def house(vary: Vary) -> Shape:
         Part("roof", roof, "second"),
         Part("door", box(door - door_half, door_top, door + door_half, foot), "dark"),
     ]
-    for x in (-pane_x, pane_x):
-        parts.append(Part("window", box(x - pane, pane_y - pane, x + pane, pane_y + pane), "light"))
+    panes = [box(x - pane, pane_y - pane, x + pane, pane_y + pane) for x in (-pane_x, pane_x)]
+    parts += [Part("window", outline, "light") for outline in panes]
     return Shape(parts, [(lean, peak), (-half - over, eaves), (half + over, eaves), (-half, foot), (half, foot)])
 
 
@@ -48,8 +48,16 @@ def car(vary: Vary) -> Shape:
     parts = [
         Part("body", [*body, (front, sill)], "first"),
         Part("cabin", cabin, "first"),
-        Part("window", [(cabin_rear + 0.14, belt), (roof_rear + 0.05, top), (post - gap, top), (post - gap, belt)], "light"),
-        Part("window", [(post + gap, belt), (post + gap, top), (roof_front - 0.05, top), (cabin_front - 0.14, belt)], "light"),
+        Part(
+            "window",
+            [(cabin_rear + 0.14, belt), (roof_rear + 0.05, top), (post - gap, top), (post - gap, belt)],
+            "light",
+        ),
+        Part(
+            "window",
+            [(post + gap, belt), (post + gap, top), (roof_front - 0.05, top), (cabin_front - 0.14, belt)],
+            "light",
+        ),
     ]
     radius, rear_x, front_x = vary(0.2, 0.27), -vary(0.48, 0.6), vary(0.48, 0.6)
     for x in (rear_x, front_x):
@@ -143,7 +151,11 @@ def sailboat(vary: Vary) -> Shape:
     boom, head, tack = deck - vary(0.08, 0.16), top + vary(0.02, 0.12), vary(0.5, 0.65)
     clew = (mast + vary(0.5, 0.68), boom)
     parts = [
-        Part("hull", [(bow, deck), (stern, deck), (stern - vary(0.15, 0.28), keel), (bow + vary(0.28, 0.42), keel)], "first"),
+        Part(
+            "hull",
+            [(bow, deck), (stern, deck), (stern - vary(0.15, 0.28), keel), (bow + vary(0.28, 0.42), keel)],
+            "first",
+        ),
         Part("sail", [(mast + 0.03, head), clew, (mast + 0.03, boom)], "second"),
         Part("sail", [(mast - 0.03, head + 0.08), (mast - tack, boom), (mast - 0.03, boom)], "third"),
         Part("mast", strip((mast, top), (mast, deck + 0.02), vary(0.08, 0.11)), "dark"),
@@ -183,12 +195,19 @@ def cat(vary: Vary) -> Shape:
         outer, tip = (side * half * 0.97, y - height * 0.2), (side * ear_x, ear_top)
         parts.append(Part("ear", [root, tip, outer], "first"))
         middle = ((root[0] + tip[0] + outer[0]) / 3, (root[1] + tip[1] + outer[1]) / 3)
-        parts.append(Part("ear", [(0.5 * a + 0.5 * middle[0], 0.5 * b + 0.5 * middle[1]) for a, b in (root, tip, outer)], "second"))
+        parts.append(
+            Part(
+                "ear", [(0.5 * a + 0.5 * middle[0], 0.5 * b + 0.5 * middle[1]) for a, b in (root, tip, outer)], "second"
+            )
+        )
     parts.append(Part("head", blob(0.0, y, half, height, vary, 0.05, 18), "first"))
     slants = [vary(-0.16, 0.0), vary(0.04, 0.2)]
     for side in (-1.0, 1.0):
         for slant in slants:
-            start, end = (side * 0.2, nose_y + 0.08 + slant * 0.3), (side * vary(0.9, 1.02), nose_y + 0.08 + slant * 1.6)
+            start, end = (
+                (side * 0.2, nose_y + 0.08 + slant * 0.3),
+                (side * vary(0.9, 1.02), nose_y + 0.08 + slant * 1.6),
+            )
             parts.append(Part("whisker", strip(start, end, 0.05), "dark"))
         parts.append(Part("eye", ellipse(side * eye_x, eye_y, eye, eye_height, 10), "light"))
         parts.append(Part("eye", ellipse(side * eye_x, eye_y, eye * pupil, eye_height * 0.8, 8), "dark"))
@@ -220,8 +239,5 @@ def person(vary: Vary) -> Shape:
 
 
 SHAPES: MappingProxyType[str, Callable[[Vary], Shape]] = MappingProxyType(
-    {
-        shape.__name__: shape
-        for shape in (house, car, tree, fish, flower, mug, sailboat, mushroom, cat, person)
-    }
+    {shape.__name__: shape for shape in (house, car, tree, fish, flower, mug, sailboat, mushroom, cat, person)}
 )
