@@ -185,7 +185,7 @@ def test_a_used_folder_is_refused_and_untouched(photos, tmp_path, tiny):
 
 def test_resume_refuses_other_options(photos, tmp_path, tiny):
     moco.pretrain(photos, out=tmp_path / "run", quiet=True, **tiny)
-    with pytest.raises(ConfigError, match="temperature=0.5 differs"):
+    with pytest.raises(ConfigError, match=r"temperature=0\.5 differs"):
         moco.pretrain(photos, out=tmp_path / "run", resume=True, quiet=True, temperature=0.5)
 
 

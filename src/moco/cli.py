@@ -44,8 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 class _Parser(ArgumentParser):
     """Shows options with dashes, as they are usually typed; underscores work too."""
 
-    def format_help(self) -> str:
-        return re.sub(r"--\w+", lambda match: match.group().replace("_", "-"), super().format_help())
+    def format_help(self, *arguments: Any, **options: Any) -> str:
+        shown = super().format_help(*arguments, **options)
+        return re.sub(r"--\w+", lambda match: match.group().replace("_", "-"), shown)
 
 
 def _parsers(arguments: list[str]) -> tuple[ArgumentParser, ArgumentParser]:

@@ -126,7 +126,7 @@ class Pretraining:
         progress = loop.train(model, optimizer, task, now)
         if not first:
             return {"finished": now.step >= task.total_steps}
-        return self._finish(fabric, model, task, now, progress, (monitoring, skipped))
+        return self._finish(fabric, task, now, progress, (monitoring, skipped))
 
     def _monitoring(self, skipped: SkippedFiles) -> Monitoring | None:
         workload = self.workload
@@ -159,14 +159,14 @@ class Pretraining:
         self._say("the loss rises at first, while the queue fills with real keys: that is expected")
 
     def _finish(
-        self, fabric: Any, model: MoCo, task: loop.Task, now: loop.Progression, progress: Progress, judged: Judged
+        self, fabric: Any, task: loop.Task, now: loop.Progression, progress: Progress, judged: Judged
     ) -> dict[str, Any]:
         monitoring, skipped = judged
         finished = now.step >= task.total_steps
         if monitoring is not None and finished:
-            now.last["knn_top1"] = monitoring.final(model.encoder_q.backbone)
+            now.last["knn_top1"] = monitoring.final(self.encoder.backbone)
         write_backbone(
-            model.encoder_q.backbone,
+            self.encoder.backbone,
             self.folder.path / "backbone.safetensors",
             metadata=backbone_metadata(self.config, self.recipe, self.encoder),
         )

@@ -76,6 +76,7 @@ def test_subset_shows_its_members(monkeypatch):
     assert np.shares_memory(run.uniform_array(), images)
     np.testing.assert_array_equal(run.uniform_array(), images[3:6])
     np.testing.assert_array_equal(scattered.uniform_array(), images[[1, 9]])
+    np.testing.assert_array_equal(source.subset([8, 0, 3]).uniform_array(), images[[8, 0, 3]])
     np.testing.assert_array_equal(scattered.labels, [1, 9])
     np.testing.assert_array_equal(np.asarray(scattered.image(1)), images[9])
     assert scattered.item_name(1) == "mine[9]"
@@ -151,7 +152,11 @@ def test_array_files_that_are_something_else_are_refused(tmp_path):
     np.savez(tmp_path / "cut.npz", images=pictures(200))
     whole = (tmp_path / "cut.npz").read_bytes()
     (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
+    np.savez_compressed(tmp_path / "torn.npz", images=pictures(200))
+    whole = (tmp_path / "torn.npz").read_bytes()
+    (tmp_path / "torn.npz").write_bytes(whole[:2000] + bytes(64) + whole[2064:])
     for name, words in {
+        "torn.npz": "not a usable NumPy file",
         "text.npy": "not a usable NumPy file",
         "empty.npy": "not a usable NumPy file",
         "text.npz": "not a usable NumPy file",

@@ -124,8 +124,11 @@ def test_exif_orientation_is_undone(tmp_path, suffix, orientation):
 
 
 def test_broken_exif_does_not_damage_the_pixels(tmp_path):
-    Image.fromarray(gradient()).save(tmp_path / "odd.jpg", exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff garbage")
-    assert read_image(tmp_path / "odd.jpg").size == (40, 24)
+    for name in ("odd.jpg", "odd.webp", "odd.png"):
+        Image.fromarray(gradient()).save(tmp_path / name, exif=b"Exif\x00\x00not a directory of tags")
+        assert read_image(tmp_path / name).size == (40, 24)
+    with pytest.raises(SyntaxError), Image.open(tmp_path / "odd.png") as image:
+        image.getexif()  # what there is to survive
 
 
 def encoded(suffix: str) -> bytes:

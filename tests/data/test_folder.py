@@ -80,6 +80,11 @@ def test_first_level_folders_are_the_classes(tmp_path):
     assert source.labels.dtype == np.int64
 
 
+def test_an_image_outside_the_classes_undoes_them_wherever_it_comes():
+    for paths in ([b"cat/1.png", b"dog/1.png"], [b"cat/1.png", b"dog/1.png", b"3.png"], [b"3.png", b"cat/1.png"]):
+        assert (FolderSource._from_names("/nowhere", paths).labels is None) == (b"3.png" in paths)
+
+
 @pytest.mark.parametrize(
     "files", [("cat/1.png", "cat/2.png"), ("cat/1.png", "dog/1.png", "stray.png"), ("train/1.png", "Val/1.png")]
 )
@@ -112,6 +117,7 @@ def test_links_are_followed_and_loops_end(tmp_path):
     (store / "deep" / "loop").symlink_to(store)
     (store / "back").symlink_to(root)
     (root / "c").symlink_to(root / ".hidden")
+    (root / "0").symlink_to(root / "a")  # sorted before its target, and yet not the name that counts
     (root / "d").symlink_to(root / "a")
     (root / "self").symlink_to("self")
     source = FolderSource(root)

@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from moco.evaluation.knn import _pack
 from tests.reference import knn as naive
 
 from moco.errors import ConfigError, DataError
 from moco.evaluation import knn_accuracy, knn_predict, pixel_features
+from moco.evaluation.knn import _pack
 
 
 def random_problem(seed: int):

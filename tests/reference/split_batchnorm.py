@@ -1,4 +1,4 @@
-"""Split BatchNorm by the definition of the authors' CIFAR demo: sample n in group n mod S, one group after the other."""
+"""Split BatchNorm as the authors' CIFAR demo defines it: sample n in group n mod S, one group after the other."""
 
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import pytest
@@ -32,7 +33,7 @@ def test_cosine_by_epoch_is_the_papers():
 def test_cosine_by_step_falls_at_every_step_towards_zero():
     by_step = factors(100)
     assert by_step[0] == 1.0
-    assert all(later < earlier for earlier, later in zip(by_step, by_step[1:], strict=False))
+    assert all(later < earlier for earlier, later in itertools.pairwise(by_step))
     assert by_step[-1] < 0.001
 
 

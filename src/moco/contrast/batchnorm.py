@@ -17,9 +17,13 @@ from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree as pytree
 
+from moco.contrast.collective import all_gather_cat
+
 BatchNormCure = Literal["auto", "split", "shuffle", "average", "none"]
 # The authors' demo uses 8 groups; below 4 samples a group's statistics say little.
 DEFAULT_GROUPS, SMALLEST_GROUP = 8, 4
+# Children of timm's BatchNormAct2d, applied in this order after the normalisation; both work sample by sample.
+ACTIVATION_CHILDREN = ["drop", "act"]
 
 
 class SplitBatchNorm(_BatchNorm):
@@ -41,6 +45,12 @@ class SplitBatchNorm(_BatchNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise; shapes (N, C, ...) in and out, memory layout kept."""
+        output = self._normalize(input)
+        for layer in self.children():
+            output = layer(output)
+        return output
+
+    def _normalize(self, input: Tensor) -> Tensor:
         self._check_input_dim(input)
         groups = resolve_groups(self.groups, input.shape[0]) if self.training else 1
         if groups == 1:
@@ -156,26 +166,38 @@ def split_batchnorm(module: nn.Module, groups: int | None) -> nn.Module:
     """Replace every BatchNorm layer, in place, by a `SplitBatchNorm` that owns the same parameters and buffers.
 
     State-dict names do not change. Returns the module (a new one only if the module itself is a BatchNorm).
-    SyncBatchNorm is refused: it joins statistics across devices, which is the leak itself.
+    Layers that are split already take the new number of groups.
+
+    Raises:
+        ValueError: SyncBatchNorm, which joins statistics across devices and so is the leak itself; or a subclass of
+            BatchNorm with a forward of its own, which the split would drop silently (timm's BatchNormAct2d is known).
     """
     if isinstance(module, nn.SyncBatchNorm):
         raise ValueError("SyncBatchNorm does not cure the leak between query and key: use plain BatchNorm layers")
-    if isinstance(module, _BatchNorm) and not isinstance(module, SplitBatchNorm):
+    if isinstance(module, SplitBatchNorm):
+        module.groups = groups
+        return module
+    if isinstance(module, _BatchNorm):
         return _as_split(module, groups)
-    for name, child in module.named_children():
-        replaced = split_batchnorm(child, groups)
-        if replaced is not child:
-            setattr(module, name, replaced)
+    for name, child in list(module._modules.items()):  # named_children() would leave out a layer's second name
+        if child is not None:
+            module._modules[name] = split_batchnorm(child, groups)
     return module
 
 
 def _as_split(layer: _BatchNorm, groups: int | None) -> SplitBatchNorm:
+    if type(layer).forward is not _BatchNorm.forward and list(layer._modules) != ACTIVATION_CHILDREN:
+        raise ValueError(
+            f"{type(layer).__name__} is a BatchNorm with a forward of its own, which cannot be split: "
+            "use plain BatchNorm layers, or choose batchnorm='average'"
+        )
     split = SplitBatchNorm(
         layer.num_features, layer.eps, layer.momentum, affine=False, track_running_stats=layer.track_running_stats
     )
     split.affine, split.groups, split.training = layer.affine, groups, layer.training
     split._parameters.update(layer._parameters)
     split._buffers.update(layer._buffers)
+    split._modules.update(layer._modules)
     return split
 
 

@@ -21,7 +21,7 @@ def make_fabric(config: Config) -> Fabric:
         ConfigError: the hardware asked for is not there.
     """
     from lightning.fabric import Fabric
-    from lightning.fabric.strategies import DDPStrategy
+    from lightning.fabric.strategies.ddp import DDPStrategy
 
     several = config.devices * config.num_nodes > 1
     # The queue must not be broadcast at each forward, and f_q's buffers are its rank's own.
@@ -32,7 +32,7 @@ def make_fabric(config: Config) -> Fabric:
             devices=config.devices,
             num_nodes=config.num_nodes,
             strategy=strategy,
-            precision={"fp32": "32-true", "bf16": "bf16-mixed"}[resolve_precision(config)],
+            precision="bf16-mixed" if resolve_precision(config) == "bf16" else "32-true",
         )
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
@@ -66,7 +66,7 @@ def place(model: MoCo, fabric: Fabric) -> None:
     Only the query encoder is wrapped for data parallelism: the key encoder has no gradient, and every rank enqueues
     the same gathered keys, so that the queues agree by construction.
     """
-    model.to(fabric.device, memory_format=torch.channels_last)
+    model.to(fabric.device).to(memory_format=torch.channels_last)
     query: Any = model.encoder_q
     if fabric.world_size > 1:
         query = fabric.setup_module(model.encoder_q, move_to_device=False)
@@ -74,7 +74,8 @@ def place(model: MoCo, fabric: Fabric) -> None:
     def in_precision(encoder: Any) -> Any:
         def forward(batch: Any) -> torch.Tensor:
             with fabric.autocast():
-                return encoder(batch)
+                embeddings: torch.Tensor = encoder(batch)
+                return embeddings
 
         return forward
 

@@ -160,14 +160,20 @@ def _should_stop(stop: StopRequest, task: Task, step: int) -> bool:
         return stop.asked
     if step % task.config.log_every:  # ranks must stop at the same step, and asking each other costs time
         return False
-    asked = task.fabric.all_reduce(torch.tensor(float(stop.asked), device=task.fabric.device), reduce_op="sum")
-    return bool(asked > 0)
+    asked = torch.tensor(float(stop.asked), device=task.fabric.device)
+    return bool(_reduced(task, asked, "sum") > 0)
+
+
+def _reduced(task: Task, value: Tensor, operation: str) -> Tensor:
+    result = task.fabric.all_reduce(value, reduce_op=operation)
+    assert isinstance(result, Tensor)
+    return result
 
 
 def _log(task: Task, writer: MetricsWriter, progress: Progress, now: Progression, rate: float) -> None:
     loss = now.loss_sum / now.loss_count
     if task.fabric.world_size > 1:
-        loss = task.fabric.all_reduce(loss, reduce_op="mean")
+        loss = _reduced(task, loss, "mean")
     value = float(loss)
     if not math.isfinite(value):
         raise RunError(

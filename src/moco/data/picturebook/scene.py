@@ -6,7 +6,7 @@ Coordinates are in frames: (0, 0) is the picture's upper left corner and (1, 1) 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -49,7 +49,7 @@ class Scene(NamedTuple):
 
 def compose(label: int, generator: np.random.Generator) -> Scene:
     """A scene with one object of class `label`; the generator alone decides how it looks."""
-    draws = iter(generator.random(_DRAWS).tolist())
+    draws: Iterator[float] = iter(generator.random(_DRAWS).tolist())
 
     def vary(low: float, high: float) -> float:
         return low + (high - low) * next(draws)
@@ -90,7 +90,8 @@ def _background(ends: np.ndarray, vary: Vary, generator: np.random.Generator) ->
     across = _CELLS * math.sin(angle) - _CELLS[:, None] * math.cos(angle)
     share = np.clip(0.5 + steep * along + bend * across**2, 0.0, 1.0)[..., None]
     clouds = CLOUDS * generator.standard_normal((GRID, GRID, 1))
-    return np.clip(ends[0] + share * (ends[1] - ends[0]) + clouds, 0, 255).astype(np.uint8)
+    cells: np.ndarray = np.clip(ends[0] + share * (ends[1] - ends[0]) + clouds, 0, 255).astype(np.uint8)
+    return cells
 
 
 def _clutter_piece(vary: Vary) -> Filled:
