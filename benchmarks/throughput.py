@@ -5,7 +5,7 @@
 Images per second of, in turn and again (A B C A B C ...):
 
   bare     query forward and backward, key forward, optimiser, on one fixed batch: the work that has to cost time
-  step     `moco_step` on one fixed batch: adds split BatchNorm, loss over the queue, momentum update, enqueue
+  step     `moco_step` on one fixed batch: adds split BatchNorm, the loss over the queue, momentum update, enqueue
   loop     `moco.training.loop.train` with views cropped and coloured from the data: what `moco pretrain` runs
 
 The data: a folder of images, or without --data the embedded picture book resident in memory. Prints medians, quartiles

@@ -57,7 +57,7 @@ def _parsers(arguments: list[str]) -> tuple[ArgumentParser, ArgumentParser]:
     pretrain = _Parser(
         exit_on_error=False,
         description=(
-            "Pretrain an encoder on images without labels. DATA: a folder (nested, with or without class folders), a "
+            "Pretrain an encoder on images without labels. DATA: a folder (nested, with or without classes), a "
             ".npy or .npz array, the name of a torchvision data set (downloaded), or nothing for the embedded picture book."
         ),
     )

@@ -67,7 +67,7 @@ def pretrain(
         RunError: the folder cannot be used, or the training failed; the last good checkpoint is kept.
     """
     start = time.perf_counter()
-    given = {name: value for name, value in options.items()}
+    given = dict(options)
     if resume:
         folder, data, config = _stored(data, out, recipe, given)
     else:

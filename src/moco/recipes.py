@@ -103,7 +103,8 @@ def configure(recipe: str, options: dict[str, Any]) -> Config:
     if len(length) == 1:
         base.update(epochs=None, steps=None)
     schedule = options.get("schedule", base["schedule"])
-    if "lr_milestones" in options and schedule != "step":
+    changed = tuple(options.get("lr_milestones") or base["lr_milestones"]) != tuple(base["lr_milestones"])
+    if changed and schedule != "step":
         raise ConfigError(f"lr_milestones with schedule={schedule!r}: milestones belong to the step schedule")
     chosen = {**base, **options, "recipe": recipe}
     if isinstance(chosen["lr_milestones"], list):
