@@ -212,7 +212,6 @@ class Net(nn.Module):
         self.stem = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU())
         self.blocks = nn.ModuleList([nn.Sequential(nn.BatchNorm2d(4)), nn.BatchNorm2d(4, affine=False)])
         self.first = self.second = nn.BatchNorm1d(4)
-        self.absent: nn.Module | None = None
         self.register_module("absent", None)
 
 

@@ -96,6 +96,7 @@ class _SplitNormalize(torch.autograd.Function):
         eps: float,
     ) -> Tensor:
         groups = len(running_means)
+        input = input.contiguous(memory_format=_layout(input))  # the kernels write no other strides
         output = torch.empty_like(input)
         saved = []
         for part, out, mean, variance in zip(
@@ -208,7 +209,7 @@ def has_batchnorm(module: nn.Module) -> bool:
 
 def interleave(length: int, groups: int, device: torch.device) -> Tensor:
     """Order that puts the samples n with n mod S = g into block g; blocks as `torch.tensor_split` makes them."""
-    return torch.cat([torch.arange(g, length, groups, device=device) for g in range(groups)])
+    return torch.cat([torch.arange(g, length, groups, device=device) for g in range(min(groups, length))])
 
 
 def invert(order: Tensor) -> Tensor:
