@@ -1,6 +1,6 @@
 """How close does the whole loop come to the bare encoder?
 
-    python benchmarks/throughput.py [--data FOLDER] [--backbone resnet18] [--image-size 64] [--batch-size 64] [--rounds 5]
+    python benchmarks/throughput.py [--data FOLDER] [--backbone resnet18] [--image-size 64] [--batch-size 64]
 
 Images per second of, in turn and again (A B C A B C ...):
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning OpenMP threads crawl on a busy machine
 
-import moco  # noqa: E402
+import moco
 
 M0_STEPS = 300  # enough to see that it does not learn
 

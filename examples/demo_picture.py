@@ -17,7 +17,7 @@ from moco.encoder import build_backbone
 from moco.evaluation.features import extract_features
 
 mpl.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402  (the backend must be chosen first)
+from matplotlib import pyplot as plt
 
 QUERIES, NEIGHBOURS = 8, 7
 

@@ -62,7 +62,7 @@ def _parsers(arguments: list[str]) -> tuple[ArgumentParser, ArgumentParser]:
         exit_on_error=False,
         description=(
             "Pretrain an encoder on images without labels. DATA: a folder (nested, with or without classes), a "
-            ".npy or .npz array, the name of a torchvision data set (downloaded), or nothing for the embedded picture book."
+            ".npy or .npz array, the name of a torchvision data set (downloaded), or nothing for the picture book."
         ),
     )
     pretrain.add_argument("--config", action="config", help="YAML file with options")

@@ -70,8 +70,8 @@ class Monitoring:
     def protocol(self) -> str:
         """What the figures are, in a sentence."""
         return (
-            f"{self.config.num_neighbors}-NN, cosine, exp(similarity / {self.config.knn_temperature}), backbone features, "
-            f"{len(self.bank.labels)} bank and {len(self.queries.labels)} held-out images, last step"
+            f"{self.config.num_neighbors}-NN, cosine, exp(similarity / {self.config.knn_temperature}), "
+            f"backbone features, {len(self.bank.labels)} bank and {len(self.queries.labels)} held-out images, last step"
         )
 
     def _monitor(self, bank: int | None, queries: int | None) -> KnnMonitor:

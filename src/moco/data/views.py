@@ -170,7 +170,7 @@ def _jitter(images: Tensor, recipe: ViewRecipe, draws: Draws) -> Tensor:
 
 
 def _where(images: Tensor, chosen: Tensor, operation: Callable[..., Tensor], *parameters: Tensor) -> Tensor:
-    """Apply the operation to the chosen samples only, in place; `chosen` lies on the CPU, so nothing waits for a GPU."""
+    """Apply the operation to the chosen samples, in place; `chosen` lies on the CPU, so nothing waits for a GPU."""
     index = chosen.nonzero()[:, 0].to(images.device, non_blocking=True)
     if len(index) == 0:
         return images
