@@ -14,7 +14,7 @@ import os
 import sys
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning OpenMP threads crawl on a busy machine
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # OpenMP threads that spin for long crawl on a busy machine
 
 import moco
 

@@ -17,14 +17,15 @@ from moco.errors import MocoError
 from moco.recipes import RECIPES, configure, default_recipe
 from moco.version import __version__
 
-# OpenMP threads that spin while they wait slow a busy machine down many times over (docs/log.md, 2026-11-24).
-QUIET_WAITING = ("OMP_WAIT_POLICY", "PASSIVE")
+# OpenMP threads that spin long while they wait slow a busy machine down many times over; threads that never spin slow
+# a quiet one (docs/log.md, 2026-11-24).
+SHORT_WAITING = ("GOMP_SPINCOUNT", "1000")
 INTERRUPTED = 130  # the shell's code for Ctrl-C
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code: 0 done, 2 an error that the user can cure, 130 ended by Ctrl-C."""
-    os.environ.setdefault(*QUIET_WAITING)  # read when PyTorch is loaded, which has not happened yet
+    os.environ.setdefault(*SHORT_WAITING)  # read when PyTorch is loaded, which has not happened yet
     arguments = _with_underscores(list(sys.argv[1:] if argv is None else argv))
     try:
         parser, pretrain_parser = _parsers(arguments)

@@ -75,7 +75,7 @@ class Pretraining:
             self.folder.take()
         try:
             if first and not resume:
-                stored = {"data": self.workload.name, **_yaml_ready(config)}
+                stored = {"data": self.workload.data, **_yaml_ready(config)}
                 self.folder.write_text("config.yaml", yaml.safe_dump(stored, sort_keys=False))
             with torch.random.fork_rng(devices=[fabric.device] if fabric.device.type == "cuda" else []):
                 return self._train(fabric, resume=resume)
@@ -146,7 +146,7 @@ class Pretraining:
         config, workload = self.config, self.workload
         images = len(workload.pretraining)
         self._say(
-            f"{images:,} images from {workload.name}, {task.total_steps:,} steps of {config.batch_size} "
+            f"{images:,} images from {workload.source.name}, {task.total_steps:,} steps of {config.batch_size} "
             f"({task.total_steps / task.steps_per_epoch:.1f} epochs), recipe {config.recipe}, {config.backbone} at "
             f"{config.image_size} px, {resolve_precision(config)} on {fabric.device.type}, "
             f"learning rate {config.learning_rate:g}, BatchNorm cure: {model.batchnorm}"

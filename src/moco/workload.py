@@ -23,14 +23,14 @@ class Workload:
     """Images and indices into them.
 
     Attributes:
-        name: as the user gave it; None for the embedded set.
+        data: as the user gave it, "array" for an array, None for the embedded set; the stored configuration has it.
         source: the images to learn from.
         pretraining: indices of those that are learnt from.
         test: where the held-out images are (the source itself, or another); None without labels.
         held_out: indices of the held-out images in `test`.
     """
 
-    name: str | None
+    data: str | None
     source: Source
     pretraining: np.ndarray
     test: Source | None

@@ -24,7 +24,7 @@ from moco.data.crop import resized_crop_image, sample_crops
 from moco.data.order import PHOTOMETRIC, SHUFFLE, VIEWS, EpochOrder, keyed_generator
 from moco.data.skipped import SkippedFiles
 from moco.data.source import DamagedImage, Source
-from moco.data.views import ViewRecipe, photometric_view, two_views
+from moco.data.views import ViewRecipe, photometric_views, two_views
 from moco.errors import DataError
 
 Views = tuple[Tensor, Tensor]
@@ -83,8 +83,7 @@ class ViewLoader:
         while True:
             rows = np.ascontiguousarray(self.array[self._indices(step)])
             images = torch.from_numpy(rows).to(self.device, non_blocking=True).permute(0, 3, 1, 2)
-            x_q, x_k = two_views(images, self.recipe, self.image_size, self._generator(VIEWS, step))
-            yield _channels_last(x_q), _channels_last(x_k)
+            yield two_views(images, self.recipe, self.image_size, self._generator(VIEWS, step))
             step += 1
 
     def _streaming(self, first_step: int) -> Iterator[Views]:
@@ -103,9 +102,7 @@ class ViewLoader:
                 if self.device.type == "cuda":
                     images = images.pin_memory()
                 images = images.to(self.device, non_blocking=True).permute(0, 1, 4, 2, 3)
-                x_q = photometric_view(images[0], self.recipe, generator)
-                x_k = photometric_view(images[1], self.recipe, generator)
-                yield _channels_last(x_q), _channels_last(x_k)
+                yield photometric_views(images, self.recipe, generator)
                 step += 1
         finally:
             stop.set()
@@ -160,10 +157,6 @@ class ViewLoader:
             f"{ATTEMPTS} images in a row cannot be read, the last is {self.source.item_name(candidate)}: "
             "check the folder"
         )
-
-
-def _channels_last(images: Tensor) -> Tensor:
-    return images.contiguous(memory_format=torch.channels_last)
 
 
 def _put(ready: Queue[Any], item: Any, stop: Event) -> None:

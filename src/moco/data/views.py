@@ -15,7 +15,8 @@ from moco.errors import ConfigError
 Channels = tuple[float, float, float]
 IMAGENET: tuple[Channels, Channels] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean, standard deviation
 CIFAR: tuple[Channels, Channels] = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
-BLOCK = 64  # images worked on together on a CPU: they stay in its cache
+BLOCK = 32  # images whose views are worked on together on a CPU: they stay in its cache
+HUE = 3  # number of the hue among the four operations of the jitter
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,30 +71,54 @@ class ViewRecipe:
 
 
 def two_views(images_NCHW: Tensor, recipe: ViewRecipe, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Two independent views of images of one size, each (N, C, size, size) float32, normalised."""
-    return one_view(images_NCHW, recipe, size, generator), one_view(images_NCHW, recipe, size, generator)
+    """Two independent views of images of one size, each (N, C, size, size) float32, normalised, channels-last.
 
-
-def one_view(images_NCHW: Tensor, recipe: ViewRecipe, size: int, generator: torch.Generator) -> Tensor:
-    """One view of each image: uint8, or float in [0, 255]. All draws come from the CPU generator."""
+    Images are uint8, or float in [0, 255]. All draws come from the CPU generator.
+    """
     count, _, height, width = images_NCHW.shape
-    boxes = sample_crops(
-        torch.full((count,), height), torch.full((count,), width), scale=recipe.crop_scale, generator=generator
-    )
-    flip = torch.rand(count, generator=generator) < recipe.flip_probability
-    draws = Draws.sample(count, recipe, generator)
-    return _in_blocks(
-        images_NCHW,
-        lambda part, place: _finish(
-            batched_resized_crop(part, boxes[place], size, flip[place]), recipe, draws.at(place, part.device)
-        ),
-    )
+    heights, widths = torch.full((2 * count,), height), torch.full((2 * count,), width)
+    boxes = sample_crops(heights, widths, scale=recipe.crop_scale, generator=generator).view(2, count, 4)
+    flip = (torch.rand(2 * count, generator=generator) < recipe.flip_probability).view(2, count)
+    draws = Draws.sample(2 * count, recipe, generator)
+    views = _empty_views(images_NCHW, size)
+    for place in _blocks(images_NCHW):
+        crops = batched_resized_crop(images_NCHW[place], boxes[:, place].flatten(0, 1), size, flip[:, place].flatten())
+        _color_and_store(crops, recipe, draws, place, views)
+    return views[0], views[1]
 
 
-def photometric_view(images_NCHW: Tensor, recipe: ViewRecipe, generator: torch.Generator) -> Tensor:
-    """The photometric part alone, for crops that are made already: uint8, or float in [0, 255]; normalised."""
-    draws = Draws.sample(len(images_NCHW), recipe, generator)
-    return _in_blocks(images_NCHW, lambda part, place: _finish(part.float(), recipe, draws.at(place, part.device)))
+def photometric_views(crops_VNCHW: Tensor, recipe: ViewRecipe, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The photometric part alone, for two crops of each image that are made already: uint8, or float in [0, 255]."""
+    draws = Draws.sample(2 * crops_VNCHW.shape[1], recipe, generator)
+    views = _empty_views(crops_VNCHW[0], crops_VNCHW.shape[-1])
+    for place in _blocks(crops_VNCHW[0]):
+        crops = crops_VNCHW[:, place].flatten(0, 1)
+        planes = torch.empty(crops.shape, dtype=torch.float32, device=crops.device).copy_(crops)
+        _color_and_store(planes, recipe, draws, place, views)
+    return views[0], views[1]
+
+
+def _empty_views(images: Tensor, size: int) -> list[Tensor]:
+    shape = (len(images), images.shape[1], size, size)
+    return [
+        torch.empty(shape, dtype=torch.float32, device=images.device, memory_format=torch.channels_last)
+        for _ in range(2)
+    ]
+
+
+def _blocks(images: Tensor) -> list[slice]:
+    """The whole batch at once on a GPU; block by block on a CPU, so that the passes stay in its cache."""
+    block = BLOCK if images.device.type == "cpu" else len(images)
+    return [slice(start, min(start + block, len(images))) for start in range(0, len(images), block)]
+
+
+def _color_and_store(crops: Tensor, recipe: ViewRecipe, draws: Draws, place: slice, views: list[Tensor]) -> None:
+    """Photometric operations on both views' crops of the images in `place`, in place, then into `views`."""
+    count = len(views[0])
+    rows = torch.arange(place.start, place.stop)
+    finished = finish_(crops, recipe, draws.at(torch.cat([rows, rows + count]), crops.device))
+    for view, part in zip(views, finished.chunk(2), strict=True):
+        view[place] = part
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,54 +157,62 @@ class Draws:
             solarize=uniform[:, 8] < recipe.solarize_probability,
         )
 
-    def at(self, place: slice, device: torch.device) -> Draws:
+    def blend_shares(self) -> Tensor:
+        """Shares of image, grey image and mean at each place of the order, (4, 3, N); at a hue's place (1, 0, 0)."""
+        factors_4N = self.factors.gather(1, self.order.to(self.factors.device)).T
+        contrast, saturation, hue = ((self.order == number).T.to(factors_4N.device) for number in (1, 2, HUE))
+        rest_4N = 1.0 - factors_4N
+        image = torch.where(hue, 1.0, factors_4N)
+        return torch.stack([image, rest_4N * saturation, rest_4N * contrast], dim=1)
+
+    def at(self, rows: Tensor, device: torch.device) -> Draws:
         """The draws of some samples; parameters go to the device, choices stay on the CPU."""
-        part = {field.name: getattr(self, field.name)[place] for field in dataclasses.fields(self)}
+        part = {field.name: getattr(self, field.name)[rows] for field in dataclasses.fields(self)}
         part["factors"] = part["factors"].to(device, non_blocking=True)
         part["sigmas"] = part["sigmas"].to(device, non_blocking=True)
         return Draws(**part)
 
 
-def _finish(images: Tensor, recipe: ViewRecipe, draws: Draws) -> Tensor:
-    """Everything after the crop, on float images in [0, 255]."""
-    images = images * (1.0 / 255.0)
+def finish_(images: Tensor, recipe: ViewRecipe, draws: Draws) -> Tensor:
+    """Everything after the crop, on float images in [0, 255], (N, C, H, W); their memory is used for the work.
+
+    Samples are worked on in the order of the place at which each turns its hue, so that each operation finds its
+    samples side by side and nothing has to be gathered in between.
+    """
+    hue_place = torch.where(draws.jitter, (draws.order == HUE).int().argmax(dim=1), 4)
+    sequence = hue_place.argsort(stable=True)
+    borders = torch.searchsorted(hue_place[sequence], torch.arange(5)).tolist()
+    draws = draws.at(sequence, images.device)
+    images = images.index_select(0, sequence.to(images.device, non_blocking=True)).mul_(1.0 / 255.0)
     if recipe.grayscale_first:
-        images = _where(images, draws.gray, photometric.grayscale)
-    images = _jitter(images, recipe, draws)
+        _where_(images, draws.gray, photometric.grayscale)
+    _jitter_(images, draws, borders)
     if not recipe.grayscale_first:
-        images = _where(images, draws.gray, photometric.grayscale)
-    images = _where(images, draws.blur, photometric.gaussian_blur, draws.sigmas)
-    images = _where(images, draws.solarize, photometric.solarize)
-    return photometric.normalize(images, recipe.mean, recipe.std)
+        _where_(images, draws.gray, photometric.grayscale)
+    _where_(images, draws.blur, photometric.gaussian_blur, draws.sigmas)
+    _where_(images, draws.solarize, photometric.solarize)
+    images = photometric.normalize(images, recipe.mean, recipe.std)
+    return images.index_select(0, sequence.argsort().to(images.device, non_blocking=True))
 
 
-def _jitter(images: Tensor, recipe: ViewRecipe, draws: Draws) -> Tensor:
-    """The four operations, each sample in its own order: at every place, each operation works on its own samples."""
-    operations = (
-        (recipe.brightness, photometric.adjust_brightness),
-        (recipe.contrast, photometric.adjust_contrast),
-        (recipe.saturation, photometric.adjust_saturation),
-        (recipe.hue, photometric.adjust_hue),
-    )
+def _jitter_(images: Tensor, draws: Draws, borders: list[int]) -> None:
+    """The four operations, each sample in its own order; samples from `borders[p]` to `borders[p + 1]` turn at p."""
+    jittered = borders[4]
+    if jittered == 0:
+        return
+    shares = draws.blend_shares()
     for place in range(4):
-        for number, (strength, operation) in enumerate(operations):
-            if strength > 0:
-                chosen = draws.jitter & (draws.order[:, place] == number)
-                images = _where(images, chosen, operation, draws.factors[:, number])
-    return images
+        start, stop = borders[place], borders[place + 1]
+        for part in (slice(0, start), slice(stop, jittered)):
+            if part.start < part.stop:
+                photometric.blend_(images[part], *shares[place, :, part])
+        if start < stop:
+            photometric.adjust_hue_(images[start:stop], draws.factors[start:stop, HUE])
 
 
-def _where(images: Tensor, chosen: Tensor, operation: Callable[..., Tensor], *parameters: Tensor) -> Tensor:
-    """Apply the operation to the chosen samples, in place; `chosen` lies on the CPU, so nothing waits for a GPU."""
+def _where_(images: Tensor, chosen: Tensor, operation: Callable[..., Tensor], *parameters: Tensor) -> None:
+    """Apply the operation to the chosen samples; `chosen` lies on the CPU, so nothing waits for a GPU."""
     index = chosen.nonzero()[:, 0].to(images.device, non_blocking=True)
-    if len(index) == 0:
-        return images
-    changed = operation(images[index], *(parameter[index] for parameter in parameters))
-    return images.index_copy_(0, index, changed)
-
-
-def _in_blocks(images: Tensor, work: Callable[[Tensor, slice], Tensor]) -> Tensor:
-    """Whole batch at once on a GPU; block by block on a CPU."""
-    block = BLOCK if images.device.type == "cpu" else len(images)
-    places = [slice(start, start + block) for start in range(0, len(images), block)]
-    return torch.cat([work(images[place], place) for place in places])
+    if len(index):
+        changed = operation(images.index_select(0, index), *(parameter[index] for parameter in parameters))
+        images.index_copy_(0, index, changed)
