@@ -65,8 +65,17 @@ def main() -> None:
     for _ in range(options.rounds):
         for name, run in contestants.items():
             seconds[name].append(timed(run, options.steps, fabric.device))
+    text = json.dumps(report(options, config, fabric.device, seconds), indent=2)
+    print(text)
+    if options.out:
+        Path(options.out).write_text(text + "\n", encoding="utf-8")
+
+
+def report(options: argparse.Namespace, config, device: torch.device, seconds: dict[str, list[float]]) -> dict:
+    """Rates, ratios, and all that is needed to repeat them."""
     images = options.steps * options.batch_size
-    report = {
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+    return {
         "question": "images per second of the whole loop against the bare encoder",
         "rates": {name: quartiles([images / s for s in values]) for name, values in seconds.items()},
         "ratio_to_bare": {
@@ -75,15 +84,10 @@ def main() -> None:
         },
         "options": {**vars(options), "data": "picture book" if options.data is None else Path(options.data).name},
         "precision": resolve_precision(config),
-        "hardware": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, {fabric.device}",
-        "commit": subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True
-        ).stdout.strip(),
+        "hardware": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, {device}",
+        "commit": commit.stdout.strip(),
         "versions": versions(),
     }
-    print(json.dumps(report, indent=2))
-    if options.out:
-        Path(options.out).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 def parse() -> argparse.Namespace:

@@ -121,3 +121,23 @@ def test_the_learning_rate_scales_with_the_batch():
 def test_a_configuration_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Config().batch_size = 3
+
+
+def test_data_may_stand_in_the_configuration_file(tmp_path, photos, monkeypatch):
+    asked = []
+    monkeypatch.setattr("moco.commands.pretrain", lambda data, **options: asked.append(data) or FinishedRun())
+    (tmp_path / "run.yaml").write_text(f"data: {photos}\nrecipe: cifar\n")
+    assert main(["pretrain", "--config", str(tmp_path / "run.yaml")]) == 0
+    assert main(["pretrain", "elsewhere", "--config", str(tmp_path / "run.yaml")]) == 0
+    assert asked == [str(photos), "elsewhere"]
+
+
+class FinishedRun:
+    finished = True
+
+
+@pytest.mark.parametrize("arguments", [["--image-size", "64", "photos"], ["photos"], ["--quiet", "photos"]])
+def test_the_shown_recipe_is_that_of_the_data_wherever_it_stands(arguments, capsys):
+    with pytest.raises(SystemExit):
+        main(["pretrain", *arguments, "--print_config"])
+    assert "recipe: v2" in capsys.readouterr().out

@@ -8,8 +8,10 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from moco.config import Config
@@ -20,6 +22,7 @@ from moco.version import __version__
 # OpenMP threads that spin long while they wait slow a busy machine down many times over; threads that never spin slow
 # a quiet one (docs/log.md, 2026-11-24).
 SHORT_WAITING = ("GOMP_SPINCOUNT", "1000")
+FLAGS = ("--resume", "--quiet", "--print_config", "--help")  # options without a value
 INTERRUPTED = 130  # the shell's code for Ctrl-C
 
 
@@ -84,6 +87,8 @@ def _parsers(arguments: list[str]) -> tuple[ArgumentParser, ArgumentParser]:
 def _pretrain(chosen: Namespace) -> int:
     options: dict[str, Any] = {name: value for name, value in chosen.as_dict().items() if name != "config"}
     own = {name: options.pop(name, None) for name in ("data", "out", "recipe", "resume", "quiet")}
+    if own["data"] is None:
+        own["data"] = _data_of(chosen.get("config"))
     from moco.commands import pretrain
 
     run = pretrain(
@@ -95,6 +100,15 @@ def _pretrain(chosen: Namespace) -> int:
         **options,
     )
     return 0 if run.finished else INTERRUPTED
+
+
+def _data_of(configs: Any) -> str | None:
+    """DATA of the last configuration file that names one; the parser lets an absent argument hide it."""
+    for path in reversed(configs or []):
+        stored = yaml.safe_load(Path(str(path)).read_text(encoding="utf-8"))
+        if stored.get("data") is not None:
+            return str(stored["data"])
+    return None
 
 
 def _one_line(message: str, parser: ArgumentParser) -> str:
@@ -128,5 +142,10 @@ def _scan(arguments: list[str], option: str) -> str | None:
 
 
 def _scan_data(arguments: list[str]) -> str | None:
-    """The argument after the command's name, if it is no option."""
-    return next((a for a in arguments[1:2] if not a.startswith("-")), None)
+    """The first argument after the command's name that is neither an option nor an option's value."""
+    value_expected = False
+    for argument in arguments[1:]:
+        if not argument.startswith("-") and not value_expected:
+            return argument
+        value_expected = argument.startswith("--") and "=" not in argument and argument not in FLAGS
+    return None

@@ -85,19 +85,18 @@ class Pretraining:
 
     def _train(self, fabric: Any, *, resume: bool) -> dict[str, Any]:
         config, workload = self.config, self.workload
-        skipped, first = SkippedFiles(), fabric.is_global_zero
+        first = fabric.is_global_zero
+        skipped = SkippedFiles.read(self.folder.skipped) if resume else SkippedFiles()
         model = build_moco(self.encoder, config)
         place(model, fabric)
         model.train()
         optimizer = loop.make_optimizer(model, config)
         monitoring = self._monitoring(skipped) if first else None
-        now = loop.Progression()
         if resume and self.folder.checkpoint.is_file():
             now = loop.restore(model, optimizer, self.folder.checkpoint, fabric.device)
             self._say(f"continuing at step {now.step}")
-        elif monitoring is not None:
-            now.last.update(knn_pixels=monitoring.pixels(), knn_random_init=monitoring.final(self.encoder.backbone))
-            self._say(f"kNN: raw pixels {now.last['knn_pixels']:.1%}, random weights {now.last['knn_random_init']:.1%}")
+        else:
+            now = loop.Progression(last=self._baselines(monitoring))
         if first:
             self.folder.trim_metrics(now.step)
         order = EpochOrder(workload.pretraining, batch_size=config.batch_size, seed=config.seed)
@@ -127,6 +126,14 @@ class Pretraining:
         if not first:
             return {"finished": now.step >= task.total_steps}
         return self._finish(fabric, task, now, progress, (monitoring, skipped))
+
+    def _baselines(self, monitoring: Monitoring | None) -> dict[str, float]:
+        """What the reader compares with: raw pixels, and the network before it has learnt anything."""
+        if monitoring is None:
+            return {}
+        pixels, random_init = monitoring.pixels(), monitoring.final(self.encoder.backbone)
+        self._say(f"kNN: raw pixels {pixels:.1%}, random weights {random_init:.1%}")
+        return {"knn_pixels": pixels, "knn_random_init": random_init}
 
     def _monitoring(self, skipped: SkippedFiles) -> Monitoring | None:
         workload = self.workload
@@ -171,7 +178,7 @@ class Pretraining:
             metadata=backbone_metadata(self.config, self.recipe, self.encoder),
         )
         if skipped.count:
-            skipped.write(self.folder.path / "skipped.jsonl")
+            skipped.write(self.folder.skipped)
         summary = summarize(
             self.config,
             finished=finished,

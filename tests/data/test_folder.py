@@ -1,8 +1,6 @@
 """Any folder is a source: what it finds, in which order, what it costs, and what it refuses."""
 
-import json
 import os
-import threading
 import tracemalloc
 
 import numpy as np
@@ -12,7 +10,6 @@ from tests.real_data import imagenette
 
 from moco.data.decode import DamagedImage
 from moco.data.folder import FolderSource
-from moco.data.skipped import SkippedFiles
 from moco.data.source import Source, open_source
 from moco.errors import DataError
 
@@ -273,28 +270,6 @@ def test_a_source_is_taken_as_it_is(tmp_path):
     save(tmp_path / "2.png")
     source = FolderSource(tmp_path)
     assert open_source(source) == (source, None)
-
-
-def test_skipped_files_count_once_and_are_listed(tmp_path):
-    skipped = SkippedFiles()
-
-    def meet():
-        for number in range(200):
-            skipped.add(f"{number % 50}.jpg", "empty file")
-
-    threads = [threading.Thread(target=meet) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    skipped.add("0.jpg", "another reason")
-    skipped.add("odd\udce9.jpg", "truncated")
-    assert skipped.count == 51
-    skipped.write(tmp_path / "skipped.jsonl")
-    lines = [json.loads(line) for line in (tmp_path / "skipped.jsonl").read_text().splitlines()]
-    assert lines == [{"path": path, "reason": reason} for path, reason in skipped.items()]
-    assert lines[0] == {"path": "0.jpg", "reason": "empty file"}
-    assert [path.name for path in tmp_path.iterdir()] == ["skipped.jsonl"]
 
 
 @pytest.mark.real_data

@@ -1,7 +1,9 @@
 """Algorithm 1 of He et al. (CVPR 2020) in NumPy, with the gradients written by hand.
 
-The encoder is linear - ReLU - linear; the optimiser is SGD with momentum and weight decay.
-N: samples   C: embedding width   K: keys in the dictionary
+The encoder is a chain of linear layers with a ReLU between them; the first layer may be a convolution. The optimiser is
+SGD with momentum and weight decay.
+
+N: samples   C: embedding width   K: keys in the dictionary   I, O: a layer's inputs, outputs   P: places in an image
 """
 
 from __future__ import annotations
@@ -10,26 +12,52 @@ import dataclasses
 
 import numpy as np
 
-Weights = dict[str, np.ndarray]  # named as in torch's nn.Sequential(Linear, ReLU, Linear)
+Weights = dict[str, np.ndarray]  # named as in torch's nn.Sequential: "0.weight", "0.bias", "2.weight", ...
+
+
+def layer_names(weights: Weights) -> list[str]:
+    """The layers' numbers in nn.Sequential, in order."""
+    return sorted({name.split(".")[0] for name in weights}, key=int)
+
+
+def patches(x: np.ndarray, height: int, width: int) -> np.ndarray:
+    """(N, channels, rows, columns) -> (N, P, I): what a convolution of stride 1 without padding sees at each place."""
+    windows = np.lib.stride_tricks.sliding_window_view(x, (height, width), axis=(2, 3))
+    windows = windows.transpose(0, 2, 3, 1, 4, 5)
+    return windows.reshape(len(x), windows.shape[1] * windows.shape[2], -1)
+
+
+def encode_layers(weights: Weights, x: np.ndarray) -> list[np.ndarray]:
+    """The input of each layer, as (N, P, I), and last the embeddings (N, C), which are not normalised."""
+    trace = []
+    for name in layer_names(weights):
+        weight = weights[f"{name}.weight"]
+        x = np.maximum(x, 0) if trace else x
+        places = patches(x, *weight.shape[2:]) if weight.ndim == 4 else x[:, None]
+        trace.append(places)
+        output_NPO = places @ weight.reshape(len(weight), -1).T + weights[f"{name}.bias"]
+        x = output_NPO.transpose(0, 2, 1).reshape(len(x), -1)  # channels first, as torch flattens
+    return [*trace, x]
 
 
 def encode(weights: Weights, x: np.ndarray) -> np.ndarray:
     """Embeddings (N, C), not normalised."""
-    hidden = np.maximum(x @ weights["0.weight"].T + weights["0.bias"], 0)
-    return hidden @ weights["2.weight"].T + weights["2.bias"]
+    return encode_layers(weights, x)[-1]
 
 
 def encode_gradient(weights: Weights, x: np.ndarray, grad_NC: np.ndarray) -> Weights:
     """Gradient of the weights, from the gradient of the embeddings."""
-    before = x @ weights["0.weight"].T + weights["0.bias"]
-    hidden = np.maximum(before, 0)
-    grad_before = (grad_NC @ weights["2.weight"]) * (before > 0)
-    return {
-        "0.weight": grad_before.T @ x,
-        "0.bias": grad_before.sum(axis=0),
-        "2.weight": grad_NC.T @ hidden,
-        "2.bias": grad_NC.sum(axis=0),
-    }
+    gradient: Weights = {}
+    grad = grad_NC
+    inputs = encode_layers(weights, x)[:-1]
+    for name, places_NPI in reversed(list(zip(layer_names(weights), inputs, strict=True))):
+        weight = weights[f"{name}.weight"]
+        grad_NPO = grad.reshape(len(x), len(weight), -1).transpose(0, 2, 1)
+        gradient[f"{name}.weight"] = np.einsum("npo,npi->oi", grad_NPO, places_NPI).reshape(weight.shape)
+        gradient[f"{name}.bias"] = grad_NPO.sum(axis=(0, 1))
+        if weight.ndim == 2:  # a convolution comes first, and nobody asks for the gradient of the images
+            grad = (grad_NPO[:, 0] @ weight) * (places_NPI[:, 0] > 0)
+    return gradient
 
 
 def unit(z_NC: np.ndarray) -> np.ndarray:
@@ -72,15 +100,18 @@ class NumpyMoCo:
         self._enqueue(k_NC)
         return loss, logits
 
-    def symmetric_step(self, x_1: np.ndarray, x_2: np.ndarray) -> float:
-        """Both views as query and as key; the sum of both losses; the keys of view 1, then of view 2, are enqueued."""
+    def symmetric_step(self, x_1: np.ndarray, x_2: np.ndarray) -> tuple[float, np.ndarray]:
+        """Both views as query and as key: the sum of both losses, and the logits of view 1's, then of view 2's queries.
+
+        The keys of view 1, then of view 2, are enqueued after everything has moved.
+        """
         k_1, k_2 = unit(encode(self.f_k, x_1)), unit(encode(self.f_k, x_2))
-        loss_1, _, gradient_1 = self._loss(x_1, k_2)
-        loss_2, _, gradient_2 = self._loss(x_2, k_1)
+        loss_1, logits_1, gradient_1 = self._loss(x_1, k_2)
+        loss_2, logits_2, gradient_2 = self._loss(x_2, k_1)
         self._sgd({name: gradient_1[name] + gradient_2[name] for name in gradient_1})
         self._momentum_update()
         self._enqueue(np.concatenate([k_1, k_2]))
-        return loss_1 + loss_2
+        return loss_1 + loss_2, np.concatenate([logits_1, logits_2])
 
     def _loss(self, x_q: np.ndarray, k_NC: np.ndarray) -> tuple[float, np.ndarray, Weights]:
         z_NC = encode(self.f_q, x_q)

@@ -22,7 +22,7 @@ from moco.contrast.batchnorm import (
     select,
     split_batchnorm,
 )
-from moco.contrast.collective import all_gather_cat, rank, shared_permutation, world_size
+from moco.contrast.collective import all_gather_cat, copy_from_first_, rank, shared_permutation, world_size
 from moco.contrast.dictionary import Queue
 from moco.contrast.loss import info_nce, normalize
 from moco.contrast.momentum import ema_update_, frozen_copy
@@ -71,7 +71,8 @@ class MoCo(nn.Module):
 
     Args:
         encoder: any module from a batch (a tensor, or a tuple or dict of tensors) to (N, C) embeddings, head
-            included. It becomes `encoder_q`; with a split cure its BatchNorm layers are replaced in place.
+            included. It becomes `encoder_q`; with a split cure its BatchNorm layers are replaced in place. Where
+            there are several ranks, every rank builds the model, and all start from rank 0's.
         dictionary_size: K, keys in the queue, at least 1; need not be a multiple of the batch.
         embedding_dim: C, the encoder's output width.
         key_momentum: m in 0..1, how much of f_k stays at each update.
@@ -89,8 +90,8 @@ class MoCo(nn.Module):
     Source: He et al. 2020 (1911.05722), Chen et al. 2020 (2003.04297).
     """
 
-    _call_q: Callable[[Any], Tensor]
-    _call_k: Callable[[Any], Tensor]
+    _call_q: Callable[[Any], Tensor] | None = None
+    _call_k: Callable[[Any], Tensor] | None = None
 
     def __init__(
         self,
@@ -115,41 +116,47 @@ class MoCo(nn.Module):
         self.encoder_q = split_batchnorm(encoder, split_groups) if self.batchnorm == "split" else encoder
         self.encoder_k = frozen_copy(self.encoder_q)
         self.queue = Queue(dictionary_size, embedding_dim)
-        self.run_encoders_with(query=self.encoder_q, key=self.encoder_k)
+        copy_from_first_([*self.parameters(), *self.buffers()])  # ranks may have drawn from different seeds
         self.train(encoder.training)
 
     def run_encoders_with(self, *, query: Callable[[Any], Tensor], key: Callable[[Any], Tensor]) -> None:
         """Call the encoders through wrappers (autocast, DistributedDataParallel, compilation).
 
-        The wrappers are not registered, so that the state dict stays the same under every strategy.
+        The wrappers are not registered, so that the state dict stays the same under every strategy. They stay behind
+        when the model is copied or pickled, because they would go on calling the encoders of the original.
         """
         self.__dict__.update(_call_q=query, _call_k=key)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in ("_call_q", "_call_k")}
 
     def query(self, x_q: Any) -> Tensor:
         """q = f_q(x_q), (N, C), unit norm, with gradient."""
         length, device = self._checked_length(x_q)
+        encode = self.encoder_q if self._call_q is None else self._call_q
         if self.batchnorm != "split" or not self.training:
-            return self._embed(self._call_q, x_q, length)
+            return self._embed(encode, x_q, length)
         order = interleave(length, resolve_groups(self.split_groups, length), device)
-        return self._embed(self._call_q, select(x_q, order), length)[invert(order)]
+        return self._embed(encode, select(x_q, order), length)[invert(order)]
 
     @torch.no_grad()
     def key(self, x_k: Any) -> Tensor:
         """k = f_k(x_k), (N, C), unit norm, without gradient; the batch is shuffled where the cure says so."""
         length, device = self._checked_length(x_k)
+        encode = self.encoder_k if self._call_k is None else self._call_k
         if self.batchnorm == "shuffle":
-            return self._shuffled_key(x_k, length, device)
+            return self._shuffled_key(encode, x_k, length, device)
         if self.batchnorm != "split" or not self.training:
-            return self._embed(self._call_k, x_k, length)
+            return self._embed(encode, x_k, length)
         order = torch.randperm(length).to(device)
-        return self._embed(self._call_k, select(x_k, order), length)[invert(order)]
+        return self._embed(encode, select(x_k, order), length)[invert(order)]
 
-    def _shuffled_key(self, x_k: Any, length: int, device: torch.device) -> Tensor:
+    def _shuffled_key(self, encode: Callable[[Any], Tensor], x_k: Any, length: int, device: torch.device) -> Tensor:
         """Each rank encodes a random slice of the whole batch, so that a key's BatchNorm company is not its query's."""
         mine = slice(rank() * length, (rank() + 1) * length)
         everyone = gather_batch(x_k)  # first, because it checks that the ranks' batches agree
         order = shared_permutation(length * world_size(), device)
-        keys_NC = self._embed(self._call_k, select(everyone, order[mine]), length)
+        keys_NC = self._embed(encode, select(everyone, order[mine]), length)
         return all_gather_cat(keys_NC)[invert(order)][mine]
 
     @torch.no_grad()

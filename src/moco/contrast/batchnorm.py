@@ -236,7 +236,7 @@ def batch_length(batch: Any) -> tuple[int, torch.device]:
         ValueError: no tensor in it, or tensors that disagree about the number of samples.
     """
     leaves = [leaf for leaf in pytree.tree_leaves(batch) if isinstance(leaf, Tensor)]
-    lengths = sorted({len(leaf) for leaf in leaves})
+    lengths = sorted({leaf.shape[0] if leaf.ndim else 0 for leaf in leaves})
     if len(lengths) != 1:
         raise ValueError(f"a batch whose tensors have {lengths} samples: expected one or more tensors that agree")
     return lengths[0], leaves[0].device

@@ -5,6 +5,8 @@ N: samples on this rank   W: number of ranks
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -62,3 +64,15 @@ def shared_permutation(length: int, device: torch.device) -> Tensor:
     if world_size() > 1:
         dist.broadcast(order, src=0)
     return order
+
+
+@torch.no_grad()
+def copy_from_first_(tensors: Iterable[Tensor]) -> None:
+    """Overwrite the tensors with rank 0's, so that every rank starts from the same weights and queue."""
+    if world_size() == 1:
+        return
+    for tensor in tensors:
+        on_gpu = dist.get_backend() == "nccl" and not tensor.is_cuda  # NCCL carries nothing that lies on the host
+        carrier = (tensor.cuda() if on_gpu else tensor).detach().contiguous()
+        dist.broadcast(carrier, src=0)
+        tensor.copy_(carrier)

@@ -41,7 +41,7 @@ def info_nce(
     _check(q_NC, k_NC, keys_KC, temperature)
     if chunk_size < 1:
         raise ValueError(f"chunk_size={chunk_size}: need at least 1")
-    dtype = torch.float64 if q_NC.dtype == torch.float64 else torch.float32
+    dtype = _precision(q_NC)
     with torch.autocast(device_type=q_NC.device.type, enabled=False):
         loss: Tensor = _StreamingInfoNCE.apply(
             q_NC.to(dtype), k_NC.to(dtype), keys_KC.to(dtype), float(temperature), int(chunk_size)
@@ -50,14 +50,21 @@ def info_nce(
 
 
 def contrastive_logits(q_NC: Tensor, k_NC: Tensor, keys_KC: Tensor, *, temperature: float) -> Tensor:
-    """The N x (1 + K) logits of Algorithm 1, positive first, for inspection: O(N * K) memory.
+    """The N x (1 + K) logits of Algorithm 1, positive first, for inspection: O(N * K) memory, precision as `info_nce`.
 
     Raises:
         ValueError: as `info_nce`.
     """
     _check(q_NC, k_NC, keys_KC, temperature)
-    positive = (q_NC * k_NC).sum(dim=1, keepdim=True)
-    return torch.cat([positive, q_NC @ keys_KC.T], dim=1) / temperature
+    dtype = _precision(q_NC)
+    with torch.autocast(device_type=q_NC.device.type, enabled=False):
+        q_NC, k_NC, keys_KC = q_NC.to(dtype), k_NC.to(dtype), keys_KC.to(dtype)
+        positive = (q_NC * k_NC).sum(dim=1, keepdim=True)
+        return torch.cat([positive, q_NC @ keys_KC.T], dim=1) / temperature
+
+
+def _precision(q_NC: Tensor) -> torch.dtype:
+    return torch.float64 if q_NC.dtype == torch.float64 else torch.float32
 
 
 class _StreamingInfoNCE(torch.autograd.Function):

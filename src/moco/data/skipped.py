@@ -15,6 +15,16 @@ class SkippedFiles:
         self._reasons: dict[str, str] = {}
         self._lock = threading.Lock()
 
+    @classmethod
+    def read(cls, path: Path) -> SkippedFiles:
+        """What an earlier part of the run noted with `write`; empty where there is no such file."""
+        skipped = cls()
+        if path.is_file():
+            for line in path.read_text(encoding="utf-8").splitlines():
+                noted = json.loads(line)
+                skipped.add(noted["path"], noted["reason"])
+        return skipped
+
     def add(self, item: str, reason: str) -> None:
         """Note one file; the first reason stays."""
         with self._lock:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import pickle
 from pathlib import Path
+from pickle import UnpicklingError  # the exception alone; nothing is unpickled
 from typing import Any
 
 import torch
@@ -42,7 +42,7 @@ def load(path: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise RunError(f"{path}: no checkpoint there; give the folder of a run") from error
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, OSError) as error:
+    except (RuntimeError, UnpicklingError, EOFError, ValueError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RunError(f"{path} is not a readable checkpoint ({reason}); restore it or start a new run") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:

@@ -132,11 +132,14 @@ def train(model: MoCo, optimizer: torch.optim.Optimizer, task: Task, now: Progre
                 if now.step in evaluation_steps:
                     _evaluate(model, task, writer, progress, now)
                 if time.monotonic() - saved_at > 60 * config.checkpoint_minutes:
-                    save(model, optimizer, task, now)
+                    with progress.pause():
+                        save(model, optimizer, task, now)
                     saved_at = time.monotonic()
+            progress.stop()
             now.seconds += progress.seconds
             save(model, optimizer, task, now)
     finally:
+        progress.stop()
         progress.close()
         writer.close()
         _close(batches)
@@ -198,9 +201,9 @@ def _evaluate(model: MoCo, task: Task, writer: MetricsWriter, progress: Progress
     if task.folder is None or task.evaluate is None:  # rank 0 evaluates for all
         return
     start = time.perf_counter()
-    values = dict(task.evaluate(model.encoder_q))
+    with progress.pause():
+        values = dict(task.evaluate(model.encoder_q))
     seconds = time.perf_counter() - start
-    progress.pause_seconds += seconds
     now.last.update(values)
     now.last["evaluation_seconds"] = now.last.get("evaluation_seconds", 0.0) + seconds
     writer.write(now.step, **values, evaluation_seconds=seconds)

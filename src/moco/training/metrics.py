@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -68,13 +70,15 @@ class Progress:
         self._said: dict[str, str] = {}
         self.images = 0
         self.wait_seconds = 0.0
-        self.pause_seconds = 0.0
+        self._pause_seconds = 0.0
         self._start = time.perf_counter()
+        self._stop: float | None = None
 
     @property
     def seconds(self) -> float:
-        """Wall-clock seconds of training, without the pauses for evaluation and checkpoints."""
-        return time.perf_counter() - self._start - self.pause_seconds
+        """Wall-clock seconds of training until `stop`, without the pauses for evaluation and checkpoints."""
+        now = time.perf_counter() if self._stop is None else self._stop
+        return now - self._start - self._pause_seconds
 
     @property
     def images_per_second(self) -> float:
@@ -96,6 +100,19 @@ class Progress:
         """Show values beside the bar."""
         self._said.update(values)
         self._bar.set_postfix({**self._said, "wait": f"{self.data_wait:.0%}"}, refresh=False)
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """Time that is not training: an evaluation, a checkpoint."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._pause_seconds += time.perf_counter() - start
+
+    def stop(self) -> None:
+        """The training has ended: what follows does not count."""
+        self._stop = self._stop or time.perf_counter()
 
     def close(self) -> None:
         """Leave the bar on the screen."""

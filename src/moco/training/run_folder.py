@@ -33,6 +33,11 @@ class RunFolder:
         """The configuration as YAML."""
         return self.path / "config.yaml"
 
+    @property
+    def skipped(self) -> Path:
+        """The damaged files, one JSON object a line; there only if any was met."""
+        return self.path / "skipped.jsonl"
+
     def check(self, *, resume: bool) -> None:
         """Whether the folder may be taken; changes nothing.
 

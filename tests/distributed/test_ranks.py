@@ -1,0 +1,104 @@
+"""Laws of several ranks, checked on 2 and on 3 gloo processes. N: samples on a rank   W: ranks"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from tests.distributed.experiments import STEP_KINDS, STEPS, TOTAL, equal_to_one_process
+from tests.distributed.launch import run_ranks
+
+Results = list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module", params=[2, 3], ids=["2 ranks", "3 ranks"])
+def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """What each rank saved; the ranks run once for all laws."""
+    return run_ranks(request.param, tmp_path_factory.mktemp("ranks"))
+
+
+def test_several_ranks_shuffle_by_default(results: Results) -> None:
+    assert {rank["shuffled_batchnorm"]["cure"] for rank in results} == {"shuffle"}
+    assert {rank["shuffled_batchnorm"]["world"] for rank in results} == {len(results)}
+
+
+def test_ranks_with_other_seeds_start_from_the_same_model(results: Results) -> None:
+    first, *others = (rank["shuffled_batchnorm"]["first"] for rank in results)
+    for other in others:
+        assert all(torch.equal(first[name], value) for name, value in other.items())
+    for name, value in first.items():
+        if name.startswith("encoder_q."):
+            assert torch.equal(value, first[name.replace("encoder_q.", "encoder_k.")])
+
+
+def test_queues_and_weights_agree_bitwise_on_every_rank(results: Results) -> None:
+    first, *others = (rank["shuffled_batchnorm"] for rank in results)
+    assert not torch.equal(first["state"]["queue.keys_KC"], first["first"]["queue.keys_KC"])
+    for other in others:
+        assert other["pointers"] == first["pointers"]
+        for name, value in first["state"].items():
+            if "running" not in name:
+                assert torch.equal(value, other["state"][name]), name
+
+
+def test_batchnorm_statistics_are_each_ranks_own(results: Results) -> None:
+    first, *others = (rank["shuffled_batchnorm"]["state"] for rank in results)
+    for name in ("encoder_q.1.running_mean", "encoder_k.1.running_mean"):
+        assert all(not torch.equal(first[name], other[name]) for other in others)
+
+
+def test_the_pointer_counts_every_ranks_keys(results: Results) -> None:
+    enqueued, expected = 0, []
+    for number in range(2 * STEPS):
+        enqueued += 4 * len(results) * (1 + number % 2)  # a symmetric step brings both views' keys
+        expected.append(enqueued % 29)
+    assert results[0]["shuffled_batchnorm"]["pointers"] == expected
+
+
+@pytest.mark.parametrize("kind", list(STEP_KINDS))
+def test_ranks_together_equal_one_process_with_the_whole_batch(results: Results, kind: str) -> None:
+    alone = equal_to_one_process(0, 1, kind, lambda model: model)
+    close = {"rtol": 1e-5, "atol": 1e-5}
+    torch.testing.assert_close(torch.stack([r[kind]["losses"] for r in results]).mean(dim=0), alone["losses"], **close)
+    for rank in results:
+        assert rank[kind]["state"].keys() == alone["state"].keys()
+        for name, value in rank[kind]["state"].items():
+            torch.testing.assert_close(value, alone["state"][name], **close)
+
+
+def test_a_keys_batchnorm_company_is_not_its_querys(results: Results) -> None:
+    per_rank = TOTAL // len(results)
+    for number in range(STEPS):
+        query_groups = [set(rank["company"]["encoder_q"][number]) for rank in results]
+        key_groups = [set(rank["company"]["encoder_k"][number]) for rank in results]
+        assert query_groups == [set(range(r * per_rank, (r + 1) * per_rank)) for r in range(len(results))]
+        assert set().union(*key_groups) == set(range(TOTAL))  # each key encoded exactly once
+        assert all(len(group) == per_rank for group in key_groups)
+        assert not any(group in query_groups for group in key_groups)
+
+
+def test_the_company_changes_from_step_to_step(results: Results) -> None:
+    orders = {tuple(sample for rank in results for sample in rank["company"]["encoder_k"][n]) for n in range(STEPS)}
+    assert len(orders) == STEPS
+
+
+def test_keys_come_back_in_their_own_order(results: Results) -> None:
+    for rank in results:
+        torch.testing.assert_close(rank["own_order"]["keys"], rank["own_order"]["expected"])
+    first, other = results[0]["own_order"]["keys"], results[1]["own_order"]["keys"]
+    assert torch.cdist(first, other).min() > 1e-3  # not merely all alike
+
+
+@pytest.mark.parametrize("attempt", ["plain", "symmetric", "shuffle", "padding", "dimensions"])
+def test_unequal_batches_are_refused_on_every_rank(results: Results, attempt: str) -> None:
+    messages = {rank["unequal_batches"][attempt] for rank in results}
+    assert len(messages) == 1
+    message = messages.pop()
+    assert message.startswith("ranks hold batches of shapes [(4,")
+    assert "give every rank the same number of samples, in one shape" in message
+
+
+def test_ranks_work_together_after_a_refusal(results: Results) -> None:
+    assert {rank["unequal_batches"]["afterwards"] for rank in results} == {str(list(range(len(results))))}

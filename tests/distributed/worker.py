@@ -1,0 +1,44 @@
+"""One rank: `python -m tests.distributed.worker RANK WORLD FOLDER` saves what it saw as FOLDER/rank<RANK>.pt."""
+
+from __future__ import annotations
+
+import datetime
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from tests.distributed.experiments import (
+    STEP_KINDS,
+    company,
+    equal_to_one_process,
+    own_order,
+    parallel,
+    shuffled_batchnorm,
+    unequal_batches,
+)
+
+
+def main(rank: int, world: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo",
+        init_method=(folder / "rendezvous").as_uri(),
+        rank=rank,
+        world_size=world,
+        timeout=datetime.timedelta(seconds=60),
+    )
+    results = {
+        "shuffled_batchnorm": shuffled_batchnorm(rank, world),
+        "company": company(rank, world),
+        "own_order": own_order(rank),
+        "unequal_batches": unequal_batches(rank),
+        **{kind: equal_to_one_process(rank, world, kind, parallel) for kind in STEP_KINDS},
+    }
+    torch.save(results, folder / f"rank{rank}.pt")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))

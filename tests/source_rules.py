@@ -1,0 +1,195 @@
+"""What a piece of source text imports, how long it is, what it leaves undocumented, what it must not use.
+
+The text is parsed, never imported, so that no rule can be dodged by importing inside a function or under
+`if TYPE_CHECKING`. `test_architecture.py` applies the checkers to the whole tree, and tests the checkers themselves.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "src" / "moco"
+
+# Bottom-up. A module may import its own room and rooms on lower lines; rooms on one line do not know of each other.
+# The assembly modules stand one above the other: commands calls pretraining, which puts the three below it together.
+LAYERS = (
+    {"errors", "version"},
+    {"config"},
+    {"encoder"},
+    {"contrast", "data"},
+    {"training", "evaluation", "export"},
+    {"recipes"},
+    {"workload"},
+    {"monitoring"},
+    {"summary"},
+    {"pretraining"},
+    {"commands"},
+    {"cli"},
+    {"__main__", "__init__"},
+)
+# Lower rooms that are closed all the same: the algorithm serves any data, data knows no network, evaluation no MoCo.
+CLOSED = {
+    "contrast": {"errors", "version", "config", "encoder"},
+    "data": {"encoder"},
+    "evaluation": {"contrast"},
+}
+LONGEST_FUNCTION, LONGEST_FILE = 40, 300
+NETWORK = {"requests", "urllib", "urllib3", "socket", "ssl", "http", "httpx", "aiohttp", "ftplib", "smtplib"}
+LAZY = {"torchvision", "timm", "lightning"}
+HEAVY = LAZY | {"torch", "numpy", "PIL"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Import:
+    """One imported name: `name` in full, `lazy` inside a function, `typing` under `if TYPE_CHECKING`."""
+
+    name: str
+    line: int
+    lazy: bool = False
+    typing: bool = False
+
+    @property
+    def top(self) -> str:
+        return self.name.partition(".")[0]
+
+
+def imports(source: str, module: str, *, is_package: bool = False) -> list[Import]:
+    """Every import in the text of `module`, relative ones resolved, `import_module("constant")` included."""
+    found: list[Import] = []
+
+    def visit(node: ast.AST, lazy: bool, typing: bool) -> None:
+        names = _imported(node, module, is_package)
+        found.extend(Import(name, node.lineno, lazy, typing) for name in names)  # type: ignore[attr-defined]
+        lazy = lazy or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        hidden = node.body if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test) else []
+        for child in ast.iter_child_nodes(node):
+            visit(child, lazy, typing or child in hidden)
+
+    visit(ast.parse(source), False, False)
+    return found
+
+
+def _imported(node: ast.AST, module: str, is_package: bool) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        base = node.module or ""
+        if node.level:
+            parts = module.split(".")
+            kept = parts[: len(parts) - node.level + is_package]
+            base = ".".join([*kept, *([base] if base else [])])
+        return [f"{base}.{alias.name}" for alias in node.names]
+    if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in ("import_module", "__import__"):
+        return [a.value for a in node.args[:1] if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+    return []
+
+
+def room(name: str) -> str | None:
+    """The room of a module of ours (`moco.data.paths` -> data); None for others' modules."""
+    parts = name.split(".")
+    if parts[0] != "moco":
+        return None
+    return parts[1] if len(parts) > 1 and parts[1] in set().union(*LAYERS) else "__init__"
+
+
+def wrong_directions(source: str, module: str, *, is_package: bool = False) -> list[str]:
+    """Imports that the layers do not allow."""
+    height = {name: number for number, layer in enumerate(LAYERS) for name in layer}
+    own = room(module)
+    assert own is not None
+    wrong = []
+    for item in imports(source, module, is_package=is_package):
+        other = room(item.name)
+        if other is None or other == own:
+            continue
+        if height[other] >= height[own] or other in CLOSED.get(own, ()):
+            wrong.append(f"{module}:{item.line} imports {item.name}")
+    return wrong
+
+
+def names_used(source: str, module: str = "moco.x") -> set[str]:
+    """Imported modules and dotted names as written (`torch.distributed.barrier` gives its prefixes too)."""
+    used = {item.name for item in imports(source, module)}
+    used |= {ast.unparse(node) for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute)}
+    return {".".join(name.split(".")[:length]) for name in used for length in range(1, name.count(".") + 2)}
+
+
+def long_functions(source: str) -> list[str]:
+    """Functions of more than 40 lines, from `def` to the last line, docstring included."""
+    return [
+        f"{node.name} has {node.end_lineno - node.lineno + 1} lines"  # type: ignore[operator]
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.end_lineno - node.lineno + 1 > LONGEST_FUNCTION  # type: ignore[operator]
+    ]
+
+
+def undocumented(source: str) -> list[str]:
+    """Public functions, classes and methods without a docstring, and the module itself; `forward` is PyTorch's."""
+    tree = ast.parse(source)
+    found = [] if ast.get_docstring(tree) else ["module"]
+
+    def visit(body: list[ast.stmt], prefix: str) -> None:
+        for node in body:
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                if node.name.startswith("_") or node.name in ("forward", "backward"):
+                    continue
+                if not ast.get_docstring(node):
+                    found.append(prefix + node.name)
+                if isinstance(node, ast.ClassDef):
+                    visit(node.body, f"{node.name}.")
+
+    visit(tree.body, "")
+    return found
+
+
+def unsafe_reading(source: str) -> list[str]:
+    """Uses of pickle, `torch.load` without weights_only=True, and `allow_pickle` that is not False."""
+    found = [
+        f"line {item.line}: {item.name}"
+        for item in imports(source, "moco.x")
+        # The exception's name is needed to catch what torch.load raises; it reads nothing.
+        if item.top in {"pickle", "cPickle", "dill", "joblib", "marshal", "shelve"}
+        and item.name != "pickle.UnpicklingError"
+    ]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call):
+            given = {k.arg: k.value.value for k in node.keywords if isinstance(k.value, ast.Constant)}
+            stated = {k.arg for k in node.keywords}
+            if ast.unparse(node.func) == "torch.load" and given.get("weights_only") is not True:
+                found.append(f"line {node.lineno}: torch.load")
+            if "allow_pickle" in stated and given.get("allow_pickle") is not False:
+                found.append(f"line {node.lineno}: allow_pickle")
+    return found
+
+
+def files(*folders: str) -> list[Path]:
+    """All Python files below these folders of the repository."""
+    return [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+
+
+def modules() -> Iterator[tuple[str, str, bool]]:
+    """Dotted name, text and whether it is a package, for each module of ours."""
+    for path in files("src"):
+        parts = path.relative_to(ROOT / "src").with_suffix("").parts
+        is_package = parts[-1] == "__init__"
+        yield ".".join(parts[:-1] if is_package else parts), path.read_text(encoding="utf-8"), is_package
+
+
+def start_up(module: str) -> dict[str, list[Import]]:
+    """The modules of ours that importing `module` loads, each with what it imports at module level."""
+    known = {name: (text, is_package) for name, text, is_package in modules()}
+    loaded: dict[str, list[Import]] = {}
+    pending = [module]
+    while pending:
+        parts = pending.pop().split(".")
+        for name in (".".join(parts[:length]) for length in range(1, len(parts) + 1)):
+            if name in known and name not in loaded:
+                found = imports(known[name][0], name, is_package=known[name][1])
+                loaded[name] = [item for item in found if not item.lazy and not item.typing]
+                pending.extend(item.name for item in loaded[name])
+    return loaded
