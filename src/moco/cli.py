@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         # Only what the user gave: the recipe fills in the rest, for the command as for Python.
         chosen = parser.parse_args(arguments, defaults="--print_config" in arguments)
-        return _pretrain(chosen[chosen.subcommand])
+        return _pretrain(chosen[chosen.subcommand], arguments)
     except argparse.ArgumentError as error:
         print(f"moco: error: {_one_line(str(error), pretrain_parser)}", file=sys.stderr)
         return 2
@@ -84,11 +84,10 @@ def _parsers(arguments: list[str]) -> tuple[ArgumentParser, ArgumentParser]:
     return parser, pretrain
 
 
-def _pretrain(chosen: Namespace) -> int:
+def _pretrain(chosen: Namespace, arguments: list[str]) -> int:
     options: dict[str, Any] = {name: value for name, value in chosen.as_dict().items() if name != "config"}
     own = {name: options.pop(name, None) for name in ("data", "out", "recipe", "resume", "quiet")}
-    if own["data"] is None:
-        own["data"] = _data_of(chosen.get("config"))
+    own["data"] = _scan_data(arguments) or own["data"] or _data_of(chosen.get("config"))
     from moco.commands import pretrain
 
     run = pretrain(
@@ -103,7 +102,7 @@ def _pretrain(chosen: Namespace) -> int:
 
 
 def _data_of(configs: Any) -> str | None:
-    """DATA of the last configuration file that names one; the parser lets an absent argument hide it."""
+    """DATA of the last configuration file that names one: the parser lets an absent argument hide it."""
     for path in reversed(configs or []):
         stored = yaml.safe_load(Path(str(path)).read_text(encoding="utf-8"))
         if stored.get("data") is not None:

@@ -100,17 +100,7 @@ class Pretraining:
         if first:
             self.folder.trim_metrics(now.step)
         order = EpochOrder(workload.pretraining, batch_size=config.batch_size, seed=config.seed)
-        loader = ViewLoader(
-            workload.source,
-            order,
-            self.recipe,
-            image_size=config.image_size,
-            device=fabric.device,
-            workers=config.workers,
-            rank=fabric.global_rank,
-            world_size=fabric.world_size,
-            skipped=skipped,
-        )
+        loader = self._loader(fabric, order, skipped)
         task = loop.Task(
             config=config,
             fabric=fabric,
@@ -126,6 +116,19 @@ class Pretraining:
         if not first:
             return {"finished": now.step >= task.total_steps}
         return self._finish(fabric, task, now, progress, (monitoring, skipped))
+
+    def _loader(self, fabric: Any, order: EpochOrder, skipped: SkippedFiles) -> ViewLoader:
+        return ViewLoader(
+            self.workload.source,
+            order,
+            self.recipe,
+            image_size=self.config.image_size,
+            device=fabric.device,
+            workers=self.config.workers,
+            rank=fabric.global_rank,
+            world_size=fabric.world_size,
+            skipped=skipped,
+        )
 
     def _baselines(self, monitoring: Monitoring | None) -> dict[str, float]:
         """What the reader compares with: raw pixels, and the network before it has learnt anything."""

@@ -49,8 +49,9 @@ def test_interleave_puts_sample_n_into_block_n_mod_s(length: int, groups: int) -
 
 
 def test_has_batchnorm_sees_only_statistics_of_the_batch() -> None:
-    assert has_batchnorm(Net())
-    assert has_batchnorm(split_batchnorm(Net(), 2))
+    net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    assert has_batchnorm(net)
+    assert has_batchnorm(split_batchnorm(net, 2))
     assert not has_batchnorm(nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3), nn.GroupNorm(1, 3), nn.InstanceNorm1d(3)))
 
 

@@ -131,15 +131,11 @@ def train(model: MoCo, optimizer: torch.optim.Optimizer, task: Task, now: Progre
                     _log(task, writer, progress, now, rate)
                 if now.step in evaluation_steps:
                     _evaluate(model, task, writer, progress, now)
-                if time.monotonic() - saved_at > 60 * config.checkpoint_minutes:
-                    with progress.pause():
-                        save(model, optimizer, task, now)
-                    saved_at = time.monotonic()
+                saved_at = _save_if_due(model, optimizer, task, now, progress, saved_at)
             progress.stop()
             now.seconds += progress.seconds
             save(model, optimizer, task, now)
     finally:
-        progress.stop()
         progress.close()
         writer.close()
         _close(batches)
@@ -208,6 +204,17 @@ def _evaluate(model: MoCo, task: Task, writer: MetricsWriter, progress: Progress
     now.last["evaluation_seconds"] = now.last.get("evaluation_seconds", 0.0) + seconds
     writer.write(now.step, **values, evaluation_seconds=seconds)
     progress.say(**{name.removesuffix("_top1"): f"{value:.1%}" for name, value in values.items()})
+
+
+def _save_if_due(
+    model: MoCo, optimizer: torch.optim.Optimizer, task: Task, now: Progression, progress: Progress, saved_at: float
+) -> float:
+    """Write a checkpoint if the last one is old; returns when the newest was written."""
+    if time.monotonic() - saved_at <= 60 * task.config.checkpoint_minutes:
+        return saved_at
+    with progress.pause():
+        save(model, optimizer, task, now)
+    return time.monotonic()
 
 
 def save(model: MoCo, optimizer: torch.optim.Optimizer, task: Task, now: Progression) -> None:

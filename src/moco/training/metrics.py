@@ -115,5 +115,6 @@ class Progress:
         self._stop = self._stop or time.perf_counter()
 
     def close(self) -> None:
-        """Leave the bar on the screen."""
+        """Stop, and leave the bar on the screen."""
+        self.stop()
         self._bar.close()
