@@ -125,7 +125,7 @@ def test_a_configuration_cannot_be_changed():
 
 def test_data_may_stand_in_the_configuration_file(tmp_path, photos, monkeypatch):
     asked = []
-    monkeypatch.setattr("moco.commands.pretrain", lambda data, **options: asked.append(data) or FinishedRun())
+    monkeypatch.setattr("moco.commands.pretrain.pretrain", lambda data, **options: asked.append(data) or FinishedRun())
     (tmp_path / "run.yaml").write_text(f"data: {photos}\nrecipe: cifar\n")
     assert main(["pretrain", "--config", str(tmp_path / "run.yaml")]) == 0
     assert main(["pretrain", "elsewhere", "--config", str(tmp_path / "run.yaml")]) == 0

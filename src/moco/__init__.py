@@ -14,14 +14,19 @@ from moco.version import __version__
 
 if TYPE_CHECKING:
     from moco import contrast
-    from moco.commands import Run, pretrain
+    from moco.commands.pretrain import Run, pretrain
     from moco.config import Config
     from moco.errors import MocoError
 
 __all__ = ["Config", "MocoError", "Run", "__version__", "contrast", "pretrain"]
 
 # Importing PyTorch takes seconds; `moco --help` and a configuration error must not wait for it.
-_HOMES = {"Config": "moco.config", "MocoError": "moco.errors", "Run": "moco.commands", "pretrain": "moco.commands"}
+_HOMES = {
+    "Config": "moco.config",
+    "MocoError": "moco.errors",
+    "Run": "moco.commands.pretrain",
+    "pretrain": "moco.commands.pretrain",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""What the commands do, as Python functions with the same names and options."""
+"""`moco pretrain` and `moco.pretrain`: from images to a run folder."""
 
 from __future__ import annotations
 

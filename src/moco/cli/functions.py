@@ -1,0 +1,50 @@
+"""Subcommands that are a Python function: its signature gives the options, its docstring their help."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from moco.cli.parser import Parser
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """One subcommand.
+
+    Attributes:
+        home: module of the function, which must load without PyTorch.
+        function: its name. It returns something that `str` makes readable and `as_dict()` plain data for `--json`;
+            or None, and nothing is printed.
+        help: one line for `moco --help`.
+    """
+
+    home: str
+    function: str
+    help: str
+
+
+COMMANDS: dict[str, Command] = {}
+
+
+def make_parser(command: Command) -> ArgumentParser:
+    """Required parameters are positional, the others are options."""
+    function = getattr(importlib.import_module(command.home), command.function)
+    parser = Parser(exit_on_error=False, description=(function.__doc__ or "").partition("\n")[0])
+    parser.add_function_arguments(function, as_group=False, as_positional=True)
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    return parser
+
+
+def call(command: Command, chosen: Namespace) -> bool:
+    """Call the function with what the user gave and print what it returns."""
+    options: dict[str, Any] = chosen.as_dict()
+    as_json = bool(options.pop("json", False))
+    result = getattr(importlib.import_module(command.home), command.function)(**options)
+    if result is not None:
+        print(json.dumps(result.as_dict(), indent=2) if as_json else result)
+    return True

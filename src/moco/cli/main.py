@@ -1,0 +1,65 @@
+"""The command `moco`: which subcommand, and what becomes of errors."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from jsonargparse import ArgumentParser, Namespace
+
+from moco.cli import functions, pretrain
+from moco.cli.parser import Parser, one_line, with_underscores
+from moco.errors import MocoError
+from moco.version import __version__
+
+# OpenMP threads that spin long while they wait slow a busy machine down many times over; threads that never spin slow
+# a quiet one (docs/log.md, 2026-11-24).
+SHORT_WAITING = ("GOMP_SPINCOUNT", "1000")
+INTERRUPTED = 130  # the shell's code for Ctrl-C
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code: 0 done, 2 an error that the user can cure, 130 ended by Ctrl-C."""
+    os.environ.setdefault(*SHORT_WAITING)  # read when PyTorch is loaded, which has not happened yet
+    arguments = with_underscores(list(sys.argv[1:] if argv is None else argv))
+    try:
+        parser, subparsers = _parsers(arguments)
+        if not arguments:
+            parser.print_help()
+            return 0
+        # Only what the user gave: the recipe fills in the rest, for the command as for Python.
+        chosen = parser.parse_args(arguments, defaults="--print_config" in arguments)
+        return 0 if _call(chosen, arguments) else INTERRUPTED
+    except argparse.ArgumentError as error:
+        print(f"moco: error: {one_line(str(error), subparsers.get(arguments[0], parser))}", file=sys.stderr)
+        return 2
+    except MocoError as error:
+        print(f"moco: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("moco: stopped", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _parsers(arguments: list[str]) -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
+    """The command's parser and those of its subcommands."""
+    parser = Parser(
+        exit_on_error=False, prog="moco", description="Momentum contrast on your images.", version=__version__
+    )
+    commands = parser.add_subcommands(required=True, dest="subcommand")
+    subparsers = {"pretrain": pretrain.make_parser(arguments)}
+    commands.add_subcommand("pretrain", subparsers["pretrain"], help="learn an encoder from a folder of images")
+    for name, command in functions.COMMANDS.items():
+        subparsers[name] = functions.make_parser(command)
+        commands.add_subcommand(name, subparsers[name], help=command.help)
+    return parser, subparsers
+
+
+def _call(chosen: Namespace, arguments: list[str]) -> bool:
+    """Whether the command came to its end."""
+    name = chosen.subcommand
+    if name == "pretrain":
+        return pretrain.call(chosen[name], arguments)
+    return functions.call(functions.COMMANDS[name], chosen[name])

@@ -1,0 +1,84 @@
+"""`moco pretrain`: its options are the fields of `Config`, its defaults those of the recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+
+from moco.cli.parser import Parser
+from moco.config import Config
+from moco.recipes import RECIPES, configure, default_recipe
+
+FLAGS = ("--resume", "--quiet", "--print_config", "--help")  # options without a value
+
+
+def make_parser(arguments: list[str]) -> ArgumentParser:
+    """The parser, with the defaults of the recipe in the arguments."""
+    parser = Parser(
+        exit_on_error=False,
+        description=(
+            "Pretrain an encoder on images without labels. DATA: a folder (nested, with or without classes), a "
+            ".npy or .npz array, the name of a torchvision data set (downloaded), or nothing for the picture book."
+        ),
+    )
+    parser.add_argument("--config", action="config", help="YAML file with options")
+    parser.add_argument("data", nargs="?", type=str | None, default=None, metavar="DATA", help="images to learn from")
+    parser.add_argument("--out", type=str | None, default=None, help="run folder; default runs/NAME-RECIPE")
+    parser.add_argument("--resume", action="store_true", help="continue the run in --out")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar and no messages")
+    parser.add_class_arguments(Config, as_group=False, instantiate=False)
+    recipe = _scan(arguments, "--recipe")
+    if recipe in RECIPES or (recipe is None and "--config" not in arguments):
+        base = configure(recipe or default_recipe(_scan_data(arguments)), {})
+        parser.set_defaults({name: getattr(base, name) for name in base.__dataclass_fields__})
+    return parser
+
+
+def call(chosen: Namespace, arguments: list[str]) -> bool:
+    """Pretrain with what the user gave; whether the run came to its end."""
+    options: dict[str, Any] = {name: value for name, value in chosen.as_dict().items() if name != "config"}
+    own = {name: options.pop(name, None) for name in ("data", "out", "recipe", "resume", "quiet")}
+    own["data"] = _scan_data(arguments) or own["data"] or _data_of(chosen.get("config"))
+    from moco.commands.pretrain import pretrain
+
+    run = pretrain(
+        own["data"],
+        out=own["out"],
+        recipe=own["recipe"],
+        resume=bool(own["resume"]),
+        quiet=bool(own["quiet"]),
+        **options,
+    )
+    return run.finished
+
+
+def _data_of(configs: Any) -> str | None:
+    """DATA of the last configuration file that names one: the parser lets an absent argument hide it."""
+    for path in reversed(configs or []):
+        stored = yaml.safe_load(Path(str(path)).read_text(encoding="utf-8"))
+        if stored.get("data") is not None:
+            return str(stored["data"])
+    return None
+
+
+def _scan(arguments: list[str], option: str) -> str | None:
+    """The value of an option before the parser exists, because its defaults depend on it."""
+    for position, argument in enumerate(arguments):
+        if argument == option and position + 1 < len(arguments):
+            return arguments[position + 1]
+        if argument.startswith(option + "="):
+            return argument.partition("=")[2]
+    return None
+
+
+def _scan_data(arguments: list[str]) -> str | None:
+    """The first argument after the command's name that is neither an option nor an option's value."""
+    value_expected = False
+    for argument in arguments[1:]:
+        if not argument.startswith("-") and not value_expected:
+            return argument
+        value_expected = argument.startswith("--") and "=" not in argument and argument not in FLAGS
+    return None
