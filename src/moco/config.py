@@ -19,6 +19,7 @@ Precision = Literal["auto", "fp32", "bf16"]
 Accelerator = Literal["auto", "cpu", "gpu", "mps"]
 BatchNormCure = Literal["auto", "split", "shuffle", "average", "none"]
 Normalization = Literal["imagenet", "cifar"]
+Color = Literal["exact", "fast"]
 REFERENCE_BATCH = 256  # base_learning_rate is stated for this many samples (linear scaling, Goyal et al. 2017)
 
 
@@ -49,6 +50,7 @@ class Config:
         grayscale_first: turn grey before the colour jitter (v1) instead of after it.
         blur_probability: share of views blurred with a Gaussian of sigma 0.1 to 2 pixels.
         flip_probability: share of views mirrored left to right.
+        color: exact applies the colour operations one by one as torchvision defines them; fast as one matrix a view.
         normalization: channel mean and standard deviation: imagenet or cifar.
         batch_size: samples in a step over all devices.
         epochs: passes over the images; give epochs or steps.
@@ -101,6 +103,7 @@ class Config:
     grayscale_first: bool = False
     blur_probability: float = 0.5
     flip_probability: float = 0.5
+    color: Color = "exact"
     normalization: Normalization = "imagenet"
     batch_size: int = 256
     epochs: int | None = 200
@@ -231,4 +234,5 @@ _CHOICES = {
     "accelerator": Accelerator,
     "batchnorm": BatchNormCure,
     "normalization": Normalization,
+    "color": Color,
 }

@@ -107,6 +107,7 @@ def view_recipe(config: Config) -> ViewRecipe:
         grayscale_first=config.grayscale_first,
         blur_probability=config.blur_probability,
         flip_probability=config.flip_probability,
+        color=config.color,
         mean=mean,
         std=std,
     )

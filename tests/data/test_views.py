@@ -242,7 +242,8 @@ def test_drawing_neither_uses_nor_changes_the_global_state_nor_the_images():
 def test_block_size_does_not_matter(monkeypatch, block):
     images = pictures(45, 30, 36)
     expected = two_views(images, EVERYTHING, 24, generator(1))
-    monkeypatch.setattr(views, "BLOCK", block)
+    monkeypatch.setattr(views, "SMALLEST_BLOCK", block)
+    monkeypatch.setattr(views, "BLOCK_PIXELS", 1)
     for one, two in zip(two_views(images, EVERYTHING, 24, generator(1)), expected, strict=True):
         torch.testing.assert_close(one, two, rtol=0, atol=CLOSE)
 

@@ -98,40 +98,41 @@ class _SplitNormalize(torch.autograd.Function):
         groups = len(running_means)
         input = input.contiguous(memory_format=_layout(input))  # the kernels write no other strides
         output = torch.empty_like(input)
-        saved = []
-        for part, out, mean, variance in zip(
-            input.tensor_split(groups), output.tensor_split(groups), running_means, running_variances, strict=True
+        saved = torch.empty(groups, 2, input.shape[1], device=input.device, dtype=_statistics_dtype(input))
+        for part, out, (mean, inverse), running_mean, running_variance in zip(
+            input.tensor_split(groups),
+            output.tensor_split(groups),
+            saved.unbind(),
+            running_means,
+            running_variances,
+            strict=True,
         ):
-            statistics = torch.empty(2, input.shape[1], device=input.device, dtype=_statistics_dtype(input))
             torch.native_batch_norm(
-                part, weight, bias, mean, variance, True, factor, eps, out=(out, statistics[0], statistics[1])
+                part, weight, bias, running_mean, running_variance, True, factor, eps, out=(out, mean, inverse)
             )
-            saved.append(statistics)
-        ctx.save_for_backward(input, weight, *saved)
+        ctx.save_for_backward(input, weight, saved)
         ctx.eps = eps
         return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        input, weight, *saved = ctx.saved_tensors
+        input, weight, saved = ctx.saved_tensors
         grad = grad.contiguous(memory_format=_layout(input))
         needed = list(ctx.needs_input_grad[:3])
-        grad_input = torch.empty_like(input) if needed[0] else None
-        grad_weight: Tensor | None = None
-        grad_bias: Tensor | None = None
-        for place, (part, grad_part, (mean, inverse)) in enumerate(
-            zip(input.tensor_split(len(saved)), grad.tensor_split(len(saved)), saved, strict=True)
-        ):
-            to_input, to_weight, to_bias = torch.ops.aten.native_batch_norm_backward(
+        groups = len(saved)
+        gradients = [
+            torch.ops.aten.native_batch_norm_backward(
                 grad_part, part, weight, None, None, mean, inverse, True, ctx.eps, needed
             )
-            if grad_input is not None:
-                grad_input.tensor_split(len(saved))[place].copy_(to_input)
-            if needed[1]:
-                grad_weight = to_weight if grad_weight is None else grad_weight + to_weight
-            if needed[2]:
-                grad_bias = to_bias if grad_bias is None else grad_bias + to_bias
+            for part, grad_part, (mean, inverse) in zip(
+                input.tensor_split(groups), grad.tensor_split(groups), saved.unbind(), strict=True
+            )
+        ]
+        to_input, to_weight, to_bias = zip(*gradients, strict=True)
+        grad_input = torch.cat(to_input) if needed[0] else None
+        grad_weight = torch.stack(to_weight).sum(dim=0) if needed[1] else None
+        grad_bias = torch.stack(to_bias).sum(dim=0) if needed[2] else None
         return grad_input, grad_weight, grad_bias, None, None, None, None
 
 

@@ -11,7 +11,9 @@ SHUFFLE, VIEWS, PHOTOMETRIC, MODEL = 0, 1, 2, 3
 
 def keyed_seed(seed: int, purpose: int, *counters: int) -> int:
     """A 63-bit seed for one use: equal arguments give equal seeds, different ones unrelated seeds."""
-    state = np.random.SeedSequence([seed, purpose, *counters]).generate_state(1, np.uint64)[0]
+    # Two words for each part, and their number first: otherwise (1, 0) would be (1, 0, 0) to NumPy.
+    words = [word for part in (seed, purpose, *counters) for word in divmod(part, 2**32)]
+    state = np.random.SeedSequence([len(words), *words]).generate_state(1, np.uint64)[0]
     return int(state >> np.uint64(1))
 
 

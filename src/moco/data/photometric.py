@@ -90,20 +90,25 @@ def gaussian_blur(images: Tensor, sigmas: Tensor) -> Tensor:
     sample's result does not depend on the widest sigma of its batch.
     """
     count, channels, height, width = images.shape
-    columns_NWW, rows_NHH = (_blur_matrices(sigmas, size) for size in (width, height))
+    columns_NWW = _blur_matrices(sigmas, width)
+    rows_NHH = columns_NWW if height == width else _blur_matrices(sigmas, height)
     flat = torch.bmm(images.reshape(count, channels * height, width), columns_NWW.transpose(1, 2))
     return torch.matmul(rows_NHH[:, None], flat.view(count, channels, height, width))
 
 
 def _blur_matrices(sigmas: Tensor, size: int) -> Tensor:
     """Gaussian weights from pixel to pixel with one reflection at either border, (N, size, size), rows summing to 1."""
-    places = torch.arange(size, device=sigmas.device, dtype=sigmas.dtype)
+    distances = torch.arange(2 * size, device=sigmas.device, dtype=sigmas.dtype)
+    # Below exp(-60) a weight is nothing to its row, and numbers that small are slow to compute with.
+    weights_ND = (distances.square() * (-0.5 / sigmas.square())[:, None]).clamp_(min=-60.0).exp_()
+    weights_ND[:, -1] = 0.0  # stands for a pixel without a reflection
+    places = torch.arange(size, device=sigmas.device)
     here, there = places[:, None], places[None, :]
-    factors_N11 = (-0.5 / sigmas.square())[:, None, None]
-    direct = torch.exp((here - there).square() * factors_N11)
-    before = torch.exp((here + there).square() * factors_N11) * (there > 0)
-    beyond = torch.exp((2.0 * (size - 1) - here - there).square() * factors_N11) * (there < size - 1)
-    weights = direct.add_(before).add_(beyond)
+    nothing = 2 * size - 1
+    before = torch.where(there > 0, here + there, nothing)
+    beyond = torch.where(there < size - 1, 2 * (size - 1) - here - there, nothing)
+    ways = torch.stack([(here - there).abs(), before, beyond])
+    weights = weights_ND[:, ways.flatten()].view(-1, *ways.shape).sum(dim=1)
     return weights.div_(weights.sum(dim=2, keepdim=True))
 
 
