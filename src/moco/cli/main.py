@@ -19,7 +19,7 @@ from moco.version import __version__
 # a quiet one (docs/log.md, 2026-11-24).
 SHORT_WAITING = ("GOMP_SPINCOUNT", "1000")
 # Parameters of glibc's mallopt: no mapping of its own for a large tensor, and nothing handed back in between. Otherwise
-# each step asks the kernel for its activations again, page by page: 7,500 page faults in a ResNet-18 step (docs/log.md).
+# each step asks the kernel for its activations again, page by page: 7,500 page faults a ResNet-18 step (docs/log.md).
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 INTERRUPTED = 130  # the shell's code for Ctrl-C
 
