@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
+# What one process measures must not change what another one computes.
+os.environ["MOCO_EXECUTION_CACHE"] = str(Path(tempfile.mkdtemp(prefix="moco-tests-")) / "execution.json")
 torch.set_num_threads(1)  # tests run side by side; tiny operations split over busy cores crawl
 
 

@@ -16,6 +16,8 @@ Stem = Literal["auto", "small", "standard"]
 Schedule = Literal["cosine", "step"]
 ScheduleUnit = Literal["epoch", "step"]
 Precision = Literal["auto", "fp32", "bf16"]
+Layout = Literal["auto", "channels_last", "contiguous"]
+Compile = Literal["auto", "on", "off"]
 Accelerator = Literal["auto", "cpu", "gpu", "mps"]
 BatchNormCure = Literal["auto", "split", "shuffle", "average", "none"]
 Normalization = Literal["imagenet", "cifar"]
@@ -63,7 +65,9 @@ class Config:
         lr_milestones: where the step schedule decays, as shares of the run.
         lr_decay: factor of the step schedule.
         warmup_steps: linear warm-up from zero.
-        precision: auto takes bf16 where the hardware multiplies it natively, else fp32.
+        precision: fp32 or bf16; auto takes the faster one where the hardware multiplies bf16 natively, else fp32.
+        layout: order of a tensor's elements in memory: channels_last, contiguous, or auto, which takes the faster one.
+        compile: translate the encoders with torch.compile; auto tries it on a GPU, for runs of 5,000 steps and more.
         accelerator: device kind; auto takes a GPU if there is one.
         devices: devices on this machine; several train together, one process each.
         num_nodes: machines that train together.
@@ -117,6 +121,8 @@ class Config:
     lr_decay: float = 0.1
     warmup_steps: int = 0
     precision: Precision = "auto"
+    layout: Layout = "auto"
+    compile: Compile = "auto"
     accelerator: Accelerator = "auto"
     devices: int = 1
     num_nodes: int = 1
@@ -231,6 +237,8 @@ _CHOICES = {
     "schedule": Schedule,
     "schedule_unit": ScheduleUnit,
     "precision": Precision,
+    "layout": Layout,
+    "compile": Compile,
     "accelerator": Accelerator,
     "batchnorm": BatchNormCure,
     "normalization": Normalization,

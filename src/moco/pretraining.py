@@ -23,7 +23,8 @@ from moco.export.backbone import write_backbone
 from moco.monitoring import Monitoring, prepare
 from moco.summary import backbone_metadata, closing_lines, summarize
 from moco.training import loop
-from moco.training.engine import make_fabric, peak_memory_bytes, place, resolve_precision
+from moco.training.engine import make_fabric, peak_memory_bytes, place
+from moco.training.execution import choose
 from moco.training.metrics import Progress
 from moco.training.run_folder import RunFolder
 from moco.workload import Workload, open_workload, view_recipe
@@ -43,6 +44,7 @@ class Pretraining:
         recipe: crop and photometric operations.
         quiet: neither messages nor a progress bar.
         start: time.perf_counter() when the command began.
+        reason: why precision and layout are what they are.
     """
 
     config: Config
@@ -52,6 +54,7 @@ class Pretraining:
     recipe: ViewRecipe
     quiet: bool
     start: float
+    reason: str = ""
 
     @classmethod
     def prepare(cls, data: Any, config: Config, folder: RunFolder, *, quiet: bool, start: float) -> Pretraining:
@@ -63,7 +66,12 @@ class Pretraining:
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         workload = open_workload(data, config)
-        return cls(config, folder, workload, build_checked_encoder(config), view_recipe(config), quiet, start)
+        encoder = build_checked_encoder(config)
+        steps = config.steps or (config.epochs or 0) * (len(workload.pretraining) // config.batch_size)
+        execution = choose(config, encoder, total_steps=steps)
+        return cls(
+            execution.config, folder, workload, encoder, view_recipe(config), quiet, start, reason=execution.reason
+        )
 
     def run(self, *, resume: bool) -> dict[str, Any]:
         """Train, evaluate, export; returns the summary that was written."""
@@ -88,7 +96,7 @@ class Pretraining:
         first = fabric.is_global_zero
         skipped = SkippedFiles.read(self.folder.skipped) if resume else SkippedFiles()
         model = build_moco(self.encoder, config)
-        place(model, fabric)
+        place(model, fabric, config)
         model.train()
         optimizer = loop.make_optimizer(model, config)
         monitoring = self._monitoring(skipped) if first else None
@@ -158,9 +166,11 @@ class Pretraining:
         self._say(
             f"{images:,} images from {workload.source.name}, {task.total_steps:,} steps of {config.batch_size} "
             f"({task.total_steps / task.steps_per_epoch:.1f} epochs), recipe {config.recipe}, {config.backbone} at "
-            f"{config.image_size} px, {resolve_precision(config)} on {fabric.device.type}, "
+            f"{config.image_size} px on {fabric.device.type}, "
             f"learning rate {config.learning_rate:g}, BatchNorm cure: {model.batchnorm}"
         )
+        compiled = ", compiled" if config.compile == "on" else ""
+        self._say(f"computing in {config.precision}, {config.layout.replace('_', '-')}{compiled} ({self.reason})")
         if config.dictionary_size > images:
             self._say(
                 f"the queue ({config.dictionary_size:,} keys) is larger than the data set, so that an image meets its "

@@ -55,6 +55,8 @@ class SplitBatchNorm(_BatchNorm):
         groups = resolve_groups(self.groups, input.shape[0]) if self.training else 1
         if groups == 1:
             return super().forward(input)
+        if torch.compiler.is_compiling():
+            return self._normalize_by_formula(input, groups)
         if self.running_mean is None or self.running_var is None:
             output: Tensor = _SplitNormalize.apply(
                 input, self.weight, self.bias, [None] * groups, [None] * groups, 0.0, self.eps
@@ -68,6 +70,26 @@ class SplitBatchNorm(_BatchNorm):
         self.running_mean.copy_(means_SC.mean(dim=0))
         self.running_var.copy_(variances_SC.mean(dim=0))
         return output
+
+    def _normalize_by_formula(self, input: Tensor, groups: int) -> Tensor:
+        """In elementary operations, which a compiler fuses; it cannot look into `_SplitNormalize`."""
+        outputs, means, variances = [], [], []
+        for part in input.to(_statistics_dtype(input)).tensor_split(groups):
+            others = [dimension for dimension in range(input.ndim) if dimension != 1]
+            variance_C, mean_C = torch.var_mean(part, dim=others, correction=0)
+            shape = (1, -1, *[1] * (input.ndim - 2))
+            scaled = (part - mean_C.view(shape)) * torch.rsqrt(variance_C.view(shape) + self.eps)
+            if self.weight is not None:
+                scaled = scaled * self.weight.view(shape) + self.bias.view(shape)
+            outputs.append(scaled.to(input.dtype))
+            means.append(mean_C)
+            samples = part.numel() // part.shape[1]
+            variances.append(variance_C * (samples / max(samples - 1, 1)))
+        if self.running_mean is not None and self.running_var is not None:
+            factor = self._average_factor()
+            self.running_mean.lerp_(torch.stack(means).mean(dim=0).detach(), factor)
+            self.running_var.lerp_(torch.stack(variances).mean(dim=0).detach(), factor)
+        return torch.cat(outputs)
 
     def _average_factor(self) -> float:
         if self.num_batches_tracked is not None:

@@ -9,13 +9,14 @@ import torch
 from moco.config import Config
 from moco.contrast import MoCo
 from moco.errors import ConfigError
+from moco.training.execution import memory_format
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
 
 def make_fabric(config: Config) -> Fabric:
-    """Fabric for the configuration; several devices train by DistributedDataParallel.
+    """Fabric for a configuration that `execution.choose` has filled in; several devices: DistributedDataParallel.
 
     Raises:
         ConfigError: the hardware asked for is not there.
@@ -32,7 +33,7 @@ def make_fabric(config: Config) -> Fabric:
             devices=config.devices,
             num_nodes=config.num_nodes,
             strategy=strategy,
-            precision="bf16-mixed" if resolve_precision(config) == "bf16" else "32-true",
+            precision="bf16-mixed" if config.precision == "bf16" else "32-true",
         )
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
@@ -45,31 +46,17 @@ def make_fabric(config: Config) -> Fabric:
         raise ConfigError(f"accelerator={config.accelerator!r} devices={config.devices}: {error}") from error
 
 
-def resolve_precision(config: Config) -> str:
-    """The stated precision; "auto" is bf16 where the hardware multiplies it natively, else fp32.
-
-    Decided by capability and not by a stopwatch, so that the same seed on the same machine gives the same run.
-    """
-    if config.precision != "auto":
-        return config.precision
-    if config.accelerator in ("auto", "gpu") and torch.cuda.is_available():
-        return "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "fp32"
-    if config.accelerator == "mps" or (config.accelerator == "auto" and torch.backends.mps.is_available()):
-        return "fp32"
-    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bf16" if native else "fp32"
-
-
-def place(model: MoCo, fabric: Fabric) -> None:
-    """Move the model to its device, channels-last, and run its encoders under Fabric's precision and strategy.
+def place(model: MoCo, fabric: Fabric, config: Config) -> None:
+    """Move the model to its device and layout, and run its encoders under Fabric's precision and strategy.
 
     Only the query encoder is wrapped for data parallelism: the key encoder has no gradient, and every rank enqueues
     the same gathered keys, so that the queues agree by construction.
     """
-    model.to(fabric.device).to(memory_format=torch.channels_last)
+    model.to(fabric.device).to(memory_format=memory_format(config.layout))
     query: Any = model.encoder_q
     if fabric.world_size > 1:
         query = fabric.setup_module(model.encoder_q, move_to_device=False)
+    query, key = (_translated(encoder) if config.compile == "on" else encoder for encoder in (query, model.encoder_k))
 
     def in_precision(encoder: Any) -> Any:
         def forward(batch: Any) -> torch.Tensor:
@@ -79,7 +66,12 @@ def place(model: MoCo, fabric: Fabric) -> None:
 
         return forward
 
-    model.run_encoders_with(query=in_precision(query), key=in_precision(model.encoder_k))
+    model.run_encoders_with(query=in_precision(query), key=in_precision(key))
+
+
+def _translated(encoder: Any) -> Any:
+    """Compiled for the one batch shape of the training; evaluation calls the plain encoder, so nothing recompiles."""
+    return torch.compile(encoder, dynamic=False)
 
 
 def peak_memory_bytes(device: torch.device) -> int:
