@@ -1,192 +1,181 @@
 """How close does the whole loop come to the bare encoder?
 
-    python benchmarks/throughput.py [--data FOLDER] [--backbone resnet18] [--image-size 64] [--batch-size 64]
+    python benchmarks/throughput.py [--data FOLDER] [--backbone resnet18] [--image-size 64] [--batch-size 64] [--out STEM]
 
-Images per second of, in turn and again (A B C A B C ...):
+Images per second, in turn and again (A B C A B C ...), in one process:
 
-  bare     query forward and backward, key forward, optimiser, on one fixed batch: the work that has to cost time
-  step     `moco_step` on one fixed batch: adds split BatchNorm, the loss over the queue, momentum update, enqueue
-  loop     `moco.training.loop.train` with views cropped and coloured from the data: what `moco pretrain` runs
+  bare      query forward and backward, key forward, optimiser, on one fixed batch: the work that has to cost time
+  step      `moco_step` on one fixed batch: adds split BatchNorm, the loss over the queue, momentum update, enqueue
+  resident  `moco pretrain`'s own loop, all images decoded in memory
+  folder    the same from JPEG files, decoded at each visit
+  packed    the same from a pack of JPEG records, decoded at each visit
+  lightly   lightly's MoCo v2 example on the same files, backbone, size and batch, where lightly is installed
 
-The data: a folder of images, or without --data the embedded picture book resident in memory. Prints medians, quartiles
-and ratios to `bare`, and writes JSON to benchmarks/results/.
+All but lightly run in the precision and layout that `moco pretrain` chooses here; lightly's example runs as published.
+The data: a folder, or without --data drawings in JPEG files of --photo pixels that are made first. Prints a table and
+writes STEM.json and STEM.png; the breakdown of a step stands beside it (`breakdown.py`).
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
-import dataclasses
-import itertools
 import json
-import platform
+import shutil
 import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from moco.contrast import moco_step
-from moco.data.loader import ViewLoader
-from moco.data.order import EpochOrder
-from moco.data.skipped import SkippedFiles
-from moco.pretraining import build_checked_encoder, build_moco
-from moco.recipes import configure
+from breakdown import breakdown
+from contestants import Contestant, contestants, make_setting
 from moco.summary import versions
-from moco.training import loop
-from moco.training.engine import make_fabric, place, resolve_precision
-from moco.workload import open_workload, view_recipe
+from moco.training.engine import peak_memory_bytes
+from photographs import make_photographs
+
+WARM_STEPS = 6  # more than are decoded ahead, so that none of those is counted
 
 
 def main() -> None:
-    """Measure and write."""
+    """Measure, print, write."""
     options = parse()
-    config = configure(
-        "v2",
-        {
-            "backbone": options.backbone,
-            "image_size": options.image_size,
-            "batch_size": options.batch_size,
-            "dictionary_size": options.dictionary_size,
-            "knn_evaluations": 0,
-            "steps": 10**9,
-        },
-    )
-    fabric = make_fabric(config)
-    contestants = {
-        "bare": bare(config, fabric),
-        "step": fixed_step(config, fabric),
-        "loop": whole_loop(config, fabric, options.data),
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for _ in range(options.rounds):
-        for name, run in contestants.items():
-            seconds[name].append(timed(run, options.steps, fabric.device))
-    text = json.dumps(report(options, config, fabric.device, seconds), indent=2)
-    print(text)
+    scratch = Path(tempfile.mkdtemp(prefix="moco-throughput-"))
+    try:
+        folder = Path(options.data) if options.data else make_photographs(scratch / "photographs", options)
+        setting = make_setting(folder, scratch, options)
+        runners = contestants(setting, options.only)
+        timings = race(runners, options, setting.device)
+        report = summarize(timings, options, setting)
+        report["step_milliseconds"] = breakdown(setting, steps=max(5, options.steps // 2))
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    print(table(report))
     if options.out:
-        Path(options.out).write_text(text + "\n", encoding="utf-8")
+        stem = Path(options.out)
+        stem.with_suffix(".json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        plot(report, stem.with_suffix(".png"))
 
 
-def report(options: argparse.Namespace, config, device: torch.device, seconds: dict[str, list[float]]) -> dict:
+def parse() -> argparse.Namespace:
+    """Options."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--data", default=None, help="folder of images; default drawings that are made first")
+    parser.add_argument("--photo", type=int, nargs=2, default=(128, 128), metavar=("W", "H"), help="size of a drawing")
+    parser.add_argument("--photos", type=int, default=1000, help="how many drawings")
+    parser.add_argument("--recipe", default="v2")
+    parser.add_argument("--backbone", default="resnet18")
+    parser.add_argument("--image-size", type=int, default=64)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--dictionary-size", type=int, default=4096)
+    parser.add_argument("--stem", default="standard", help="auto takes the small stem up to 64 px")
+    parser.add_argument("--color", default="exact", choices=["exact", "fast"])
+    parser.add_argument("--compile", default="off", choices=["auto", "on", "off"])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=10, help="steps in each timing")
+    parser.add_argument("--only", nargs="*", default=None, help="contestants; default all")
+    parser.add_argument("--out", default=None, help="stem of the JSON and PNG files")
+    return parser.parse_args()
+
+
+def race(runners: dict[str, Contestant], options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
+    """Seconds of each timing, and the share of it spent waiting for data, contestant by contestant."""
+    timings: dict[str, Any] = {name: {"seconds": [], "data_wait": []} for name in runners}
+    for _ in range(options.rounds):
+        for name, runner in runners.items():
+            step, close = runner()
+            for _ in range(WARM_STEPS):
+                step()
+            synchronize(device)
+            start, waited = time.perf_counter(), 0.0
+            for _ in range(options.steps):
+                waited += step()
+            synchronize(device)
+            seconds = time.perf_counter() - start
+            close()
+            timings[name]["seconds"].append(seconds)
+            timings[name]["data_wait"].append(waited / seconds)
+    return timings
+
+
+def summarize(timings: dict[str, Any], options: argparse.Namespace, setting: Any) -> dict[str, Any]:
     """Rates, ratios, and all that is needed to repeat them."""
     images = options.steps * options.batch_size
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+    bare = timings["bare"]["seconds"] if "bare" in timings else None
+    rows = {
+        name: {
+            "images_per_second": quartiles([images / seconds for seconds in timing["seconds"]]),
+            "ratio_to_bare": quartiles([b / s for b, s in zip(bare, timing["seconds"], strict=True)]) if bare else None,
+            "data_wait": statistics.median(timing["data_wait"]),
+        }
+        for name, timing in timings.items()
+    }
     return {
-        "question": "images per second of the whole loop against the bare encoder",
-        "rates": {name: quartiles([images / s for s in values]) for name, values in seconds.items()},
-        "ratio_to_bare": {
-            name: statistics.median(b / s for b, s in zip(seconds["bare"], values, strict=True))
-            for name, values in seconds.items()
-        },
-        "options": {**vars(options), "data": "picture book" if options.data is None else Path(options.data).name},
-        "precision": resolve_precision(config),
-        "hardware": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, {device}",
+        "question": __doc__.partition("\n")[0],
+        "contestants": rows,
+        "peak_memory_bytes": peak_memory_bytes(setting.device),
+        "execution": f"{setting.config.precision}, {setting.config.layout}, compile {setting.config.compile}",
+        "options": {**vars(options), "data": Path(options.data).name if options.data else "drawings"},
+        "hardware": hardware(setting.device),
         "commit": commit.stdout.strip(),
         "versions": versions(),
     }
 
 
-def parse() -> argparse.Namespace:
-    """Options."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", default=None)
-    parser.add_argument("--backbone", default="resnet18")
-    parser.add_argument("--image-size", type=int, default=64)
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--dictionary-size", type=int, default=4096)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=8, help="steps in each timing")
-    parser.add_argument("--out", default=None, help="JSON file")
-    return parser.parse_args()
+def table(report: dict[str, Any]) -> str:
+    """The result as Markdown."""
+    lines = [
+        f"{report['options']['backbone']} at {report['options']['image_size']} px, batch "
+        f"{report['options']['batch_size']}, {report['execution']}, {report['hardware']}",
+        "",
+        "| | images/s | quartiles | of the bare encoder | waiting for data |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, row in report["contestants"].items():
+        rate, ratio = row["images_per_second"], row["ratio_to_bare"]
+        share = f"{ratio['median']:.3f}" if ratio else "-"
+        spread = f"{rate['low']:,.0f} to {rate['high']:,.0f}"
+        lines.append(f"| {name} | {rate['median']:,.0f} | {spread} | {share} | {row['data_wait']:.1%} |")
+    lines += ["", "| part of a step | ms |", "| --- | --- |"]
+    lines += [f"| {name} | {value:.2f} |" for name, value in report["step_milliseconds"].items()]
+    return "\n".join(lines)
 
 
-def bare(config, fabric) -> Callable[[int], None]:
-    """Query forward and backward, key forward, optimiser; plain BatchNorm, no dictionary."""
-    encoder_q = build_checked_encoder(config).to(fabric.device, memory_format=torch.channels_last)
-    encoder_k = copy.deepcopy(encoder_q).requires_grad_(False)
-    optimizer = torch.optim.SGD(encoder_q.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4, fused=True)
-    x = fixed_batch(config, fabric.device)
+def plot(report: dict[str, Any], path: Path) -> None:
+    """Bars: rates on the left, parts of a step on the right."""
+    import matplotlib as mpl
 
-    def run(steps: int) -> None:
-        for _ in range(steps):
-            with fabric.autocast():
-                q = encoder_q(x)
-                with torch.no_grad():
-                    encoder_k(x)
-            optimizer.zero_grad()
-            fabric.backward(q.float().square().mean())
-            optimizer.step()
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
 
-    return run
-
-
-def fixed_step(config, fabric) -> Callable[[int], None]:
-    """The algorithm on a fixed batch."""
-    model = build_moco(build_checked_encoder(config), config)
-    place(model, fabric)
-    optimizer = loop.make_optimizer(model.train(), config)
-    x = fixed_batch(config, fabric.device)
-
-    def run(steps: int) -> None:
-        for _ in range(steps):
-            moco_step(model, x, x, optimizer, backward=fabric.backward)
-
-    return run
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.6), constrained_layout=True)
+    rows = report["contestants"]
+    rates = [row["images_per_second"] for row in rows.values()]
+    medians = [rate["median"] for rate in rates]
+    errors = [[m - r["low"] for m, r in zip(medians, rates, strict=True)]]
+    errors.append([r["high"] - m for m, r in zip(medians, rates, strict=True)])
+    left.barh(list(rows), medians, xerr=errors, color="tab:blue")
+    left.invert_yaxis()
+    left.set(xlabel="images per second (median, quartiles)", title=table(report).partition("\n")[0][:80])
+    parts = report["step_milliseconds"]
+    right.barh(list(parts), list(parts.values()), color="tab:orange")
+    right.invert_yaxis()
+    right.set(xlabel="milliseconds a step, one after the other")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
 
 
-def whole_loop(config, fabric, data) -> Callable[[int], None]:
-    """The command's own loop, with its loader, log and progress."""
-    workload = open_workload(data, config)
-    model = build_moco(build_checked_encoder(config), config)
-    place(model, fabric)
-    optimizer = loop.make_optimizer(model.train(), config)
-    order = EpochOrder(workload.pretraining, batch_size=config.batch_size, seed=0)
-    loader = ViewLoader(
-        workload.source,
-        order,
-        view_recipe(config),
-        image_size=config.image_size,
-        device=fabric.device,
-        skipped=SkippedFiles(),
-    )
-    now = loop.Progression()
-    batches = loader.batches(0)
-    folder = Path(tempfile.mkdtemp())
-
-    def run(steps: int) -> None:
-        task = loop.Task(
-            config=dataclasses.replace(config, steps=now.step + steps),
-            fabric=fabric,
-            batches=lambda first: itertools.islice(batches, steps),
-            steps_per_epoch=order.steps_per_epoch,
-            evaluate=None,
-            checkpoint=folder / "last.pt",
-            folder=None,
-            show_progress=False,
-        )
-        loop.train(model, optimizer, task, now)
-
-    return run
-
-
-def fixed_batch(config, device: torch.device) -> torch.Tensor:
-    """Noise of the right shape and layout."""
-    x = torch.randn(config.batch_size, 3, config.image_size, config.image_size, device=device)
-    return x.contiguous(memory_format=torch.channels_last)
-
-
-def timed(run: Callable[[int], None], steps: int, device: torch.device) -> float:
-    """Seconds for `steps` steps after one for warmth; waits for the device."""
-    run(1)
-    synchronize(device)
-    start = time.perf_counter()
-    run(steps)
-    synchronize(device)
-    return time.perf_counter() - start
+def hardware(device: torch.device) -> str:
+    """Processor or GPU, and threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "CPU")
+    return f"{name}, {torch.get_num_threads()} threads"
 
 
 def synchronize(device: torch.device) -> None:

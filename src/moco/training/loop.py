@@ -110,7 +110,6 @@ def train(model: MoCo, optimizer: torch.optim.Optimizer, task: Task, now: Progre
         RunError: the loss is no longer a number, or a checkpoint cannot be written.
     """
     config, batch_size = task.config, task.config.batch_size
-    step_function = symmetric_moco_step if config.symmetric else moco_step
     evaluation_steps = spaced_steps(task.total_steps, config.knn_evaluations if task.evaluate else 0)
     writer = MetricsWriter(task.folder)
     progress = Progress(task.total_steps * batch_size, now.step * batch_size, show=task.show_progress)
@@ -120,12 +119,9 @@ def train(model: MoCo, optimizer: torch.optim.Optimizer, task: Task, now: Progre
         with StopRequest() as stop:
             while now.step < task.total_steps and not _should_stop(stop, task, now.step):
                 asked_at = time.perf_counter()
-                x_q, x_k = next(batches)
+                views = next(batches)
                 waited = time.perf_counter() - asked_at
-                rate = set_learning_rate(optimizer, task.learning_rate(now.step))
-                now.loss_sum += step_function(model, x_q, x_k, optimizer, backward=task.fabric.backward)
-                now.loss_count += 1
-                now.step += 1
+                rate = one_step(model, views, optimizer, task, now)
                 progress.advance(batch_size, waited)
                 if now.step % config.log_every == 0 or now.step == task.total_steps:
                     _log(task, writer, progress, now, rate)
@@ -140,6 +136,16 @@ def train(model: MoCo, optimizer: torch.optim.Optimizer, task: Task, now: Progre
         writer.close()
         _close(batches)
     return progress
+
+
+def one_step(model: MoCo, views: Views, optimizer: torch.optim.Optimizer, task: Task, now: Progression) -> float:
+    """One step of the run's algorithm at its learning rate, which is returned; nothing waits for the device."""
+    step_function = symmetric_moco_step if task.config.symmetric else moco_step
+    rate = set_learning_rate(optimizer, task.learning_rate(now.step))
+    now.loss_sum += step_function(model, *views, optimizer, backward=task.fabric.backward)
+    now.loss_count += 1
+    now.step += 1
+    return rate
 
 
 def spaced_steps(total_steps: int, count: int) -> set[int]:

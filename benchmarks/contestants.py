@@ -1,0 +1,215 @@
+"""What the throughput benchmark races: each contestant gives a step function and a function that frees its threads."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import dataclasses
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import moco
+from moco.config import Config
+from moco.contrast import moco_step
+from moco.data.loader import ViewLoader
+from moco.data.order import EpochOrder
+from moco.data.skipped import SkippedFiles
+from moco.data.source import Source
+from moco.pretraining import build_checked_encoder, build_moco
+from moco.recipes import configure
+from moco.training import loop
+from moco.training.engine import make_fabric, place
+from moco.training.execution import choose
+from moco.workload import open_workload, view_recipe
+
+Step = Callable[[], float]  # one step; returns the seconds that it waited for data
+Contestant = Callable[[], tuple[Step, Callable[[], None]]]
+RESIDENT_BYTES = 8 * 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What all contestants share.
+
+    Attributes:
+        config: with precision, layout and compilation chosen.
+        fabric: device and precision.
+        folder: JPEG files.
+        pack: the same images as a pack of JPEG records.
+    """
+
+    config: Config
+    fabric: Any
+    folder: Path
+    pack: Path
+
+    @property
+    def device(self) -> torch.device:
+        """Where the encoders are."""
+        return self.fabric.device
+
+
+def make_setting(folder: Path, scratch: Path, options: argparse.Namespace) -> Setting:
+    """Choose the execution as `moco pretrain` does, and pack the images."""
+    config = configure(
+        options.recipe,
+        {
+            "backbone": options.backbone,
+            "image_size": options.image_size,
+            "stem": options.stem,
+            "batch_size": options.batch_size,
+            "dictionary_size": options.dictionary_size,
+            "color": options.color,
+            "compile": options.compile,
+            "knn_evaluations": 0,
+            "steps": 10**6,
+        },
+    )
+    config = choose(config, build_checked_encoder(config), total_steps=10**6).config
+    pack = moco.pack(folder, out=scratch / "pack", short_side=0, quiet=True).path
+    return Setting(config, make_fabric(config), folder, pack)
+
+
+def contestants(setting: Setting, only: list[str] | None) -> dict[str, Contestant]:
+    """All of them by name, or those asked for."""
+    model = trained(setting)
+    every: dict[str, Contestant] = {
+        "bare": bare(setting),
+        "step": fixed_step(setting, model),
+        "resident": whole_loop(setting, model, setting.folder, cache_bytes=RESIDENT_BYTES),
+        "folder": whole_loop(setting, model, setting.folder),
+        "packed": whole_loop(setting, model, setting.pack),
+    }
+    peer = lightly_example(setting)
+    if peer is not None:
+        every["lightly"] = peer
+    return {name: runner for name, runner in every.items() if only is None or name in only}
+
+
+def trained(setting: Setting) -> Any:
+    """Model and optimiser, placed."""
+    model = build_moco(build_checked_encoder(setting.config), setting.config)
+    place(model, setting.fabric, setting.config)
+    return model, loop.make_optimizer(model.train(), setting.config)
+
+
+def bare(setting: Setting) -> Contestant:
+    """Query forward and backward, key forward, optimiser; plain BatchNorm, no dictionary."""
+    layout = torch.channels_last if setting.config.layout == "channels_last" else torch.contiguous_format
+    encoder_q = build_checked_encoder(setting.config).to(setting.device, memory_format=layout)
+    encoder_k = copy.deepcopy(encoder_q).requires_grad_(False)
+    optimizer = torch.optim.SGD(encoder_q.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4, fused=True)
+    query, key = encoder_q, encoder_k
+    if setting.config.compile == "on":
+        query, key = torch.compile(encoder_q, dynamic=False), torch.compile(encoder_k, dynamic=False)
+    x = fixed_batch(setting).contiguous(memory_format=layout)
+
+    def step() -> float:
+        with setting.fabric.autocast():
+            q = query(x)
+            with torch.no_grad():
+                key(x)
+        optimizer.zero_grad()
+        setting.fabric.backward(q.float().square().mean())
+        optimizer.step()
+        return 0.0
+
+    return lambda: (step, lambda: None)
+
+
+def fixed_step(setting: Setting, trained_model: Any) -> Contestant:
+    """The algorithm on a fixed batch."""
+    model, optimizer = trained_model
+    x = fixed_batch(setting)
+
+    def step() -> float:
+        moco_step(model, x, x, optimizer, backward=setting.fabric.backward)
+        return 0.0
+
+    return lambda: (step, lambda: None)
+
+
+def make_loader(setting: Setting, data: Source | Path, cache_bytes: int = 0) -> tuple[ViewLoader, EpochOrder]:
+    """The command's own loader."""
+    workload = open_workload(data, setting.config)
+    order = EpochOrder(np.arange(len(workload.source)), batch_size=setting.config.batch_size, seed=0)
+    loader = ViewLoader(
+        workload.source,
+        order,
+        view_recipe(setting.config),
+        image_size=setting.config.image_size,
+        device=setting.device,
+        skipped=SkippedFiles(),
+        cache_bytes=cache_bytes,
+    )
+    return loader, order
+
+
+def whole_loop(setting: Setting, trained_model: Any, data: Path, *, cache_bytes: int = 0) -> Contestant:
+    """The body of `moco.training.loop.train`, step by step, with the command's own loader, schedule and log reading."""
+    loader, order = make_loader(setting, data, cache_bytes)
+    model, optimizer = trained_model
+    task = loop.Task(
+        config=setting.config,
+        fabric=setting.fabric,
+        batches=loader.batches,
+        steps_per_epoch=order.steps_per_epoch,
+        evaluate=None,
+        checkpoint=Path(os.devnull),
+        folder=None,
+        show_progress=False,
+    )
+    now = loop.Progression()
+    now.loss_sum = now.loss_sum.to(setting.device)
+
+    def start() -> tuple[Step, Callable[[], None]]:
+        batches = loader.batches(now.step)
+
+        def step() -> float:
+            asked = time.perf_counter()
+            views = next(batches)
+            waited = time.perf_counter() - asked
+            loop.one_step(model, views, optimizer, task, now)
+            if now.step % setting.config.log_every == 0:
+                float(now.loss_sum)  # as the log does
+            return waited
+
+        return step, batches.close
+
+    return start
+
+
+def fixed_batch(setting: Setting) -> torch.Tensor:
+    """Noise of the right shape and layout."""
+    size = setting.config.image_size
+    x = torch.randn(setting.config.batch_size, 3, size, size, device=setting.device)
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def lightly_example(setting: Setting) -> Contestant | None:
+    """lightly's documented MoCo v2 example, with its own transform, loss and memory bank; None without lightly."""
+    try:
+        from peer import LightlyMoCo
+    except ImportError:
+        return None
+    peer = LightlyMoCo(setting.config, setting.folder, setting.device)
+
+    def start() -> tuple[Step, Callable[[], None]]:
+        batches = peer.batches()
+
+        def step() -> float:
+            asked = time.perf_counter()
+            views = next(batches)
+            waited = time.perf_counter() - asked
+            peer.step(*views)
+            return waited
+
+        return step, batches.close
+
+    return start
