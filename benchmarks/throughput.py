@@ -1,6 +1,6 @@
 """How close does the whole loop come to the bare encoder?
 
-    python benchmarks/throughput.py [--data FOLDER] [--backbone resnet18] [--image-size 64] [--batch-size 64] [--out STEM]
+    python benchmarks/throughput.py [--data FOLDER] [--backbone resnet18] [--image-size 64] [--out STEM]
 
 Images per second, in turn and again (A B C A B C ...), in one process:
 
