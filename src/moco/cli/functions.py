@@ -28,7 +28,9 @@ class Command:
     help: str
 
 
-COMMANDS: dict[str, Command] = {}
+COMMANDS: dict[str, Command] = {
+    "pack": Command("moco.commands.pack", "pack", "store a folder of images decoded once, small and together"),
+}
 
 
 def make_parser(command: Command) -> ArgumentParser:

@@ -55,7 +55,8 @@ class ArraySource(BaseSource):
 
     def pixels(self, index: int, *, min_side: int | None = None) -> np.ndarray:
         """One image as a view of the array."""
-        return self._images[self._place(index)]
+        view: np.ndarray = self._images[self._place(index)]
+        return view
 
     def item_name(self, index: int) -> str:
         """Name and position in the array."""

@@ -106,7 +106,8 @@ class DecodedCache:
 
     def rows(self, indices: np.ndarray) -> np.ndarray:
         """Where in `array` these images lie."""
-        return self._slots[indices]
+        places: np.ndarray = self._slots[indices]
+        return places
 
     def is_kept(self, indices: np.ndarray) -> np.ndarray:
         """Which of these images are there; after `fill`, all but the damaged ones."""

@@ -93,7 +93,7 @@ def decode_image(data: bytes, *, item: str, min_side: int | None = None) -> Imag
 
 def read_pixels(path: str | bytes | Path, *, min_side: int | None = None) -> np.ndarray:
     """What `read_image` gives, as (H, W, 3) uint8, perhaps read-only; faster where simplejpeg is installed."""
-    content = _small_jpeg(path) if jpeg.library() else None
+    content = jpeg_content(path) if jpeg.library() else None
     pixels = None if content is None else jpeg.plain_pixels(content, min_side=min_side)
     return np.asarray(read_image(path, min_side=min_side)) if pixels is None else pixels
 
@@ -122,6 +122,18 @@ def image_shape(path: str | bytes | Path, *, min_side: int | None = None) -> tup
         return 0, 0
 
 
+def jpeg_content(path: str | bytes | Path) -> bytes | None:
+    """The file's content if it begins like a JPEG and has at most 64 MiB; None else, and where it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            if file.read(len(jpeg.START)) != jpeg.START or os.fstat(file.fileno()).st_size > _LARGEST_FILE:
+                return None
+            file.seek(0)
+            return file.read()
+    except (OSError, ValueError):  # `read_image` says why
+        return None
+
+
 def _decode(file: IO[bytes], min_side: int | None) -> Image.Image:
     _mute_pillow()
     with Image.open(file, formats=_formats()) as image:
@@ -130,18 +142,6 @@ def _decode(file: IO[bytes], min_side: int | None) -> Image.Image:
         _check_size(image)
         image.load()
         return to_rgb(_upright(image))
-
-
-def _small_jpeg(path: str | bytes | Path) -> bytes | None:
-    """The file's content if it begins like a JPEG and is not of a monstrous size."""
-    try:
-        with open(path, "rb") as file:
-            if file.read(len(jpeg.START)) != jpeg.START or os.fstat(file.fileno()).st_size > _LARGEST_FILE:
-                return None
-            file.seek(0)
-            return file.read()
-    except OSError:  # `read_image` says why
-        return None
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

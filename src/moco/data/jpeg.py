@@ -65,6 +65,6 @@ def _is_turned(data: bytes) -> bool:
         return False
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG", "MPO")) as image:
-            return image.getexif().get(ORIENTATION_TAG, 1) != 1
+            return bool(image.getexif().get(ORIENTATION_TAG, 1) != 1)
     except Exception:  # whatever the block holds, Pillow's own way through it decides
         return True

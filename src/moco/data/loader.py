@@ -13,7 +13,7 @@ import itertools
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -100,7 +100,7 @@ class ViewLoader:
     def _indices(self, step: int) -> np.ndarray:
         return self.order.batch(step, rank=self.rank, world_size=self.world_size)
 
-    def _ahead(self, first_step: int, begin: Callable[[int, ThreadPoolExecutor], Begun]) -> Iterator[Tensor]:
+    def _ahead(self, first_step: int, begin: Callable[[int, ThreadPoolExecutor], Begun]) -> Generator[Tensor]:
         """The images of each step on the device; those of the next steps are worked on meanwhile."""
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="moco-decode")
         begun: deque[Begun] = deque()
@@ -173,6 +173,7 @@ class ViewLoader:
         shape = (2, count, self.image_size, self.image_size, 3)
         crops = torch.empty(shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
         out = crops.numpy()
+        chunk = max(1, min(_CHUNK, count // self.workers))
 
         def work(first: int) -> None:
             for position in range(first, min(first + chunk, count)):
@@ -181,7 +182,6 @@ class ViewLoader:
                     box = boxes.box(number, *pixels.shape[:2])
                     resized_crop_pixels(pixels, box, flips[number], out[view, position])
 
-        chunk = max(1, min(_CHUNK, count // self.workers))
         return lambda: crops, [pool.submit(work, first) for first in range(0, count, chunk)]
 
     def _load(self, index: int, step: int) -> np.ndarray:
@@ -211,7 +211,9 @@ class ViewLoader:
         candidate = index
         replacements = keyed_generator(self.order.seed, SHUFFLE, step, index)
         for _ in range(ATTEMPTS - 1):
-            candidate = int(self.order.indices[int(torch.randint(len(self.order.indices), (1,), generator=replacements))])
+            candidate = int(
+                self.order.indices[int(torch.randint(len(self.order.indices), (1,), generator=replacements))]
+            )
             yield candidate
         raise DataError(
             f"{ATTEMPTS} images in a row cannot be read, the last is {self.source.item_name(candidate)}: "
