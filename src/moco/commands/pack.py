@@ -123,7 +123,7 @@ def _open(data: str | os.PathLike[str], options: Any) -> tuple[FolderSource, Met
     from moco.data.packed import PackedSource
     from moco.data.source import open_source
 
-    source, _ = open_source(data)
+    source, _ = open_source(Path(data))
     if isinstance(source, PackedSource):
         raise DataError(f"{data}: a pack already; check it with --verify, or give the folder that it was made from")
     if not isinstance(source, FolderSource):
