@@ -67,16 +67,17 @@ def test_pillow_decides_where_there_is_doubt(kind, tmp_path):
         "png": b"\x89PNG",
     }[kind]
     (tmp_path / "a.jpg").write_bytes(data)
+    assert outcome(lambda: decode_pixels(data, item="a.jpg")) == outcome(lambda: decode_image(data, item="a.jpg"))
+    assert outcome(lambda: read_pixels(tmp_path / "a.jpg")) == outcome(lambda: read_image(tmp_path / "a.jpg"))
+    assert (kind in ("cut", "png")) <= isinstance(outcome(lambda: read_pixels(tmp_path / "a.jpg")), str)
+
+
+def outcome(read):
+    """The pixels, or what is wrong with the file."""
     try:
-        expected = np.asarray(read_image(tmp_path / "a.jpg"))
+        return np.asarray(read()).tobytes()
     except DamagedImage as error:
-        for read in (lambda: read_pixels(tmp_path / "a.jpg"), lambda: decode_pixels(data, item="a.jpg")):
-            with pytest.raises(DamagedImage) as caught:
-                read()
-            assert caught.value.reason == error.reason
-        return
-    np.testing.assert_array_equal(read_pixels(tmp_path / "a.jpg"), expected)
-    np.testing.assert_array_equal(decode_pixels(data, item="x"), expected)
+        return error.reason
 
 
 @pytest.mark.parametrize("min_side", [10, 11, 22, 23, 44, 45, 90, 200, None])
@@ -85,7 +86,11 @@ def test_reduced_sizes_are_pillows(min_side, tmp_path):
     (tmp_path / "a.jpg").write_bytes(data)
     expected = np.asarray(read_image(tmp_path / "a.jpg", min_side=min_side))
     factor = jpeg.reduction(90, 130, min_side)
-    assert expected.shape[:2] == (-(-90 // factor), -(-130 // factor)) == image_shape(tmp_path / "a.jpg", min_side=min_side)
+    assert (
+        expected.shape[:2]
+        == (-(-90 // factor), -(-130 // factor))
+        == image_shape(tmp_path / "a.jpg", min_side=min_side)
+    )
     np.testing.assert_array_equal(decode_pixels(data, item="x", min_side=min_side), expected)
 
 

@@ -12,7 +12,7 @@ from moco.errors import ConfigError, DataError, RunError
 
 if TYPE_CHECKING:
     from moco.data.folder import FolderSource
-    from moco.data.pack_format import Meta
+    from moco.data.pack_format import Meta, PackOptions
     from moco.data.packed import PackedSource
 
 
@@ -72,24 +72,20 @@ def pack(
 ) -> Packed:
     """Store a folder of images decoded once, made small and together, for faster reading; or check such a pack.
 
-    An interrupted pack goes on where it stopped when the same call is made again.
-
     Args:
         data: a folder of images; with verify or detach, a pack.
-        out: folder of the pack to make.
+        out: folder of the pack to make; what was interrupted there goes on.
         short_side: pixels to which the shorter side of larger images is reduced; 0 keeps every size.
         format: jpeg, or raw (3 bytes a pixel, nothing to decode; images of one size are then cropped in batches).
         quality: of the JPEG files that are made, 1 to 100; a JPEG that is small already keeps its own bytes.
         workers: threads; None means the number of cores, at most 16.
-        replace: make the pack anew where there is one, or a part of one, from other images or with other options.
+        replace: make anew what was made, or begun, from other images or with other options.
         verify: compare every record with its checksum, and the folder that was packed with what it was.
         detach: forget the folder that was packed, so that changes in it are no longer looked for.
         quiet: no progress bar.
 
     Raises:
-        ConfigError: options that do not go together, or a value outside its range.
-        DataError: images or a pack that cannot be used.
-        RunError: the pack cannot be written.
+        MocoError: options that do not go together, images or a pack that cannot be used, a full disk.
     """
     if verify or detach:
         if out is not None or replace or verify == detach:
@@ -97,13 +93,18 @@ def pack(
         return _verified(Path(data), quiet) if verify else _detached(Path(data))
     if out is None:
         raise ConfigError(f"pack {data} without out: name the pack, as in --out {Path(data).name}.pack")
-    if workers is not None and workers < 1:
-        raise ConfigError(f"workers={workers}: need at least 1")
+    options = {"format": format, "short_side": short_side, "quality": quality}
+    return _packed(Path(data), Path(out), options, workers, replace=replace, quiet=quiet)
+
+
+def _packed(
+    data: Path, target: Path, chosen: dict[str, Any], workers: int | None, *, replace: bool, quiet: bool
+) -> Packed:
     from moco.data.pack_format import PackOptions
 
-    options = PackOptions(format=format, short_side=short_side, quality=quality)
-    source, meta = _open(data, options)
-    target = Path(out)
+    if workers is not None and workers < 1:
+        raise ConfigError(f"workers={workers}: need at least 1")
+    source, meta = _open(data, PackOptions(**chosen))
     there = _there(target, meta, replace)
     if there is not None:
         return _report(there, "unchanged")
@@ -115,7 +116,7 @@ def pack(
         ) from error
 
 
-def _open(data: str | os.PathLike[str], options: Any) -> tuple[FolderSource, Meta]:
+def _open(data: Path, options: PackOptions) -> tuple[FolderSource, Meta]:
     """The images to pack, and what the pack will say of itself."""
     from moco.data.fingerprint import Fingerprint
     from moco.data.folder import FolderSource
@@ -123,7 +124,7 @@ def _open(data: str | os.PathLike[str], options: Any) -> tuple[FolderSource, Met
     from moco.data.packed import PackedSource
     from moco.data.source import open_source
 
-    source, _ = open_source(Path(data))
+    source, _ = open_source(data)
     if isinstance(source, PackedSource):
         raise DataError(f"{data}: a pack already; check it with --verify, or give the folder that it was made from")
     if not isinstance(source, FolderSource):
