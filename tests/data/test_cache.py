@@ -1,5 +1,6 @@
 """Decoded images that fit stay in memory: the same pixels, decoded once, whatever thread asks; the budget decides."""
 
+import dataclasses
 import itertools
 import threading
 from collections import Counter
@@ -15,7 +16,7 @@ from moco.data.arrays import ArraySource
 from moco.data.cache import SAMPLE, DecodedCache, plan_cache
 from moco.data.decode import DamagedImage
 from moco.data.folder import FolderSource
-from moco.data.loader import ViewLoader
+from moco.data.loader import BATCHED_SIDE, ViewLoader
 from moco.data.order import EpochOrder
 from moco.data.skipped import SkippedFiles
 from moco.workload import view_recipe
@@ -107,6 +108,22 @@ def test_images_of_one_size_become_one_array_before_the_first_step(squares):
     assert same(take(loader(FolderSource(squares), cache_bytes=MIB), 12, first_step=9), first[9:])
 
 
+@pytest.mark.parametrize("side", [BATCHED_SIDE, BATCHED_SIDE + 1])
+def test_a_cpu_crops_larger_images_one_by_one_wherever_they_lie(tmp_path, side):
+    """The views are those of a stream of files, and images are decoded as they come."""
+    pixels = np.random.default_rng(0).integers(0, 256, (12, side, 60, 3), dtype=np.uint8)
+    (tmp_path / "images").mkdir()
+    for number, image in enumerate(pixels):
+        Image.fromarray(image).save(tmp_path / "images" / f"{number:02d}.png")
+    streamed = take(loader(FolderSource(tmp_path / "images")), 2)
+    source = Counted(tmp_path / "images")
+    kept = take(loader(source, cache_bytes=MIB), 2)
+    lying = take(loader(ArraySource(pixels)), 2)
+    assert same(kept, lying)
+    assert same(kept, streamed) is (side > BATCHED_SIDE)
+    assert (source.decodes == Counter(range(12))) or side > BATCHED_SIDE
+
+
 def test_views_from_the_array_are_those_of_an_array_source(squares):
     (squares / "04.png").unlink()
     pixels = np.stack([np.asarray(Image.open(path)) for path in sorted(squares.iterdir())])
@@ -127,8 +144,6 @@ def test_damaged_images_of_an_array_are_replaced_by_others_in_use(squares):
         (flat / f"{number:02d}.png").write_text("no image")
     plain = {"jitter_probability": 0.0, "grayscale_probability": 0.0, "blur_probability": 0.0}
     plain |= {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
-    import dataclasses
-
     recipe = dataclasses.replace(V2, **plain)
     seen = []
     for cache_bytes in (0, MIB):
@@ -198,7 +213,7 @@ def test_a_file_that_is_not_what_its_first_bytes_said_is_decoded_at_each_visit(s
     cache = DecodedCache(source, np.arange(29), source.shapes(np.arange(29)), min_side=None)
     changed = np.full((30, 22, 3), 7, dtype=np.uint8)
     Image.fromarray(changed).save(squares / "05.png")
-    assert cache.one_shape
+    assert cache.shape == (20, 24)
     cache.fill(SkippedFiles(), workers=2)
     assert cache.array() is None
     np.testing.assert_array_equal(cache.pixels(4), changed)

@@ -55,9 +55,9 @@ class DecodedCache:
         return int(self._ends[-1])
 
     @property
-    def one_shape(self) -> bool:
-        """Whether all images that can be read have one size."""
-        return self._one_shape
+    def shape(self) -> tuple[int, int] | None:
+        """Height and width where all images that can be read have one size, else None."""
+        return (int(self._shapes[0, 0]), int(self._shapes[0, 1])) if self._one_shape else None
 
     def pixels(self, index: int) -> np.ndarray:
         """(H, W, 3) uint8, decoded if this is the first time.

@@ -1,9 +1,12 @@
 """From a source of images to the two views of each step, on the device.
 
-Images of one size in one array are cropped in batches on the device. All others are decoded once by threads (the
-decoders and resamplers release the interpreter lock), both views are cropped from that decode in the same task, and
-the pixels stay uint8 until the device, where the photometric operations run in batches. Memory holds a few batches,
-and the decoded images where they fit into the budget.
+Images of one size in one array are cropped in batches on the device, where that is cheaper. All others are decoded once
+by threads (the decoders and resamplers release the interpreter lock), both views are cropped from that decode in the
+same task, and the pixels stay uint8 until the device, where the photometric operations run in batches. Memory holds a
+few batches, and the decoded images where they fit into the budget.
+
+Which way is taken depends on the images, the configuration and the kind of device alone: the two round differently, and
+equal seeds should give equal runs.
 """
 
 from __future__ import annotations
@@ -32,6 +35,9 @@ Views = tuple[Tensor, Tensor]
 Begun = tuple[Callable[[], Tensor], list["Future[None]"]]  # what gives the images, once these have ended
 PREFETCH = 3  # batches decoded ahead: enough to cover a slow disk, little memory
 ATTEMPTS = 100  # damaged images replaced in a row before giving up
+# Longest side in pixels up to which a CPU crops an array in batches; above, one by one in uint8 takes half of the time
+# or less (docs/data.md).
+BATCHED_SIDE = 64
 DEVICE_SHARE = 4  # an array goes to a GPU whole if it takes no more than this fraction of what is free: 1 / 4
 _CHUNK = 8  # images in one task of a worker
 
@@ -79,7 +85,7 @@ class ViewLoader:
         self.min_side = math.ceil(image_size / recipe.crop_scale[0] ** 0.5)
         self.array = source.uniform_array()
         self.cache: DecodedCache | None = None
-        self.storage = f"{source.name} holds decoded images of one size: they are cropped in batches"
+        self.storage = f"{source.name} holds decoded images: nothing is left to decode"
         if self.array is None:
             self.cache, self.storage = plan_cache(source, order.indices, budget=cache_bytes, min_side=self.min_side)
         self._on_device: Tensor | None = None
@@ -87,12 +93,19 @@ class ViewLoader:
     def batches(self, first_step: int) -> Iterator[Views]:
         """The views of step `first_step` and of each later one, without end; close the iterator to free threads.
 
-        Images of one size that fit into the budget are all decoded before the first step.
+        Images of one size that fit into the budget and are to be cropped in batches are all decoded before the first
+        step.
         """
-        if self.array is None and self.cache is not None and self.cache.one_shape:
-            self.cache.fill(self.skipped, workers=self.workers, show_progress=self.show_progress)
-            self.array = self.cache.array()
-        return self._streaming(first_step) if self.array is None else self._resident(first_step)
+        cache = self.cache
+        if cache is not None and cache.shape is not None and self.array is None and self._in_batches(cache.shape):
+            cache.fill(self.skipped, workers=self.workers, show_progress=self.show_progress)
+            self.array = cache.array()
+        if self.array is not None and self._in_batches(self.array.shape[1:3]):
+            return self._resident(first_step)
+        return self._streaming(first_step)
+
+    def _in_batches(self, shape: tuple[int, ...]) -> bool:
+        return self.device.type != "cpu" or max(shape) <= BATCHED_SIDE
 
     def _generator(self, purpose: int, step: int) -> torch.Generator:
         return keyed_generator(self.order.seed, purpose, step, self.rank)
@@ -196,6 +209,8 @@ class ViewLoader:
     def _pixels(self, index: int) -> np.ndarray:
         if self.cache is not None:
             return self.cache.pixels(index)
+        if self.array is not None:
+            return np.asarray(self.array[index])
         read = getattr(self.source, "pixels", None)
         if read is not None:
             return np.asarray(read(index, min_side=self.min_side))
