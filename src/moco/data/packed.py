@@ -1,6 +1,7 @@
-"""The images of a pack, read through a memory map.
+"""The images of a pack. See `pack_format` for the files.
 
-Opening costs no memory per image but its label. See `pack_format` for the files.
+Tables and images that lie in one array are read through memory maps, single records by positioned reads: these do not
+hold the interpreter lock while a disk is slow, and leave no pages behind. Memory grows by an image's label alone.
 """
 
 from __future__ import annotations
@@ -49,9 +50,12 @@ class PackedSource(BaseSource):
                 f"{self.path}: {self.meta.source} has changed since it was packed: {self.meta.repair(self.path)}, "
                 f"or keep the pack as it is with moco pack {self.path} --detach"
             )
-        self._data = _mapped(self.path / DATA, np.dtype(np.uint8))
-        self._index = _mapped(self.path / INDEX, ROW)
-        self._names = _mapped(self.path / NAMES, np.dtype(np.uint8))
+        try:
+            self._data = Records(self.path / DATA)
+            self._index = _mapped(self.path / INDEX, ROW)
+            self._names = _mapped(self.path / NAMES, np.dtype(np.uint8))
+        except OSError as error:
+            raise DataError(f"{self.path}: the pack cannot be read ({error.strerror}): check permissions") from error
         labels = self._index["label"] if self.meta.class_names else None
         super().__init__(len(self._index), name=self.path.name, labels=labels, class_names=self.meta.class_names)
         self.root = None if self.meta.source is None else Path(self.meta.source)
@@ -92,23 +96,28 @@ class PackedSource(BaseSource):
             return True
 
     def pixels(self, index: int, *, min_side: int | None = None) -> np.ndarray:
-        """One image; that of a raw pack is a view of the mapped file, and `min_side` has no effect on it."""
-        place = self._place(index)
-        record = self._record(place)
-        if self.decoded:
-            return record.reshape(self._index["height"][place], self._index["width"][place], 3)
-        return decode_pixels(record.tobytes(), item=self.item_name(index), min_side=min_side)
-
-    def image(self, index: int, *, min_side: int | None = None) -> Image.Image:
-        """The same as a Pillow image.
+        """One image, perhaps read-only; `min_side` has no effect on a raw pack.
 
         Raises:
             DamagedImage: the record cannot be decoded.
         """
+        place = self._place(index)
+        record = self.record(place)
+        if self.decoded:
+            shape = self._index["height"][place], self._index["width"][place], 3
+            return np.frombuffer(record, dtype=np.uint8).reshape(shape)
+        return decode_pixels(record, item=self.item_name(index), min_side=min_side)
+
+    def image(self, index: int, *, min_side: int | None = None) -> Image.Image:
+        """The same as a Pillow image."""
         if self.decoded:
             return Image.fromarray(self.pixels(index))
-        record = self._record(self._place(index))
-        return decode_image(record.tobytes(), item=self.item_name(index), min_side=min_side)
+        return decode_image(self.record(self._place(index)), item=self.item_name(index), min_side=min_side)
+
+    def record(self, place: int) -> bytes:
+        """What data.bin holds for the image at this place of the whole pack."""
+        start = int(self._index["end"][place - 1]) if place else 0
+        return self._data.read(start, int(self._index["end"][place]))
 
     def shapes(self, indices: np.ndarray, *, min_side: int | None = None) -> np.ndarray:
         """Heights and widths from the table; see `BaseSource.shapes`."""
@@ -134,7 +143,7 @@ class PackedSource(BaseSource):
         """(N, H, W, 3) uint8, a view of the mapped file, for a raw pack of one image size; else None."""
         if not self.decoded or self.meta.shape is None:
             return None
-        whole = self._data.reshape(len(self._index), *self.meta.shape, 3)
+        whole = _mapped(self.path / DATA, np.dtype(np.uint8)).reshape(len(self._index), *self.meta.shape, 3)
         if self._members is None:
             return whole
         if len(self._members) and not np.all(np.diff(self._members) == 1):
@@ -150,11 +159,26 @@ class PackedSource(BaseSource):
         if zlib.crc32(self._names.data, zlib.crc32(self._index.data)) != self.meta.tables_crc32:
             raise DataError(f"{self.path}: {INDEX} or {NAMES} is damaged: {self.meta.repair(self.path)}")
         for place in range(len(self._index)):
-            yield place if zlib.crc32(self._record(place).data) != int(self._index["crc32"][place]) else None
+            yield place if zlib.crc32(self.record(place)) != int(self._index["crc32"][place]) else None
 
-    def _record(self, place: int) -> np.ndarray:
-        start = self._index["end"][place - 1] if place else 0
-        return self._data[start : self._index["end"][place]]
+
+class Records:
+    """Parts of a file, for any number of threads; closed when nobody holds it any more."""
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        self._close = os.close  # at hand even while the interpreter ends
+        self._mapped = None if hasattr(os, "pread") else _mapped(path, np.dtype(np.uint8))  # Windows
+
+    def read(self, start: int, stop: int) -> bytes:
+        """The bytes from `start` to before `stop`; fewer where the file ends."""
+        if self._mapped is not None:
+            return self._mapped[start:stop].tobytes()
+        return os.pread(self._descriptor, stop - start, start)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_close"):
+            self._close(self._descriptor)
 
 
 def _mapped(path: Path, dtype: np.dtype[Any]) -> np.ndarray:
