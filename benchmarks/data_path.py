@@ -13,15 +13,15 @@ CPU milliseconds an image (all threads and processes, both views cropped) and im
   cached         decoded images in memory, each cropped by itself even where all have one size
   resident       decoded images of one size in one array, cropped in batches on the device, here the CPU
 
-Where a line says + colour, the photometric operations are included, else there are none but the normalisation. The
-images: a folder, or without --data 300 JPEG files of 500 x 375 pixels that are made first. Then `data_memory.py` says
+The crops are uint8, those of `resident` float. Lines with + colour include everything that follows on the device, here
+the CPU: photometric operations, normalisation. The images: a folder, or without --data 300 JPEG files of 500 x 375 pixels that are made first. Then `data_memory.py` says
 whether memory grows with the number of images. Prints JSON, and writes it to --out.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
+import itertools
 import json
 import os
 import shutil
@@ -43,21 +43,20 @@ from PIL import __version__ as pillow_version
 
 import moco
 from moco.data import jpeg
-from moco.data.arrays import ArraySource
 from moco.data.cache import DecodedCache
+from moco.data.crop import batched_resized_crop, sample_crops
 from moco.data.cut import BoxDraws, resized_crop_pixels
 from moco.data.folder import FolderSource
 from moco.data.loader import ViewLoader
 from moco.data.order import EpochOrder
 from moco.data.packed import PackedSource
 from moco.data.skipped import SkippedFiles
-from moco.data.views import ViewRecipe
+from moco.data.views import two_views
 from moco.recipes import configure
 from moco.summary import versions
 from moco.workload import view_recipe
 
 V2 = view_recipe(configure("v2", {}))
-CROPS = dataclasses.replace(V2, jitter_probability=0.0, grayscale_probability=0.0, blur_probability=0.0)
 PAUSE = 0.01  # seconds without work after which what was begun ahead counts as done
 Way = tuple[Callable[[int], None], Callable[[], float]]  # does a number of batches; tells the CPU seconds spent so far
 
@@ -165,12 +164,12 @@ def contestants(folder: Path, scratch: Path, options: argparse.Namespace) -> dic
         "packed-jpeg": batches(packs["jpeg"], options),
         "packed-raw": batches(OneByOne(packs["raw"]), options),
         "cached": batches(OneByOne(cache), options, count=len(source)),
-        "folder + colour": batches(source, options, recipe=V2),
+        "folder + colour": batches(source, options, colour=True),
     }
     array = cache.array()
     if array is not None:
-        runs["resident"] = batches(ArraySource(array), options)
-        runs["resident + colour"] = batches(ArraySource(array), options, recipe=V2)
+        runs["resident"] = crop_in_batches(array, options)
+        runs["resident + colour"] = color_in_batches(array, options)
     ways: dict[str, Way] = {name: (run, time.process_time) for name, run in runs.items()}
     return {**ways, "processes": in_processes(source, options)}
 
@@ -192,22 +191,51 @@ class OneByOne:
 
 
 def batches(
-    source: Any, options: argparse.Namespace, *, recipe: ViewRecipe = CROPS, count: int | None = None
+    source: Any, options: argparse.Namespace, *, colour: bool = False, count: int | None = None
 ) -> Callable[[int], None]:
     """Takes as many batches as asked for from a loader that goes on where it was; 0 ends it."""
     count = count or len(getattr(source, "images", source))
     order = EpochOrder(np.arange(count), batch_size=options.batch_size, seed=0)
     device, side = torch.device("cpu"), options.image_size
     loader = ViewLoader(
-        source, order, recipe, image_size=side, device=device, skipped=SkippedFiles(), workers=options.workers
+        source, order, V2, image_size=side, device=device, skipped=SkippedFiles(), workers=options.workers
     )
-    iterator: Iterator[Any] = loader.batches(0)
+    iterator: Iterator[Any] = loader.batches(0) if colour else loader.crops(0)
 
     def run(number: int) -> None:
         for _ in range(number):
             next(iterator)
         if not number:
             iterator.close()  # type: ignore[attr-defined]
+
+    return run
+
+
+def crop_in_batches(array: np.ndarray, options: argparse.Namespace) -> Callable[[int], None]:
+    """Gathers images and crops them in float, both views in one product."""
+    order = EpochOrder(np.arange(len(array)), batch_size=options.batch_size, seed=0)
+    steps = itertools.count()
+
+    def run(number: int) -> None:
+        for step in itertools.islice(steps, number):
+            images = torch.from_numpy(array[order.batch(step)]).permute(0, 3, 1, 2)
+            sides = [torch.full((2 * len(images),), side) for side in array.shape[1:3]]
+            generator = torch.Generator().manual_seed(step)
+            boxes = sample_crops(*sides, scale=V2.crop_scale, generator=generator)
+            batched_resized_crop(images, boxes, options.image_size, torch.rand(len(boxes), generator=generator) < 0.5)
+
+    return run
+
+
+def color_in_batches(array: np.ndarray, options: argparse.Namespace) -> Callable[[int], None]:
+    """The same with all that follows."""
+    order = EpochOrder(np.arange(len(array)), batch_size=options.batch_size, seed=0)
+    steps = itertools.count()
+
+    def run(number: int) -> None:
+        for step in itertools.islice(steps, number):
+            images = torch.from_numpy(array[order.batch(step)]).permute(0, 3, 1, 2)
+            two_views(images, V2, options.image_size, torch.Generator().manual_seed(step))
 
     return run
 
@@ -254,7 +282,7 @@ def crop_files(part: tuple[list[str], int, str, int]) -> float:
     start = time.process_time()
     memory = shared_memory.SharedMemory(name=name, track=False) if sys.version_info >= (3, 13) else attached(name)
     out = np.ndarray((len(memory.buf) // (6 * side * side), 2, side, side, 3), dtype=np.uint8, buffer=memory.buf)
-    boxes = BoxDraws(2 * len(names), scale=CROPS.crop_scale, generator=torch.Generator().manual_seed(at))
+    boxes = BoxDraws(2 * len(names), scale=V2.crop_scale, generator=torch.Generator().manual_seed(at))
     for position, file in enumerate(names):
         pixels = read_pixels(file)
         for view in (0, 1):

@@ -172,12 +172,16 @@ class ViewLoader:
         return cache.rows(indices).astype(np.int64)
 
     def _streaming(self, first_step: int) -> Iterator[Views]:
-        with contextlib.closing(self._ahead(first_step, self._crop)) as ahead:
+        with contextlib.closing(self.crops(first_step)) as ahead:
             for step, crops in zip(itertools.count(first_step), ahead, strict=False):
                 yield photometric_views(crops.permute(0, 1, 4, 2, 3), self.recipe, self._generator(PHOTOMETRIC, step))
 
+    def crops(self, first_step: int) -> Generator[Tensor]:
+        """Both views' crops of each step without their colours, (2, N, size, size, 3) uint8, each image by itself."""
+        return self._ahead(first_step, self._crop)
+
     def _crop(self, step: int, pool: ThreadPoolExecutor) -> Begun:
-        """Both views' crops of one step, (2, N, size, size, 3) uint8."""
+        """The crops of one step."""
         indices = self._indices(step)
         count = len(indices)
         generator = self._generator(VIEWS, step)
