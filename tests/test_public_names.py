@@ -8,7 +8,7 @@ import moco.contrast
 
 
 def test_public_names():
-    assert moco.__all__ == ["Config", "MocoError", "Run", "__version__", "contrast", "pretrain"]
+    assert moco.__all__ == ["Config", "MocoError", "Packed", "Run", "__version__", "contrast", "pack", "pretrain"]
     assert moco.contrast.__all__ == [
         "MoCo",
         "Queue",

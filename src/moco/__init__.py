@@ -14,17 +14,20 @@ from moco.version import __version__
 
 if TYPE_CHECKING:
     from moco import contrast
+    from moco.commands.pack import Packed, pack
     from moco.commands.pretrain import Run, pretrain
     from moco.config import Config
     from moco.errors import MocoError
 
-__all__ = ["Config", "MocoError", "Run", "__version__", "contrast", "pretrain"]
+__all__ = ["Config", "MocoError", "Packed", "Run", "__version__", "contrast", "pack", "pretrain"]
 
 # Importing PyTorch takes seconds; `moco --help` and a configuration error must not wait for it.
 _HOMES = {
     "Config": "moco.config",
     "MocoError": "moco.errors",
+    "Packed": "moco.commands.pack",
     "Run": "moco.commands.pretrain",
+    "pack": "moco.commands.pack",
     "pretrain": "moco.commands.pretrain",
 }
 

@@ -68,7 +68,7 @@ def picturebook() -> Config:
         blur_probability=0.0,
         batch_size=128,
         epochs=None,
-        steps=1150,
+        steps=1500,
         base_learning_rate=0.12,  # 0.06 at 128
         weight_decay=5e-4,
         schedule_unit="step",

@@ -34,6 +34,8 @@ class ArraySource(BaseSource):
         DataError: another type or shape, or labels that do not fit.
     """
 
+    decoded = True
+
     def __init__(
         self,
         images: np.ndarray,
@@ -50,6 +52,11 @@ class ArraySource(BaseSource):
     def image(self, index: int, *, min_side: int | None = None) -> Image.Image:
         """One image; `min_side` has no effect."""
         return Image.fromarray(np.ascontiguousarray(self._images[self._place(index)]))
+
+    def pixels(self, index: int, *, min_side: int | None = None) -> np.ndarray:
+        """One image as a view of the array."""
+        view: np.ndarray = self._images[self._place(index)]
+        return view
 
     def item_name(self, index: int) -> str:
         """Name and position in the array."""

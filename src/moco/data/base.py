@@ -24,9 +24,14 @@ class BaseSource(ABC):
         labels: (size,) int64, UNKNOWN where the class is not known; None where no class is.
         class_names: names of labels 0, 1, ...
 
+    Attributes:
+        decoded: pixels lie in memory or in a mapped file already, so that keeping them would gain nothing.
+
     Raises:
         DataError: labels of another number than the images.
     """
+
+    decoded = False
 
     def __init__(
         self, size: int, *, name: str, labels: np.ndarray | None = None, class_names: Sequence[str] = ()
@@ -43,6 +48,17 @@ class BaseSource(ABC):
     @abstractmethod
     def image(self, index: int, *, min_side: int | None = None) -> Image.Image:
         """The image, RGB; see `Source.image`."""
+
+    def pixels(self, index: int, *, min_side: int | None = None) -> np.ndarray:
+        """The image as (H, W, 3) uint8, perhaps read-only; the same pixels as `image`."""
+        return np.asarray(self.image(index, min_side=min_side))
+
+    def shapes(self, indices: np.ndarray, *, min_side: int | None = None) -> np.ndarray | None:
+        """Height and width of what `pixels` will give, (n, 2) int32, found without decoding; None if that cannot be.
+
+        Zeros stand for images that cannot be read.
+        """
+        return None
 
     @abstractmethod
     def item_name(self, index: int) -> str:

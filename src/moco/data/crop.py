@@ -12,10 +12,8 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional
 
 RATIO = (3.0 / 4.0, 4.0 / 3.0)
-LARGEST_PRODUCT = 64 * 64  # pixels of an image; above, resizing one by one takes a CPU less time (docs/log.md)
 ATTEMPTS = 10  # of torchvision's RandomResizedCrop, before it falls back to the centre
 
 
@@ -86,8 +84,7 @@ def resampling_weights(
 def batched_resized_crop(images_NCHW: Tensor, boxes: Tensor, size: int, flip: Tensor) -> Tensor:
     """Crop, resize with antialiasing and mirror, (V * N, C, size, size) float32 in the input's range, view by view.
 
-    Fastest for images that lie in memory as (N, H, W, C), as decoders leave them. Large 8-bit images on a CPU are
-    resized one by one, because the products would touch every pixel for every row; their values are whole numbers.
+    Fastest for images that lie in memory as (N, H, W, C), as decoders leave them.
 
     Args:
         images_NCHW: uint8 or float images of one size, on any device.
@@ -97,8 +94,6 @@ def batched_resized_crop(images_NCHW: Tensor, boxes: Tensor, size: int, flip: Te
     """
     count, channels, height, width = images_NCHW.shape
     views = len(boxes) // count
-    if images_NCHW.device.type == "cpu" and images_NCHW.dtype == torch.uint8 and height * width > LARGEST_PRODUCT:
-        return _one_by_one(images_NCHW, boxes, size, flip)
     boxes, flip = boxes.to(images_NCHW.device), flip.to(images_NCHW.device)
     rows_MSH = resampling_weights(boxes[:, 0], boxes[:, 2], source=height, target=size)
     columns_MSW = resampling_weights(boxes[:, 1], boxes[:, 3], source=width, target=size, mirror=flip)
@@ -108,16 +103,6 @@ def batched_resized_crop(images_NCHW: Tensor, boxes: Tensor, size: int, flip: Te
     low_NVSWC = torch.bmm(rows_NVSH, images_NHWC).view(count, views, size, width, channels)
     low_VNCSW = low_NVSWC.permute(1, 0, 4, 2, 3).reshape(views * count, channels * size, width)
     return torch.bmm(low_VNCSW, columns_MSW.transpose(1, 2)).view(views * count, channels, size, size)
-
-
-def _one_by_one(images_NCHW: Tensor, boxes: Tensor, size: int, flip: Tensor) -> Tensor:
-    crops = torch.empty(len(boxes), images_NCHW.shape[1], size, size)
-    for place, ((top, left, height, width), mirror) in enumerate(zip(boxes.tolist(), flip.tolist(), strict=True)):
-        source = place % len(images_NCHW)
-        crop = images_NCHW[source : source + 1, :, top : top + height, left : left + width]
-        small = functional.interpolate(crop, (size, size), mode="bilinear", antialias=True)[0]
-        crops[place] = small.flip(2) if mirror else small
-    return crops
 
 
 def resized_crop_image(image: Image.Image, box: Sequence[int], size: int, flip: bool) -> np.ndarray:

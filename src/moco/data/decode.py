@@ -6,21 +6,23 @@ Content decides what a file is, never its name. Pillow releases the interpreter 
 from __future__ import annotations
 
 import functools
+import io
 import os
 import threading
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from moco.data import jpeg
 from moco.errors import DataError
 
 IMAGE_EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
 # Formats that Pillow itself decodes. EPS is left out on purpose: it would run Ghostscript on whatever the folder holds.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "MPO", "JPEG2000", "AVIF")
-_ORIENTATION_TAG = 0x0112
 _UPRIGHT = {  # EXIF orientation -> what turns the stored pixels upright (EXIF 2.3, tag 274)
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -30,6 +32,9 @@ _UPRIGHT = {  # EXIF orientation -> what turns the stored pixels upright (EXIF 2
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIDEWAYS = (5, 6, 7, 8)  # orientations that swap height and width
+_JPEG_FORMATS = ("JPEG", "MPO")
+_LARGEST_FILE = 2**26  # bytes that are read at once; a larger JPEG is left to Pillow, which reads as it decodes
 _PILLOW_MODULES = r"PIL\."
 _mute_lock = threading.Lock()
 
@@ -65,20 +70,78 @@ def read_image(path: str | bytes | Path, *, min_side: int | None = None) -> Imag
         DamagedImage: missing, empty, truncated or corrupt, not an image, or larger than PIL.Image.MAX_IMAGE_PIXELS
             after the reduction.
     """
-    _mute_pillow()
     try:
         # Given a path, Pillow maps uncompressed files into memory: sideways TIFFs then come out scrambled (Pillow 13),
         # and a file that shrinks meanwhile kills the process.
-        with open(path, "rb") as file, Image.open(file, formats=_formats()) as image:
-            if min_side is not None and image.format in ("JPEG", "MPO"):
-                image.draft(None, (min_side, min_side))
-            _check_size(image)
-            image.load()
-            return to_rgb(_upright(image))
+        with open(path, "rb") as file:
+            return _decode(file, min_side)
     except MemoryError:  # the machine's trouble, not the file's
         raise
     except Exception as error:  # a broken file can raise anything inside a decoder
-        raise DamagedImage(os.fsdecode(path), _reason(path, error)) from error
+        raise DamagedImage(os.fsdecode(path), _reason(error, lambda: os.path.getsize(path))) from error
+
+
+def decode_image(data: bytes, *, item: str, min_side: int | None = None) -> Image.Image:
+    """The same for a file's content; `item` is what messages call it."""
+    try:
+        return _decode(io.BytesIO(data), min_side)
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise DamagedImage(item, _reason(error, lambda: len(data))) from error
+
+
+def read_pixels(path: str | bytes | Path, *, min_side: int | None = None) -> np.ndarray:
+    """What `read_image` gives, as (H, W, 3) uint8, perhaps read-only; faster where simplejpeg is installed."""
+    content = jpeg_content(path) if jpeg.library() else None
+    pixels = None if content is None else jpeg.plain_pixels(content, min_side=min_side)
+    return np.asarray(read_image(path, min_side=min_side)) if pixels is None else pixels
+
+
+def decode_pixels(data: bytes, *, item: str, min_side: int | None = None) -> np.ndarray:
+    """What `decode_image` gives, as (H, W, 3) uint8, perhaps read-only; faster where simplejpeg is installed."""
+    pixels = jpeg.plain_pixels(data, min_side=min_side)
+    return np.asarray(decode_image(data, item=item, min_side=min_side)) if pixels is None else pixels
+
+
+def image_shape(path: str | bytes | Path, *, min_side: int | None = None) -> tuple[int, int]:
+    """Height and width that `read_image` will give, from the file's first bytes; (0, 0) if they cannot be read.
+
+    A turned PNG, whose orientation may stand at its end, is told as it is stored.
+    """
+    _mute_pillow()
+    try:
+        with open(path, "rb") as file, Image.open(file, formats=_formats()) as image:
+            if min_side is not None and image.format in _JPEG_FORMATS:
+                image.draft(None, (min_side, min_side))
+            turned = image.format != "PNG" and image.getexif().get(jpeg.ORIENTATION_TAG, 1) in _SIDEWAYS
+            return (image.width, image.height) if turned else (image.height, image.width)
+    except MemoryError:
+        raise
+    except Exception:  # reading the whole will say what is wrong
+        return 0, 0
+
+
+def jpeg_content(path: str | bytes | Path) -> bytes | None:
+    """The file's content if it begins like a JPEG and has at most 64 MiB; None else, and where it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            if file.read(len(jpeg.START)) != jpeg.START or os.fstat(file.fileno()).st_size > _LARGEST_FILE:
+                return None
+            file.seek(0)
+            return file.read()
+    except (OSError, ValueError):  # `read_image` says why
+        return None
+
+
+def _decode(file: IO[bytes], min_side: int | None) -> Image.Image:
+    _mute_pillow()
+    with Image.open(file, formats=_formats()) as image:
+        if min_side is not None and image.format in _JPEG_FORMATS:
+            image.draft(None, (min_side, min_side))
+        _check_size(image)
+        image.load()
+        return to_rgb(_upright(image))
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -109,7 +172,7 @@ def _eight_bit(values: np.ndarray) -> np.ndarray:
 
 def _upright(image: Image.Image) -> Image.Image:
     try:
-        orientation = image.getexif().get(_ORIENTATION_TAG, 1)
+        orientation = image.getexif().get(jpeg.ORIENTATION_TAG, 1)
     except Exception:  # a broken EXIF block does not damage the pixels
         return image
     turn = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
@@ -147,10 +210,10 @@ def _is_ours(entry: Any) -> bool:
     return bool(action == "ignore" and getattr(module, "pattern", module) == _PILLOW_MODULES)
 
 
-def _reason(path: str | bytes | Path, error: Exception) -> str:
+def _reason(error: Exception, size: Callable[[], int]) -> str:
     """A few words on one line, without the path."""
     if isinstance(error, UnidentifiedImageError):
-        return "empty file" if os.path.getsize(path) == 0 else "not an image in a known format"
+        return "empty file" if size() == 0 else "not an image in a known format"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return " ".join(str(error).split()) or type(error).__name__

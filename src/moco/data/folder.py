@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from array import array
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from moco.data.base import BaseSource
-from moco.data.decode import IMAGE_EXTENSIONS, read_image
+from moco.data.decode import IMAGE_EXTENSIONS, image_shape, read_image, read_pixels
 from moco.data.paths import PathTable, ScanReport, walk_images
 from moco.errors import DataError
 
@@ -19,6 +20,7 @@ from moco.errors import DataError
 _PART_NAMES = frozenset(
     {"train", "training", "val", "valid", "validation", "test", "testing", "unlabeled", "unlabelled"}
 )
+_CHUNK = 64  # files whose sizes are read in one task
 
 
 class FolderSource(BaseSource):
@@ -79,6 +81,17 @@ class FolderSource(BaseSource):
             DamagedImage: the file cannot be read.
         """
         return read_image(self.path(index), min_side=min_side)
+
+    def pixels(self, index: int, *, min_side: int | None = None) -> np.ndarray:
+        """The same as an array."""
+        return read_pixels(self.path(index), min_side=min_side)
+
+    def shapes(self, indices: np.ndarray, *, min_side: int | None = None) -> np.ndarray:
+        """Heights and widths from the first bytes of each file, read by threads; see `BaseSource.shapes`."""
+        with ThreadPoolExecutor(thread_name_prefix="moco-shapes") as pool:
+            parts = [indices[start : start + _CHUNK] for start in range(0, len(indices), _CHUNK)]
+            found = pool.map(lambda part: [image_shape(self.path(int(i)), min_side=min_side) for i in part], parts)
+            return np.array([shape for part in found for shape in part], dtype=np.int32).reshape(-1, 2)
 
     def item_name(self, index: int) -> str:
         """Path relative to the folder, with forward slashes."""

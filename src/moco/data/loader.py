@@ -1,26 +1,30 @@
 """From a source of images to the two views of each step, on the device.
 
-Arrays of one size are cropped in batches on the device. Files are decoded once by threads (Pillow releases the
-interpreter lock), both views are cropped from that decode, and the pixels stay uint8 until the device, where the
-photometric operations run in batches. Memory holds a few batches, never the folder.
+Images of one size in one array are cropped in batches on the device, where that is cheaper. All others are decoded once
+by threads (the decoders and resamplers release the interpreter lock), both views are cropped from that decode in the
+same task, and the pixels stay uint8 until the device, where the photometric operations run in batches. Memory holds a
+few batches, and the decoded images where they fit into the budget.
+
+Which way is taken depends on the images, the configuration and the kind of device alone: the two round differently, and
+equal seeds should give equal runs.
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import math
 import os
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from queue import Empty, Full, Queue
-from threading import Event, Thread
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from moco.data.crop import resized_crop_image, sample_crops
+from moco.data.cache import DecodedCache, plan_cache
+from moco.data.cut import BoxDraws, resized_crop_pixels
 from moco.data.order import PHOTOMETRIC, SHUFFLE, VIEWS, EpochOrder, keyed_generator
 from moco.data.skipped import SkippedFiles
 from moco.data.source import DamagedImage, Source
@@ -28,8 +32,14 @@ from moco.data.views import ViewRecipe, photometric_views, two_views
 from moco.errors import DataError
 
 Views = tuple[Tensor, Tensor]
+Begun = tuple[Callable[[], Tensor], list["Future[None]"]]  # what gives the images, once these have ended
 PREFETCH = 3  # batches decoded ahead: enough to cover a slow disk, little memory
 ATTEMPTS = 100  # damaged images replaced in a row before giving up
+# Longest side in pixels up to which a CPU crops an array in batches; above, one by one in uint8 takes half of the time
+# or less (docs/data.md).
+BATCHED_SIDE = 64
+DEVICE_SHARE = 4  # an array goes to a GPU whole if it takes no more than this fraction of what is free: 1 / 4
+_CHUNK = 8  # images in one task of a worker
 
 
 class ViewLoader:
@@ -44,6 +54,11 @@ class ViewLoader:
         workers: threads that decode and crop files; None means the number of cores, at most 16.
         rank, world_size: this process's share.
         skipped: collects damaged files. The place of a damaged image is taken by another one, drawn from the seed.
+        cache_bytes: budget of this process for decoded images that stay in memory; all of them or none. 0 keeps none.
+        show_progress: a bar on stderr while images are decoded ahead of the first step.
+
+    Attributes:
+        storage: one line on where the pixels are.
     """
 
     def __init__(
@@ -58,18 +73,39 @@ class ViewLoader:
         workers: int | None = None,
         rank: int = 0,
         world_size: int = 1,
+        cache_bytes: int = 0,
+        show_progress: bool = False,
     ) -> None:
         self.source, self.order, self.recipe = source, order, recipe
         self.image_size, self.device, self.skipped = image_size, device, skipped
         self.workers = workers or min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4)
         self.rank, self.world_size = rank, world_size
-        self.array = source.uniform_array()
+        self.cache_bytes, self.show_progress = cache_bytes, show_progress
         # The smallest crop of an image decoded at this size still has as many pixels as the view.
         self.min_side = math.ceil(image_size / recipe.crop_scale[0] ** 0.5)
+        self.array = source.uniform_array()
+        self.cache: DecodedCache | None = None
+        self.storage = f"{source.name} holds decoded images: nothing is left to decode"
+        if self.array is None:
+            self.cache, self.storage = plan_cache(source, order.indices, budget=cache_bytes, min_side=self.min_side)
+        self._on_device: Tensor | None = None
 
     def batches(self, first_step: int) -> Iterator[Views]:
-        """The views of step `first_step` and of each later one, without end; close the iterator to free threads."""
-        return self._resident(first_step) if self.array is not None else self._streaming(first_step)
+        """The views of step `first_step` and of each later one, without end; close the iterator to free threads.
+
+        Images of one size that fit into the budget and are to be cropped in batches are all decoded before the first
+        step.
+        """
+        cache = self.cache
+        if cache is not None and cache.shape is not None and self.array is None and self._in_batches(cache.shape):
+            cache.fill(self.skipped, workers=self.workers, show_progress=self.show_progress)
+            self.array = cache.array()
+        if self.array is not None and self._in_batches(self.array.shape[1:3]):
+            return self._resident(first_step)
+        return self._streaming(first_step)
+
+    def _in_batches(self, shape: tuple[int, ...]) -> bool:
+        return self.device.type != "cpu" or max(shape) <= BATCHED_SIDE
 
     def _generator(self, purpose: int, step: int) -> torch.Generator:
         return keyed_generator(self.order.seed, purpose, step, self.rank)
@@ -77,100 +113,128 @@ class ViewLoader:
     def _indices(self, step: int) -> np.ndarray:
         return self.order.batch(step, rank=self.rank, world_size=self.world_size)
 
+    def _ahead(self, first_step: int, begin: Callable[[int, ThreadPoolExecutor], Begun]) -> Generator[Tensor]:
+        """The images of each step on the device; those of the next steps are worked on meanwhile."""
+        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="moco-decode")
+        begun: deque[Begun] = deque()
+        try:
+            for step in itertools.count(first_step):
+                begun.append(begin(step, pool))
+                if len(begun) > PREFETCH:
+                    images, tasks = begun.popleft()
+                    for task in tasks:
+                        task.result()
+                    yield images().to(self.device, non_blocking=True)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
     def _resident(self, first_step: int) -> Iterator[Views]:
+        self._on_device = self._whole_on_device() if self._on_device is None else self._on_device
+        with contextlib.closing(self._ahead(first_step, self._gather)) as ahead:
+            for step, images in zip(itertools.count(first_step), ahead, strict=False):
+                generator = self._generator(VIEWS, step)
+                yield two_views(images.permute(0, 3, 1, 2), self.recipe, self.image_size, generator)
+
+    def _whole_on_device(self) -> Tensor | None:
+        """All images on the GPU, if they are few beside its free memory and within the budget."""
         assert self.array is not None
-        step = first_step
-        while True:
-            rows = np.ascontiguousarray(self.array[self._indices(step)])
-            images = torch.from_numpy(rows).to(self.device, non_blocking=True).permute(0, 3, 1, 2)
-            yield two_views(images, self.recipe, self.image_size, self._generator(VIEWS, step))
-            step += 1
+        if self.device.type != "cuda":
+            return None
+        free, _ = torch.cuda.mem_get_info(self.device)
+        if self.array.nbytes > min(self.cache_bytes, free // DEVICE_SHARE):
+            return None
+        return torch.from_numpy(np.ascontiguousarray(self.array)).to(self.device)
+
+    def _gather(self, step: int, pool: ThreadPoolExecutor) -> Begun:
+        """The images of a step, (N, H, W, 3) uint8, from the array."""
+        rows = self._rows(step)
+        if self._on_device is not None:
+            chosen, whole = torch.from_numpy(rows).to(self.device, non_blocking=True), self._on_device
+            return lambda: whole.index_select(0, chosen), []
+        copied: list[Tensor] = []
+
+        def copy() -> None:
+            assert self.array is not None
+            images = torch.from_numpy(np.ascontiguousarray(self.array[rows]))
+            copied.append(images.pin_memory() if self.device.type == "cuda" else images)
+
+        return copied.pop, [pool.submit(copy)]
+
+    def _rows(self, step: int) -> np.ndarray:
+        """Where in the array the images of a step lie; damaged ones are replaced."""
+        indices = self._indices(step)
+        if self.cache is None:
+            return indices
+        cache, kept = self.cache, self.cache.is_kept(indices)
+        for position in np.flatnonzero(~kept):
+            candidates = self._candidates(int(indices[position]), step)
+            indices[position] = next(number for number in candidates if cache.is_kept(np.array([number]))[0])
+        return cache.rows(indices).astype(np.int64)
 
     def _streaming(self, first_step: int) -> Iterator[Views]:
-        ready: Queue[Any] = Queue(maxsize=PREFETCH)
-        stop = Event()
-        producer = Thread(target=self._produce, args=(first_step, ready, stop), daemon=True, name="moco-decode")
-        producer.start()
-        try:
-            step = first_step
-            while True:
-                crops = ready.get()
-                if isinstance(crops, BaseException):
-                    raise crops
-                generator = self._generator(PHOTOMETRIC, step)
-                images = torch.from_numpy(crops)
-                if self.device.type == "cuda":
-                    images = images.pin_memory()
-                images = images.to(self.device, non_blocking=True).permute(0, 1, 4, 2, 3)
-                yield photometric_views(images, self.recipe, generator)
-                step += 1
-        finally:
-            stop.set()
-            while producer.is_alive():  # the producer may be blocked on a full queue
-                _drain(ready)
-                producer.join(timeout=0.05)
+        with contextlib.closing(self.crops(first_step)) as ahead:
+            for step, crops in zip(itertools.count(first_step), ahead, strict=False):
+                yield photometric_views(crops.permute(0, 1, 4, 2, 3), self.recipe, self._generator(PHOTOMETRIC, step))
 
-    def _produce(self, first_step: int, ready: Queue[Any], stop: Event) -> None:
-        """Decode ahead until told to stop; an exception travels to the consumer."""
-        step = first_step
-        try:
-            with ThreadPoolExecutor(self.workers, thread_name_prefix="moco-decode") as pool:
-                while not stop.is_set():
-                    _put(ready, self._crops(step, pool), stop)
-                    step += 1
-        except BaseException as error:
-            _put(ready, error, stop)
+    def crops(self, first_step: int) -> Generator[Tensor]:
+        """Both views' crops of each step without their colours, (2, N, size, size, 3) uint8, each image by itself."""
+        return self._ahead(first_step, self._crop)
 
-    def _crops(self, step: int, pool: ThreadPoolExecutor) -> np.ndarray:
-        """Both views' crops of one step, (2, N, size, size, 3) uint8."""
+    def _crop(self, step: int, pool: ThreadPoolExecutor) -> Begun:
+        """The crops of one step."""
         indices = self._indices(step)
-        images = list(pool.map(self._load, indices, [step] * len(indices)))
+        count = len(indices)
         generator = self._generator(VIEWS, step)
-        heights = torch.tensor([image.height for image in images] * 2)
-        widths = torch.tensor([image.width for image in images] * 2)
-        boxes = sample_crops(heights, widths, scale=self.recipe.crop_scale, generator=generator).tolist()
-        flips = (torch.rand(len(boxes), generator=generator) < self.recipe.flip_probability).tolist()
-        out = np.empty((2, len(images), self.image_size, self.image_size, 3), dtype=np.uint8)
+        boxes = BoxDraws(2 * count, scale=self.recipe.crop_scale, generator=generator)
+        flips = (torch.rand(2 * count, generator=generator) < self.recipe.flip_probability).tolist()
+        shape = (2, count, self.image_size, self.image_size, 3)
+        crops = torch.empty(shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
+        out = crops.numpy()
+        chunk = max(1, min(_CHUNK, count // self.workers))
 
-        def cut(position: int) -> None:
-            for view in (0, 1):
-                at = view * len(images) + position
-                out[view, position] = resized_crop_image(images[position], boxes[at], self.image_size, flips[at])
+        def work(first: int) -> None:
+            for position in range(first, min(first + chunk, count)):
+                pixels = self._load(int(indices[position]), step)
+                for view, number in enumerate((position, position + count)):
+                    box = boxes.box(number, *pixels.shape[:2])
+                    resized_crop_pixels(pixels, box, flips[number], out[view, position])
 
-        list(pool.map(cut, range(len(images))))
-        return out
+        return lambda: crops, [pool.submit(work, first) for first in range(0, count, chunk)]
 
-    def _load(self, index: int, step: int) -> Image.Image:
-        """The image, or the next readable one of a sequence that depends on nothing but seed, step and index."""
-        candidate = int(index)
-        replacements = None
-        for _ in range(ATTEMPTS):
+    def _load(self, index: int, step: int) -> np.ndarray:
+        """The image's pixels, or those of the next readable one."""
+        for candidate in self._candidates(index, step):
             try:
-                return self.source.image(candidate, min_side=self.min_side)
+                return self._pixels(candidate)
             except DamagedImage as error:
                 self.skipped.add(self.source.item_name(candidate), str(error))
-            if replacements is None:
-                replacements = keyed_generator(self.order.seed, SHUFFLE, step, int(index))
-            draw = int(torch.randint(len(self.order.indices), (1,), generator=replacements))
-            candidate = int(self.order.indices[draw])
+        raise AssertionError("_candidates never ends without an error")
+
+    def _pixels(self, index: int) -> np.ndarray:
+        if self.cache is not None:
+            return self.cache.pixels(index)
+        if self.array is not None:
+            return np.asarray(self.array[index])
+        read = getattr(self.source, "pixels", None)
+        if read is not None:
+            return np.asarray(read(index, min_side=self.min_side))
+        return np.asarray(self.source.image(index, min_side=self.min_side))
+
+    def _candidates(self, index: int, step: int) -> Iterator[int]:
+        """The image, then others in a sequence that depends on nothing but seed, step and index.
+
+        Raises:
+            DataError: ATTEMPTS of them were taken without success.
+        """
+        yield index
+        candidate = index
+        replacements = keyed_generator(self.order.seed, SHUFFLE, step, index)
+        for _ in range(ATTEMPTS - 1):
+            candidate = int(
+                self.order.indices[int(torch.randint(len(self.order.indices), (1,), generator=replacements))]
+            )
+            yield candidate
         raise DataError(
             f"{ATTEMPTS} images in a row cannot be read, the last is {self.source.item_name(candidate)}: "
             "check the folder"
         )
-
-
-def _put(ready: Queue[Any], item: Any, stop: Event) -> None:
-    while not stop.is_set():
-        try:
-            ready.put(item, timeout=0.1)
-            return
-        except Full:
-            continue
-
-
-def _drain(ready: Queue[Any]) -> None:
-    try:
-        while True:
-            ready.get_nowait()
-    except Empty:
-        return

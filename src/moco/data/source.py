@@ -15,6 +15,8 @@ from moco.data.base import UNKNOWN
 from moco.data.decode import IMAGE_EXTENSIONS, DamagedImage
 from moco.data.folder import FolderSource
 from moco.data.named import find_named, nearest_named, open_named
+from moco.data.pack_format import PARTIAL, is_pack
+from moco.data.packed import PackedSource
 from moco.errors import DataError
 
 __all__ = ["UNKNOWN", "DamagedImage", "Source", "open_source"]
@@ -79,8 +81,9 @@ def open_source(
     """The images that a user means, and their own test part if they have one.
 
     Args:
-        data: a folder; a .npy or .npz file; the name of a torchvision data set (downloaded if need be); an array of
-            images; a source; or None for the embedded picture book. An existing path comes before a name.
+        data: a folder; a pack that `moco pack` made; a .npy or .npz file; the name of a torchvision data set
+            (downloaded if need be); an array of images; a source; or None for the embedded picture book. An existing
+            path comes before a name.
         data_root: where named data sets are stored; None means ~/.cache/moco.
 
     Raises:
@@ -113,7 +116,7 @@ def _open_path(path: Path) -> tuple[Source, Source | None]:
     if not path.exists():
         raise DataError(_missing(path))
     if path.is_dir():
-        return FolderSource(path), None
+        return PackedSource(path) if is_pack(path) else FolderSource(path), None
     suffix = path.suffix.lower()
     if suffix in _ARRAY_EXTENSIONS:
         return open_array_file(path)
@@ -126,6 +129,9 @@ def _open_path(path: Path) -> tuple[Source, Source | None]:
 
 
 def _missing(path: Path) -> str:
+    partial = path.with_name(path.name + PARTIAL)
+    if is_pack(partial):
+        return f"{path}: not made yet, an interrupted pack lies in {partial}: run its moco pack command again"
     near = nearest_named(path.name)
     advice = f"; torchvision's data sets go by their names alone: {', '.join(near)}" if near else ""
     missing = path

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from moco.data.crop import LARGEST_PRODUCT, batched_resized_crop, sample_crops
+from moco.data.crop import batched_resized_crop, sample_crops
 from moco.data.finish import Draws, Finish, finisher
 from moco.errors import ConfigError
 
@@ -84,7 +84,7 @@ def two_views(images_NCHW: Tensor, recipe: ViewRecipe, size: int, generator: tor
     flip = (torch.rand(2 * count, generator=generator) < recipe.flip_probability).view(2, count)
     finish = finisher(recipe, Draws.sample(2 * count, recipe, generator), images_NCHW.device)
     views = _empty_views(images_NCHW, size)
-    for place in _blocks(images_NCHW, max(size * size, min(height * width, LARGEST_PRODUCT))):
+    for place in _blocks(images_NCHW, max(size * size, height * width)):
         crops = batched_resized_crop(images_NCHW[place], boxes[:, place].flatten(0, 1), size, flip[:, place].flatten())
         _finish_and_store(crops, finish, place, views)
     return views[0], views[1]

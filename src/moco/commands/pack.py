@@ -1,0 +1,221 @@
+"""`moco pack` and `moco.pack`: from a folder of images to a pack, and what keeps a pack right."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from moco.errors import ConfigError, DataError, RunError
+
+if TYPE_CHECKING:
+    from moco.data.folder import FolderSource
+    from moco.data.pack_format import Meta, PackOptions
+    from moco.data.packed import PackedSource
+
+
+@dataclasses.dataclass(frozen=True)
+class Packed:
+    """A pack and what it holds.
+
+    Attributes:
+        path: the folder of the pack; `moco.pretrain(path)` reads it.
+        done: packed, unchanged (it was there already), verified or detached.
+        images: images in it.
+        damaged: files that could not be read; damaged.jsonl in the pack has the reasons.
+        classes: classes of its labels, 0 where there are none.
+        bytes: size of the images.
+        format, short_side: as they were packed.
+        shape: height and width where all images have one size, else None.
+    """
+
+    path: Path
+    done: str
+    images: int
+    damaged: int
+    classes: int
+    bytes: int
+    format: str
+    short_side: int
+    shape: tuple[int, int] | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {**dataclasses.asdict(self), "path": str(self.path)}
+
+    def __str__(self) -> str:
+        size = "sizes differ" if self.shape is None else f"all of {self.shape[1]} x {self.shape[0]}"
+        classes = f" of {self.classes} classes" if self.classes else ""
+        lines = [
+            f"{self.path} ({self.done}): {self.images:,} images{classes}, {self.bytes / 2**20:,.1f} MiB, "
+            f"{self.format}, {size}"
+        ]
+        if self.damaged:
+            lines.append(f"{self.damaged:,} damaged files were left out: see {self.path / 'damaged.jsonl'}")
+        return "\n".join([*lines, f"to learn from it: moco pretrain {self.path}"])
+
+
+def pack(
+    data: str | os.PathLike[str],
+    *,
+    out: str | os.PathLike[str] | None = None,
+    short_side: int = 256,
+    format: Literal["jpeg", "raw"] = "jpeg",
+    quality: int = 95,
+    workers: int | None = None,
+    replace: bool = False,
+    verify: bool = False,
+    detach: bool = False,
+    quiet: bool = False,
+) -> Packed:
+    """Store a folder of images decoded once, made small and together, for faster reading; or check such a pack.
+
+    Args:
+        data: a folder of images; with verify or detach, a pack.
+        out: folder of the pack to make; what was interrupted there goes on.
+        short_side: pixels to which the shorter side of larger images is reduced; 0 keeps every size.
+        format: jpeg, or raw (3 bytes a pixel, nothing to decode; images of one size are then cropped in batches).
+        quality: of the JPEG files that are made, 1 to 100; a JPEG that is small already keeps its own bytes.
+        workers: threads; None means the number of cores, at most 16.
+        replace: make anew what was made, or begun, from other images or with other options.
+        verify: compare every record with its checksum, and the folder that was packed with what it was.
+        detach: forget the folder that was packed, so that changes in it are no longer looked for.
+        quiet: no progress bar.
+
+    Raises:
+        MocoError: options that do not go together, images or a pack that cannot be used, a full disk.
+    """
+    if verify or detach:
+        if out is not None or replace or verify == detach:
+            raise ConfigError("verify and detach go alone with a pack: give one of them and neither out nor replace")
+        return _verified(Path(data), quiet) if verify else _detached(Path(data))
+    if out is None:
+        raise ConfigError(f"pack {data} without out: name the pack, as in --out {Path(data).name}.pack")
+    options = {"format": format, "short_side": short_side, "quality": quality}
+    return _packed(Path(data), Path(out), options, workers, replace=replace, quiet=quiet)
+
+
+def _packed(
+    data: Path, target: Path, chosen: dict[str, Any], workers: int | None, *, replace: bool, quiet: bool
+) -> Packed:
+    from moco.data.pack_format import PackOptions
+
+    if workers is not None and workers < 1:
+        raise ConfigError(f"workers={workers}: need at least 1")
+    source, meta = _open(data, PackOptions(**chosen))
+    there = _there(target, meta, replace)
+    if there is not None:
+        return _report(there, "unchanged")
+    try:
+        return _report(_write(source, target, meta, workers, restart=replace, quiet=quiet), "packed")
+    except OSError as error:
+        raise RunError(
+            f"cannot write {target}: {error.strerror or error}; once that is cured, the same command goes on"
+        ) from error
+
+
+def _open(data: Path, options: PackOptions) -> tuple[FolderSource, Meta]:
+    """The images to pack, and what the pack will say of itself."""
+    from moco.data.fingerprint import Fingerprint
+    from moco.data.folder import FolderSource
+    from moco.data.pack_format import Meta
+    from moco.data.packed import PackedSource
+    from moco.data.source import open_source
+
+    source, _ = open_source(data)
+    if isinstance(source, PackedSource):
+        raise DataError(f"{data}: a pack already; check it with --verify, or give the folder that it was made from")
+    if not isinstance(source, FolderSource):
+        raise DataError(f"{data}: not a folder of images, so there is nothing to pack: moco pretrain reads it as it is")
+    return source, Meta(options, source.class_names, str(source.root.resolve()), Fingerprint.take(source))
+
+
+def _there(target: Path, meta: Meta, replace: bool) -> PackedSource | None:
+    """The pack if it lies there already, made from the same images with the same options."""
+    from moco.data.pack_format import Meta, is_pack
+    from moco.data.packed import PackedSource
+
+    if not target.exists():
+        return None
+    if not is_pack(target):
+        raise DataError(f"{target}: there already, and not a pack: choose another --out")
+    if replace:
+        return None
+    there = Meta.read(target)
+    if there.options != meta.options or not there.fingerprint.same_files(meta.fingerprint):
+        raise DataError(
+            f"{target}: a pack of other images or with other options ({there.source}{there.options.arguments()}): "
+            "add --replace to make it anew, or choose another --out"
+        )
+    return PackedSource(target)
+
+
+def _write(
+    source: FolderSource, target: Path, meta: Meta, workers: int | None, *, restart: bool, quiet: bool
+) -> PackedSource:
+    from moco.data.packing import PackWriter, pack_folder
+
+    with PackWriter(target, meta, restart=restart) as writer:
+        try:
+            if writer.position and not quiet:
+                print(f"going on behind {writer.position:,} of {len(source):,} images", file=sys.stderr)
+            pack_folder(source, writer, workers=workers, show_progress=not quiet)
+            return writer.finish(show_progress=not quiet)
+        except KeyboardInterrupt:
+            if not quiet:
+                print(
+                    f"{writer.position:,} of {len(source):,} images are packed: the same command goes on from there",
+                    file=sys.stderr,
+                )
+            raise
+
+
+def _verified(path: Path, quiet: bool) -> Packed:
+    pack = _opened(path)
+    from moco.data.packing import verify
+
+    wrong = verify(pack, show_progress=not quiet)
+    if wrong:
+        raise DataError(
+            f"{path}: {len(wrong):,} of {len(pack):,} records are damaged, the first is {wrong[0]}: "
+            f"{pack.meta.repair(path)}"
+        )
+    if pack.source_has_changed(thorough=True):
+        raise DataError(
+            f"{path}: all records are right, but {pack.meta.source} has changed since it was packed: "
+            f"{pack.meta.repair(path)}, or keep the pack as it is with moco pack {path} --detach"
+        )
+    return _report(pack, "verified")
+
+
+def _detached(path: Path) -> Packed:
+    pack = _opened(path)
+    dataclasses.replace(pack.meta, source=None).write(path)
+    return _report(pack, "detached")
+
+
+def _opened(path: Path) -> PackedSource:
+    from moco.data.pack_format import is_pack
+    from moco.data.packed import PackedSource
+
+    if not is_pack(path):
+        what = "not a pack" if path.exists() else "no such folder"
+        raise DataError(f"{path}: {what}; expected a folder that moco pack made")
+    return PackedSource(path, check_source=False)
+
+
+def _report(pack: PackedSource, done: str) -> Packed:
+    meta = pack.meta
+    return Packed(
+        path=pack.path,
+        done=done,
+        images=meta.images,
+        damaged=meta.damaged,
+        classes=len(meta.class_names),
+        bytes=meta.data_bytes,
+        format=meta.options.format,
+        short_side=meta.options.short_side,
+        shape=meta.shape,
+    )

@@ -1,0 +1,141 @@
+"""What a pack is made of: the files, the rows of its table, and what `meta.json` says.
+
+A pack is a folder. `meta.json` says what it is, `data.bin` holds one record after another, `index.bin` one row of
+`ROW` for each, `names.bin` the characters of their names, `damaged.jsonl` the files that could not be read. A pack
+under construction is called NAME.partial.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+from moco.data.fingerprint import Fingerprint
+from moco.errors import ConfigError, DataError
+
+KIND, VERSION = "moco-pack", 1
+META, DATA, INDEX, NAMES, DAMAGED = "meta.json", "data.bin", "index.bin", "names.bin", "damaged.jsonl"
+PARTIAL = ".partial"
+ROW = np.dtype(
+    [
+        ("end", "<i8"),  # of the record in data.bin; it starts where the one before ends
+        ("name_end", "<i8"),  # of the name in names.bin
+        ("position", "<i8"),  # of the file in the listing of the source
+        ("height", "<i4"),  # of the decoded image, upright
+        ("width", "<i4"),
+        ("label", "<i4"),  # number of the class, -1 for unknown
+        ("crc32", "<u4"),  # of the record
+    ]
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class PackOptions:
+    """How images are stored.
+
+    Attributes:
+        format: jpeg (files as a decoder reads them) or raw (H * W * 3 bytes).
+        short_side: longest allowed shorter side in pixels, larger images are reduced to it; 0 for any.
+        quality: of the JPEG files that are made, 1 to 100.
+
+    Raises:
+        ConfigError: a value outside its range.
+    """
+
+    format: str = "jpeg"
+    short_side: int = 256
+    quality: int = 95
+
+    def __post_init__(self) -> None:
+        if self.format not in ("jpeg", "raw"):
+            raise ConfigError(f"format={self.format!r}: choose one of jpeg, raw")
+        if self.short_side < 0:
+            raise ConfigError(f"short_side={self.short_side}: need a length in pixels, or 0 to keep every size")
+        if not 1 <= self.quality <= 100:
+            raise ConfigError(f"quality={self.quality}: need a JPEG quality from 1 to 100")
+
+    def arguments(self) -> str:
+        """As on the command line; what is left at its default is left out."""
+        given = dataclasses.asdict(self).items()
+        changed = [(name, value) for name, value in given if value != getattr(PackOptions, name)]
+        return "".join(f" --{name.replace('_', '-')} {value}" for name, value in changed)
+
+
+@dataclasses.dataclass(frozen=True)
+class Meta:
+    """The content of meta.json.
+
+    Attributes:
+        options: how the images are stored.
+        class_names: names of labels 0, 1, ...
+        source: absolute path of the folder; None once the pack is detached from it.
+        fingerprint: of that folder.
+        images, damaged: how many were packed, and how many could not be read.
+        data_bytes, name_bytes: sizes of data.bin and names.bin.
+        tables_crc32: of index.bin and names.bin, one after the other.
+        shape: height and width where all images have one size, else None.
+        complete: False while the pack is being written.
+    """
+
+    options: PackOptions
+    class_names: tuple[str, ...]
+    source: str | None
+    fingerprint: Fingerprint
+    images: int = 0
+    damaged: int = 0
+    data_bytes: int = 0
+    name_bytes: int = 0
+    tables_crc32: int = 0
+    shape: tuple[int, int] | None = None
+    complete: bool = False
+
+    def write(self, folder: Path) -> None:
+        """Replace meta.json whole."""
+        text = json.dumps({"kind": KIND, "version": VERSION, **dataclasses.asdict(self)}, indent=1)
+        partial = folder / f".{META}.{os.getpid()}"
+        partial.write_text(text + "\n", encoding="utf-8")
+        os.replace(partial, folder / META)
+
+    @classmethod
+    def read(cls, folder: Path) -> Meta:
+        """What meta.json says.
+
+        Raises:
+            DataError: it is not readable, or from another version.
+        """
+        try:
+            stored = json.loads((folder / META).read_text(encoding="utf-8"))
+            kind, version = stored.pop("kind"), stored.pop("version")
+            if (kind, version) != (KIND, VERSION):
+                source = stored.get("source") or "DIR"
+                raise DataError(
+                    f"{folder}: a pack of version {version}, readable here is version {VERSION}: make it again with "
+                    f"moco pack {source} --out {folder} --replace"
+                )
+            stored["options"] = PackOptions(**stored["options"])
+            stored["fingerprint"] = Fingerprint(**stored["fingerprint"])
+            stored["class_names"] = tuple(stored["class_names"])
+            stored["shape"] = None if stored["shape"] is None else tuple(stored["shape"])
+            return cls(**stored)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(
+                f"{folder / META} cannot be read ({' '.join(str(error).split())}): make the pack again with "
+                f"moco pack DIR --out {folder} --replace"
+            ) from error
+
+    def repair(self, folder: Path) -> str:
+        """What to do where the pack cannot be used."""
+        return f"make it again with moco pack {self.source or 'DIR'} --out {folder}{self.options.arguments()} --replace"
+
+
+def is_pack(path: Path) -> bool:
+    """Whether this folder says of itself that it is a pack, whole or not."""
+    try:
+        with (path / META).open(encoding="utf-8") as file:
+            return f'"kind": "{KIND}"' in file.read(100)
+    except (OSError, UnicodeDecodeError):
+        return False

@@ -1,0 +1,291 @@
+"""Making a pack: read every image of a folder once, in threads, and write it where an interruption can do no harm.
+
+Records, names and rows are only ever appended, data before the rows that speak of it, so that whatever was lost is a
+tail: going on cuts it off and continues behind the last row.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import os
+import shutil
+import zlib
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import IO, Any, Self
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from moco.data.decode import DamagedImage, decode_image, decode_pixels, jpeg_content
+from moco.data.folder import FolderSource
+from moco.data.pack_format import DAMAGED, DATA, INDEX, NAMES, PARTIAL, ROW, Meta, PackOptions, is_pack
+from moco.data.packed import PackedSource
+from moco.errors import DataError
+
+CHECKPOINT = 1000  # images between two moments at which all that was written is safe on the disk
+_CHUNK = 8  # images in one task
+_AHEAD = 4  # tasks that wait for each worker
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+    """One image as it is stored; without content if it cannot be read, for the `damage` stated.
+
+    Attributes:
+        content: the record.
+        height, width: of the decoded image.
+    """
+
+    content: bytes | None
+    height: int = 0
+    width: int = 0
+    damage: str = ""
+
+
+def encode(source: FolderSource, index: int, options: PackOptions) -> Encoded:
+    """Read one image, make it small, store it; a JPEG that is small already keeps its own bytes."""
+    try:
+        content = jpeg_content(source.path(index))
+        item, side = source.item_name(index), options.short_side
+        if content is not None and options.format == "jpeg" and _is_small(content, side):
+            height, width, _ = decode_pixels(content, item=item).shape  # whole, or it would not decode
+            return Encoded(content, height, width)
+        image = source.image(index, min_side=side or None) if content is None else None
+        image = image or decode_image(content or b"", item=item, min_side=side or None)
+    except DamagedImage as error:
+        return Encoded(None, damage=error.reason)
+    if side and min(image.size) > side:
+        scale = side / min(image.size)
+        size = max(side, round(image.width * scale)), max(side, round(image.height * scale))
+        image = image.resize(size, Image.Resampling.BICUBIC)
+    if options.format == "raw":
+        return Encoded(image.tobytes(), image.height, image.width)
+    buffer = io.BytesIO()
+    image.save(buffer, format="JPEG", quality=options.quality)
+    return Encoded(buffer.getvalue(), image.height, image.width)
+
+
+def _is_small(content: bytes, side: int) -> bool:
+    try:
+        with Image.open(io.BytesIO(content), formats=("JPEG", "MPO")) as image:
+            return side == 0 or min(image.size) <= side
+    except Exception:  # decoding says what is wrong
+        return False
+
+
+class PackWriter:
+    """A pack under construction, in NAME.partial; closed by leaving its `with` block, whole only after `finish`.
+
+    Args:
+        target: the folder that the pack will be.
+        meta: its options, classes, source and fingerprint.
+        restart: throw away what an interrupted run left.
+
+    Attributes:
+        position: place in the source's listing at which to go on.
+        images, damaged: written so far.
+
+    Raises:
+        DataError: what is there was begun from other images or with other options, or another process works on it.
+    """
+
+    def __init__(self, target: Path, meta: Meta, *, restart: bool = False) -> None:
+        self.target, self.meta = target, meta
+        self.folder = target.with_name(target.name + PARTIAL)
+        self._check_partial(restart)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = self._locked()
+        if restart or not is_pack(self.folder):
+            for name in (DATA, INDEX, NAMES, DAMAGED):
+                (self.folder / name).unlink(missing_ok=True)
+        meta.write(self.folder)
+        self._rows: list[tuple[int, ...]] = []
+        self._notes: list[str] = []
+        last = self._cut_tails()
+        self.position, self._end, self._name_end = int(last["position"]) + 1, int(last["end"]), int(last["name_end"])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self.checkpoint()
+        finally:
+            for file in self._files.values():
+                file.close()
+            self._lock.close()
+
+    def add(self, image: Encoded, *, name: str, label: int) -> None:
+        """Append the image at `position` and go on to the next; a damaged one is listed."""
+        if image.content is None:
+            self._notes.append(json.dumps({"path": name, "reason": image.damage, "position": self.position}) + "\n")
+            self.damaged += 1
+        else:
+            self._end += self._files[DATA].write(image.content)
+            self._name_end += self._files[NAMES].write(os.fsencode(name))
+            checksum = zlib.crc32(image.content)
+            row = (self._end, self._name_end, self.position, image.height, image.width, label, checksum)
+            self._rows.append(row)
+            self.images += 1
+        self.position += 1
+        if len(self._rows) >= CHECKPOINT:
+            self.checkpoint()
+
+    def checkpoint(self) -> None:
+        """Make all that was added safe: the rows are written once what they speak of is on the disk."""
+        for name in (DATA, NAMES):
+            _to_disk(self._files[name])
+        self._files[INDEX].write(np.array(self._rows, dtype=ROW).tobytes())
+        self._files[DAMAGED].write("".join(self._notes).encode("ascii"))
+        self._rows, self._notes = [], []
+        for name in (INDEX, DAMAGED):
+            _to_disk(self._files[name])
+
+    def finish(self, *, show_progress: bool = False) -> PackedSource:
+        """Read everything once more, compare the checksums, and give the pack its name.
+
+        Raises:
+            DataError: no image could be read, or the disk gives back something else than was written.
+        """
+        self.checkpoint()
+        if not self.images:
+            raise DataError(
+                f"{self.meta.source}: none of {self.damaged} images can be read: see {self.folder / DAMAGED}"
+            )
+        index = np.fromfile(self.folder / INDEX, dtype=ROW)
+        names = np.fromfile(self.folder / NAMES, dtype=np.uint8)
+        one = bool((index["height"] == index["height"][0]).all() and (index["width"] == index["width"][0]).all())
+        dataclasses.replace(
+            self.meta,
+            images=self.images,
+            damaged=self.damaged,
+            data_bytes=self._end,
+            name_bytes=self._name_end,
+            tables_crc32=zlib.crc32(names.data, zlib.crc32(index.data)),
+            shape=(int(index["height"][0]), int(index["width"][0])) if one else None,
+            complete=True,
+        ).write(self.folder)
+        wrong = verify(PackedSource(self.folder, check_source=False), show_progress=show_progress)
+        if wrong:
+            self.meta.write(self.folder)  # not whole after all
+            raise DataError(f"{self.folder}: the disk does not hold what was written ({wrong[0]}): check it")
+        return self._published()
+
+    def _published(self) -> PackedSource:
+        """The pack under its own name; one that it replaces goes away last."""
+        old = self.target.with_name(f"{self.target.name}.replaced.{os.getpid()}")
+        if self.target.exists():
+            os.replace(self.target, old)
+        os.replace(self.folder, self.target)
+        shutil.rmtree(old, ignore_errors=True)
+        (self.target / ".lock").unlink(missing_ok=True)
+        return PackedSource(self.target, check_source=False)
+
+    def _check_partial(self, restart: bool) -> None:
+        if restart or not is_pack(self.folder):
+            return
+        begun = Meta.read(self.folder)
+        same = begun.options == self.meta.options and begun.source == self.meta.source
+        if not same or not begun.fingerprint.same_files(self.meta.fingerprint):
+            raise DataError(
+                f"{self.folder} was begun from other images or with other options ({begun.source}"
+                f"{begun.options.arguments()}): add --replace to begin anew, or choose another --out"
+            )
+
+    def _locked(self) -> IO[str]:
+        lock = (self.folder / ".lock").open("w")
+        try:
+            import fcntl
+        except ImportError:  # Windows: no advisory locks
+            return lock
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock.close()
+            raise DataError(f"{self.folder}: another process is making this pack: wait for it") from error
+        return lock
+
+    def _cut_tails(self) -> Any:
+        """Open the files behind the last row that is whole, and give that row."""
+        self._files: dict[str, IO[bytes]] = {}
+        for name in (INDEX, DATA, NAMES, DAMAGED):
+            (self.folder / name).touch()
+            self._files[name] = (self.folder / name).open("r+b")
+        index = np.fromfile(self.folder / INDEX, dtype=ROW)
+        sizes = [os.fstat(self._files[name].fileno()).st_size for name in (DATA, NAMES)]
+        fields = zip(("end", "name_end"), sizes, strict=True)
+        self.images = int(min(np.searchsorted(index[field], size, "right") for field, size in fields))
+        last = np.zeros(1, dtype=ROW)
+        last["position"] = -1
+        last = index[self.images - 1 : self.images] if self.images else last
+        notes = [line for line in self._files[DAMAGED] if line.endswith(b"\n")]
+        notes = [line for line in notes if json.loads(line)["position"] < last["position"][0]]
+        self.damaged = len(notes)
+        kept = {INDEX: self.images * ROW.itemsize, DATA: int(last["end"][0]), NAMES: int(last["name_end"][0])}
+        for name, size in {**kept, DAMAGED: sum(map(len, notes))}.items():
+            self._files[name].truncate(size)
+            self._files[name].seek(size)
+        return last[0]
+
+
+def pack_folder(
+    source: FolderSource, writer: PackWriter, *, workers: int | None = None, show_progress: bool = False
+) -> None:
+    """Add all images of the source that are not in the pack yet, in the source's order."""
+    workers = workers or min(16, os.cpu_count() or 1)
+    bar = tqdm(
+        total=len(source),
+        initial=writer.position,
+        unit="images",
+        desc="packing",
+        leave=False,
+        disable=not show_progress,
+    )
+    with bar, ThreadPoolExecutor(workers, thread_name_prefix="moco-pack") as pool:
+        try:
+            for index, image in enumerate(_in_order(source, writer, pool, _AHEAD * workers), start=writer.position):
+                label = -1 if source.labels is None else int(source.labels[index])
+                writer.add(image, name=source.item_name(index), label=label)
+                bar.update()
+        except BaseException:  # Ctrl-C among them
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def _in_order(source: FolderSource, writer: PackWriter, pool: ThreadPoolExecutor, ahead: int) -> Iterator[Encoded]:
+    """The images from the writer's position on; no more than `ahead` tasks are held."""
+
+    def work(first: int) -> list[Encoded]:
+        return [encode(source, index, options) for index in range(first, min(first + _CHUNK, len(source)))]
+
+    options = writer.meta.options
+    waiting: deque[Future[list[Encoded]]] = deque()
+    for first in range(writer.position, len(source), _CHUNK):
+        waiting.append(pool.submit(work, first))
+        if len(waiting) > ahead:
+            yield from waiting.popleft().result()
+    while waiting:
+        yield from waiting.popleft().result()
+
+
+def verify(pack: PackedSource, *, show_progress: bool = False) -> list[str]:
+    """Names of the records whose checksum is wrong.
+
+    Raises:
+        DataError: the tables are damaged.
+    """
+    records = tqdm(
+        pack.damaged_records(), total=len(pack), unit="images", desc="verifying", leave=False, disable=not show_progress
+    )
+    return [pack.item_name(place) for place in records if place is not None]
+
+
+def _to_disk(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
