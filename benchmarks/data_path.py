@@ -14,8 +14,9 @@ CPU milliseconds an image (all threads and processes, both views cropped) and im
   resident       decoded images of one size in one array, cropped in batches on the device, here the CPU
 
 The crops are uint8, those of `resident` float. Lines with + colour include everything that follows on the device, here
-the CPU: photometric operations, normalisation. The images: a folder, or without --data 300 JPEG files of 500 x 375 pixels that are made first. Then `data_memory.py` says
-whether memory grows with the number of images. Prints JSON, and writes it to --out.
+the CPU: photometric operations, normalisation. The images: a folder, or without --data 300 JPEG files of 500 x 375
+pixels that are made first. With --entries, `data_memory.py` then says whether memory grows with the number of images.
+Prints JSON, and writes it to --out.
 """
 
 from __future__ import annotations
@@ -31,8 +32,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context, shared_memory
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +41,10 @@ from PIL import Image
 from PIL import __version__ as pillow_version
 
 import moco
+from data_processes import in_processes
 from moco.data import jpeg
 from moco.data.cache import DecodedCache
 from moco.data.crop import batched_resized_crop, sample_crops
-from moco.data.cut import BoxDraws, resized_crop_pixels
 from moco.data.folder import FolderSource
 from moco.data.loader import ViewLoader
 from moco.data.order import EpochOrder
@@ -249,54 +248,6 @@ def without_simplejpeg(run: Callable[[int], None], count: int) -> None:
         settle(time.process_time)
     finally:
         jpeg.library = library
-
-
-def in_processes(source: FolderSource, options: argparse.Namespace) -> Way:
-    """Worker processes with the same tasks as the loader's threads; both views' crops come back in shared memory."""
-    order = EpochOrder(np.arange(len(source)), batch_size=options.batch_size, seed=0)
-    memory = shared_memory.SharedMemory(create=True, size=options.batch_size * 2 * 3 * options.image_size**2)
-    pool = ProcessPoolExecutor(options.workers, mp_context=get_context("spawn"))
-    spent, step = [0.0], [0]
-
-    def run(number: int) -> None:
-        for _ in range(number):
-            names = [str(source.path(int(index))) for index in order.batch(step[0])]
-            parts = [(names[at : at + 8], at, memory.name, options.image_size) for at in range(0, len(names), 8)]
-            spent[0] += sum(pool.map(crop_files, parts))
-            np.frombuffer(memory.buf, dtype=np.uint8).copy()
-            step[0] += 1
-        if not number:
-            pool.shutdown()
-            memory.close()
-            memory.unlink()
-
-    return run, lambda: spent[0] + time.process_time()
-
-
-def crop_files(part: tuple[list[str], int, str, int]) -> float:
-    """Two crops of each file, at its place in the shared memory; the CPU seconds that they took."""
-    from moco.data.decode import read_pixels
-
-    names, at, name, side = part
-    torch.set_num_threads(1)
-    start = time.process_time()
-    memory = shared_memory.SharedMemory(name=name, track=False) if sys.version_info >= (3, 13) else attached(name)
-    out = np.ndarray((len(memory.buf) // (6 * side * side), 2, side, side, 3), dtype=np.uint8, buffer=memory.buf)
-    boxes = BoxDraws(2 * len(names), scale=V2.crop_scale, generator=torch.Generator().manual_seed(at))
-    for position, file in enumerate(names):
-        pixels = read_pixels(file)
-        for view in (0, 1):
-            box = boxes.box(2 * position + view, *pixels.shape[:2])
-            resized_crop_pixels(pixels, box, bool(view), out[at + position, view])
-    return time.process_time() - start
-
-
-ATTACHED: dict[str, shared_memory.SharedMemory] = {}
-
-
-def attached(name: str) -> shared_memory.SharedMemory:
-    """The shared memory, opened once."""
-    return ATTACHED.setdefault(name, shared_memory.SharedMemory(name=name)) if name not in ATTACHED else ATTACHED[name]
 
 
 def memory(options: argparse.Namespace) -> Any:
