@@ -72,6 +72,7 @@ class Config:
         devices: devices on this machine; several train together, one process each.
         num_nodes: machines that train together.
         workers: threads that decode and crop; null means the number of cores, at most 16.
+        cache_gib: GiB of memory for decoded images in each process; if all fit, each is decoded once; 0 for none.
         threads: CPU threads for tensor operations; null leaves PyTorch's choice.
         seed: every random draw follows from it.
         test: held-out images for the kNN monitor (folder of classes, array or data-set part).
@@ -127,6 +128,7 @@ class Config:
     devices: int = 1
     num_nodes: int = 1
     workers: int | None = None
+    cache_gib: float = 2.0
     threads: int | None = None
     seed: int = 0
     test: str | None = None
@@ -215,6 +217,7 @@ _AT_LEAST = {
     "devices": 1,
     "num_nodes": 1,
     "workers": 1,
+    "cache_gib": 0,
     "threads": 1,
     "seed": 0,
     "knn_evaluations": 0,

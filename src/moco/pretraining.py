@@ -119,7 +119,7 @@ class Pretraining:
             folder=self.folder.path if first else None,
             show_progress=first and not self.quiet,
         )
-        self._announce(fabric, task, model)
+        self._announce(fabric, task, model, loader)
         progress = loop.train(model, optimizer, task, now)
         if not first:
             return {"finished": now.step >= task.total_steps}
@@ -136,6 +136,8 @@ class Pretraining:
             rank=fabric.global_rank,
             world_size=fabric.world_size,
             skipped=skipped,
+            cache_bytes=int(self.config.cache_gib * 2**30),
+            show_progress=fabric.is_global_zero and not self.quiet,
         )
 
     def _baselines(self, monitoring: Monitoring | None) -> dict[str, float]:
@@ -160,7 +162,7 @@ class Pretraining:
             skipped=skipped,
         )
 
-    def _announce(self, fabric: Any, task: loop.Task, model: MoCo) -> None:
+    def _announce(self, fabric: Any, task: loop.Task, model: MoCo, loader: ViewLoader) -> None:
         config, workload = self.config, self.workload
         images = len(workload.pretraining)
         self._say(
@@ -169,6 +171,7 @@ class Pretraining:
             f"{config.image_size} px on {fabric.device.type}, "
             f"learning rate {config.learning_rate:g}, BatchNorm cure: {model.batchnorm}"
         )
+        self._say(loader.storage)
         compiled = ", compiled" if config.compile == "on" else ""
         self._say(f"computing in {config.precision}, {config.layout.replace('_', '-')}{compiled} ({self.reason})")
         if config.dictionary_size > images:
