@@ -14,17 +14,34 @@ from moco.version import __version__
 
 if TYPE_CHECKING:
     from moco import contrast
+    from moco.commands.embed import Embedded, embed
     from moco.commands.pretrain import Run, pretrain
     from moco.config import Config
     from moco.errors import MocoError
+    from moco.export.load import Pretrained, load
 
-__all__ = ["Config", "MocoError", "Run", "__version__", "contrast", "pretrain"]
+__all__ = [
+    "Config",
+    "Embedded",
+    "MocoError",
+    "Pretrained",
+    "Run",
+    "__version__",
+    "contrast",
+    "embed",
+    "load",
+    "pretrain",
+]
 
 # Importing PyTorch takes seconds; `moco --help` and a configuration error must not wait for it.
 _HOMES = {
     "Config": "moco.config",
+    "Embedded": "moco.commands.embed",
     "MocoError": "moco.errors",
+    "Pretrained": "moco.export.load",
     "Run": "moco.commands.pretrain",
+    "embed": "moco.commands.embed",
+    "load": "moco.export.load",
     "pretrain": "moco.commands.pretrain",
 }
 

@@ -10,25 +10,8 @@ from moco.data.preprocess import Preprocessing
 from moco.data.views import IMAGENET
 from moco.encoder import build_backbone
 from moco.errors import ArchitectureError, RunError
-from moco.export.backbone import write_backbone
-from moco.export.load import Pretrained, load
-
-
-def trained(name="resnet_tiny", *, image_size=16, stem="auto", **options):
-    """A network that is no longer at its start: statistics and affine weights are all of their own."""
-    torch.manual_seed(3)
-    built = build_backbone(name, image_size=image_size, stem=stem, **options)
-    with torch.no_grad():
-        for tensor in built.module.state_dict().values():
-            if tensor.is_floating_point():
-                tensor.add_(torch.rand_like(tensor), alpha=0.1)
-    return Pretrained(built, Preprocessing(image_size, *IMAGENET)).eval()
-
-
-def written(folder, model):
-    folder.mkdir(exist_ok=True)
-    write_backbone(model.backbone, folder / "backbone.safetensors", metadata=model.metadata())
-    return folder
+from moco.export.load import load
+from tests.export.models import trained, written
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ N: images   C, H, W: channels, height, width   D: feature width
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -158,3 +159,9 @@ def first_few(keys: Iterable[str]) -> str:
     """The first three keys for a message."""
     keys = list(keys)
     return ", ".join(keys[:_SHOWN]) + (", ..." if len(keys) > _SHOWN else "")
+
+
+def digest(file: Path) -> str:
+    """SHA-256 of a file's content."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -1,0 +1,32 @@
+"""Trained-looking backbones and the folders of runs that hold them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from moco.data.preprocess import Preprocessing
+from moco.data.views import IMAGENET
+from moco.encoder import build_backbone
+from moco.export.backbone import write_backbone
+from moco.export.load import Pretrained
+
+
+def trained(name="resnet_tiny", *, image_size=16, stem="auto", seed=3, **options) -> Pretrained:
+    """A network that is no longer at its start: statistics and affine weights are all of their own."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        built = build_backbone(name, image_size=image_size, stem=stem, **options)
+        with torch.no_grad():
+            for tensor in built.module.state_dict().values():
+                if tensor.is_floating_point():
+                    tensor.mul_(1 + 0.2 * torch.rand_like(tensor)).add_(torch.rand_like(tensor), alpha=0.01)
+    return Pretrained(built, Preprocessing(image_size, *IMAGENET)).eval()
+
+
+def written(folder: Path, model: Pretrained) -> Path:
+    """A run folder with the weights alone."""
+    folder.mkdir(exist_ok=True)
+    write_backbone(model.backbone, folder / "backbone.safetensors", metadata=model.metadata())
+    return folder
