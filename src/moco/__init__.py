@@ -15,6 +15,8 @@ from moco.version import __version__
 if TYPE_CHECKING:
     from moco import contrast
     from moco.commands.embed import Embedded, embed
+    from moco.commands.export import Exported, export_weights
+    from moco.commands.import_weights import Imported, import_weights
     from moco.commands.pretrain import Run, pretrain
     from moco.config import Config
     from moco.errors import MocoError
@@ -23,12 +25,16 @@ if TYPE_CHECKING:
 __all__ = [
     "Config",
     "Embedded",
+    "Exported",
+    "Imported",
     "MocoError",
     "Pretrained",
     "Run",
     "__version__",
     "contrast",
     "embed",
+    "export_weights",
+    "import_weights",
     "load",
     "pretrain",
 ]
@@ -37,10 +43,14 @@ __all__ = [
 _HOMES = {
     "Config": "moco.config",
     "Embedded": "moco.commands.embed",
+    "Exported": "moco.commands.export",
+    "Imported": "moco.commands.import_weights",
     "MocoError": "moco.errors",
     "Pretrained": "moco.export.load",
     "Run": "moco.commands.pretrain",
     "embed": "moco.commands.embed",
+    "export_weights": "moco.commands.export",
+    "import_weights": "moco.commands.import_weights",
     "load": "moco.export.load",
     "pretrain": "moco.commands.pretrain",
 }

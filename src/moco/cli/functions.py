@@ -32,6 +32,8 @@ class Command:
 
 COMMANDS: dict[str, Command] = {
     "embed": Command("moco.commands.embed", "embed", "features of all images of a folder, with their paths"),
+    "export": Command("moco.commands.export", "export_weights", "the backbone for other tools, checked by each"),
+    "import": Command("moco.commands.import_weights", "import_weights", "other projects' checkpoints as a run"),
 }
 
 
