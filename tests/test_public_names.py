@@ -8,7 +8,24 @@ import moco.contrast
 
 
 def test_public_names():
-    assert moco.__all__ == ["Config", "MocoError", "Run", "__version__", "contrast", "pretrain"]
+    assert moco.__all__ == [
+        "Config",
+        "Embedded",
+        "Exported",
+        "Imported",
+        "MocoError",
+        "Neighbours",
+        "Pretrained",
+        "Run",
+        "__version__",
+        "contrast",
+        "embed",
+        "export_weights",
+        "import_weights",
+        "load",
+        "neighbours",
+        "pretrain",
+    ]
     assert moco.contrast.__all__ == [
         "MoCo",
         "Queue",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from moco.commands.embed import Embedded, embed
     from moco.commands.export import Exported, export_weights
     from moco.commands.import_weights import Imported, import_weights
+    from moco.commands.neighbours import Neighbours, neighbours
     from moco.commands.pretrain import Run, pretrain
     from moco.config import Config
     from moco.errors import MocoError
@@ -28,6 +29,7 @@ __all__ = [
     "Exported",
     "Imported",
     "MocoError",
+    "Neighbours",
     "Pretrained",
     "Run",
     "__version__",
@@ -36,6 +38,7 @@ __all__ = [
     "export_weights",
     "import_weights",
     "load",
+    "neighbours",
     "pretrain",
 ]
 
@@ -46,12 +49,14 @@ _HOMES = {
     "Exported": "moco.commands.export",
     "Imported": "moco.commands.import_weights",
     "MocoError": "moco.errors",
+    "Neighbours": "moco.commands.neighbours",
     "Pretrained": "moco.export.load",
     "Run": "moco.commands.pretrain",
     "embed": "moco.commands.embed",
     "export_weights": "moco.commands.export",
     "import_weights": "moco.commands.import_weights",
     "load": "moco.export.load",
+    "neighbours": "moco.commands.neighbours",
     "pretrain": "moco.commands.pretrain",
 }
 

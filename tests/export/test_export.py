@@ -104,7 +104,7 @@ def test_timm_loads_it_as_its_users_do(resnet, tmp_path):
     path = moco.export_weights(resnet, format="timm", out=tmp_path / "x").path
     model = timm.create_model(f"local-dir:{path}", pretrained=True, num_classes=0).eval()
     data = timm.data.resolve_model_data_config(model)
-    assert (data["input_size"], data["crop_pct"]) == ((3, 72, 72), 1.0)
+    assert (tuple(data["input_size"]), data["crop_pct"]) == ((3, 72, 72), 1.0)
     ours = moco.load(resnet)
     image = probe_images(100)[0]
     x = timm.data.create_transform(**data)(image)[None]
@@ -265,6 +265,16 @@ def test_the_choices_of_the_command_are_the_formats():
     from typing import get_args
 
     assert set(get_args(command.FormatName)) == FORMATS.keys()
+
+
+def test_random_state_stays(resnet, tmp_path):
+    for name in ("torchvision", "timm", "huggingface", "safetensors"):
+        needed(name)
+        torch.manual_seed(0)
+        expected = torch.rand(2)
+        torch.manual_seed(0)
+        moco.export_weights(resnet, format=name, out=tmp_path / name)
+        assert torch.equal(torch.rand(2), expected)
 
 
 def test_probe_images_are_the_same_each_time_and_differ():

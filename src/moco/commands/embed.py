@@ -94,17 +94,12 @@ def embed(
         ConfigError, DataError, ArchitectureError: bad input; nothing has been written.
         RunError: weights or output file cannot be used.
     """
-    start = time.perf_counter()
-    path = Path(out).expanduser()
+    start, path = time.perf_counter(), Path(out).expanduser()
     _check(path, batch_size, workers, overwrite)
     from moco.export.load import load
 
-    model = load(run, allow_factory=allow_factory)
-    source = open_images(data)
-    place = chosen_device(device)
-    size = batch_size or (CPU_BATCH if place.type == "cpu" else ACCELERATOR_BATCH)
-    work = _Work(model, source, place, precision, size, workers, quiet)
-    return work.run(run, path, start)
+    work = _Work(load(run, allow_factory=allow_factory), open_images(data), chosen_device(device), precision, quiet)
+    return work.run(run, path, start, batch_size=batch_size, workers=workers)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,19 +110,21 @@ class _Work:
     source: Source
     device: torch.device
     precision: str
-    batch_size: int
-    workers: int | None
     quiet: bool
 
-    def run(self, run: str | os.PathLike[str], path: Path, start: float) -> Embedded:
+    def run(
+        self, run: str | os.PathLike[str], path: Path, start: float, *, batch_size: int | None, workers: int | None
+    ) -> Embedded:
+        """Compute, write, and say what it cost since `start`."""
         from moco.export.embeddings import Store
 
-        identity = self._identity(run)
+        batch_size = batch_size or (CPU_BATCH if self.device.type == "cpu" else ACCELERATOR_BATCH)
+        identity = self._identity(run, batch_size)
         store = Store(path, identity, self.model.feature_dim)
         before = store.done
         began = time.perf_counter()
         try:
-            waited = self._compute(store)
+            waited = self._compute(store, batch_size, workers)
         except KeyboardInterrupt:
             if not self.quiet:
                 print(f"{store.done:,} images are safe in {store.folder}: the same command goes on", file=sys.stderr)
@@ -147,7 +144,7 @@ class _Work:
             data_wait=waited / computing,
         )
 
-    def _compute(self, store: Any) -> float:
+    def _compute(self, store: Any, batch_size: int, workers: int | None) -> float:
         """Seconds that the network waited for images."""
         import torch
         from tqdm import tqdm
@@ -160,10 +157,10 @@ class _Work:
             fixed_batches(
                 self.source,
                 image_size=self.model.preprocess.size,
-                batch_size=self.batch_size,
+                batch_size=batch_size,
                 skipped=store.skipped,
                 first=store.done,
-                workers=self.workers,
+                workers=workers,
             )
         )
         bar = tqdm(total=len(self.source), initial=store.done, unit=" images", disable=self.quiet, leave=False)
@@ -171,14 +168,14 @@ class _Work:
             store.append(feature_batches(self.model, batches, device=self.device, precision=self.precision), bar.update)
         return batches.seconds
 
-    def _identity(self, run: str | os.PathLike[str]) -> dict[str, Any]:
+    def _identity(self, run: str | os.PathLike[str], batch_size: int) -> dict[str, Any]:
         """What the features depend on."""
         from moco.export.load import backbone_file, digest
 
         return {
             "weights": digest(backbone_file(run)),
             "images": names_digest(self.source),
-            "batch_size": self.batch_size,
+            "batch_size": batch_size,
             "device": self.device.type,
             "precision": self.precision,
         }

@@ -13,6 +13,7 @@ from moco.errors import ConfigError, RunError
 if TYPE_CHECKING:
     from moco.data.preprocess import Preprocessing
     from moco.export.convert import Converted
+    from moco.export.foreign import Foreign
 
 Normalization = Literal["imagenet", "cifar"]
 
@@ -76,10 +77,8 @@ def import_weights(
 ) -> Imported:
     """Take the backbone out of another project's checkpoint; no code of the file is run.
 
-    Known: the MoCo authors' v1, v2 and v3, lightly, solo-learn, VISSL, plain state dicts of torchvision and timm.
-
     Args:
-        file: the checkpoint (.pth, .pth.tar, .pt, .ckpt, .torch, .safetensors).
+        file: checkpoint of MoCo v1, v2, v3, lightly, solo-learn, VISSL, or a state dict of torchvision or timm.
         out: run folder to make; None means runs/NAME.
         architecture: torchvision/NAME or timm/NAME; None means what the tensors' names and shapes tell.
         stem: 3x3-stride1 or 3x3-stride2, for a ResNet with a 3x3 first convolution whose stride is not known.
@@ -88,35 +87,29 @@ def import_weights(
         normalization: imagenet or cifar; None means cifar for small stems, else imagenet.
 
     Raises:
-        ConfigError: a stated value that cannot be.
-        ArchitectureError: an unknown layout, or other keys than the head's are missing.
+        ConfigError, ArchitectureError: a wrong value, an unknown layout, or other keys than the head's are missing.
         RunError: a file that cannot be read safely, or an output folder that cannot be used.
     """
     path = Path(file).expanduser()
-    if image_size is not None and image_size < 1:
-        raise ConfigError(f"image_size={image_size}: need at least 1")
-    folder = Path(out).expanduser() if out is not None else Path("runs") / path.name.partition(".")[0]
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RunError(f"{folder} holds something already: choose another --out")
+    folder = _free_folder(path, out)
     from moco.export.convert import convert
     from moco.export.foreign import read_foreign
 
     foreign = read_foreign(path)
-    converted = convert(
-        foreign,
-        file=path,
-        architecture=architecture,
-        stem=stem,
-        image_size=image_size,
-        num_heads=num_heads,
-    )
+    converted = convert(foreign, path, architecture=architecture, stem=stem, image_size=image_size, num_heads=num_heads)
     if normalization is not None:
         converted.model.preprocess = _normalization(normalization, converted.model.preprocess.size)
-    parameters = sum(tensor.numel() for name, tensor in foreign.tensors.items() if _is_parameter(name))
-    return _write(converted, folder, path, parameters)
+    return _write(converted, folder, path, foreign)
 
 
-def _write(converted: Converted, folder: Path, file: Path, parameters: int) -> Imported:
+def _free_folder(file: Path, out: str | os.PathLike[str] | None) -> Path:
+    folder = Path(out).expanduser() if out is not None else Path("runs") / file.name.partition(".")[0]
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunError(f"{folder} holds something already: choose another --out")
+    return folder
+
+
+def _write(converted: Converted, folder: Path, file: Path, foreign: Foreign) -> Imported:
     from moco.export.backbone import write_backbone
     from moco.export.load import FILE_NAME, digest
 
@@ -129,7 +122,7 @@ def _write(converted: Converted, folder: Path, file: Path, parameters: int) -> I
         num_heads=model.num_heads,
         feature_dim=model.feature_dim,
         image_size=model.preprocess.size,
-        parameters=parameters,
+        parameters=sum(t.numel() for name, t in foreign.tensors.items() if _is_parameter(name)),
         head=converted.head,
         others=converted.others,
         preprocessing=model.preprocess.as_dict(),

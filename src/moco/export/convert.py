@@ -41,8 +41,8 @@ class Converted:
 
 def convert(
     foreign: Foreign,
-    *,
     file: Path,
+    *,
     architecture: str | None,
     stem: str | None,
     image_size: int | None,
@@ -65,7 +65,7 @@ def convert(
     else:
         recognised = _stated_layout(foreign, file)
         chosen = Architecture(architecture, stem or "standard", 224, num_heads)
-    side = image_size or chosen.image_size
+    side = chosen.image_size if image_size is None else image_size
     with torch.random.fork_rng(devices=[]):
         built = build_backbone(chosen.name, image_size=side, stem=cast(Stem, chosen.stem), num_heads=chosen.num_heads)
     expected = built.module.state_dict()

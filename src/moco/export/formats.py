@@ -9,6 +9,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+
 from moco.errors import ArchitectureError, ConfigError, RunError
 from moco.export import to_detectron2, to_huggingface, to_moco, to_onnx, to_safetensors, to_timm, to_torchvision
 from moco.export.proof import Proof, Reader, prove, quiet
@@ -84,7 +86,7 @@ def export(subject: Subject, name: str, out: Path, *, overwrite: bool = False) -
         if not out.parent.is_dir():
             raise RunError(f"{out.parent} is no folder: make it, or choose another --out")
         _remove(partial)
-        with quiet():
+        with quiet(), torch.random.fork_rng(devices=[]):  # targets draw random weights before they load ours
             form.write(subject, partial)
             proof = prove(subject.model, form.read(partial), what=f"{name}'s reading of the export")
         _remove(out)

@@ -43,7 +43,7 @@ class Table:
     def names(self) -> Iterator[list[str]]:
         """All paths, in blocks."""
         for start in range(0, self.rows, BLOCK):
-            yield [_plain(self.name(row)) for row in range(start, min(start + BLOCK, self.rows))]
+            yield [plain_name(self.name(row)) for row in range(start, min(start + BLOCK, self.rows))]
 
 
 def check_suffix(path: Path) -> None:
@@ -196,7 +196,7 @@ def _read_pt(path: Path) -> tuple[dict[str, Any], Iterator[Block]]:
     return content["about"], blocks()
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """A path as valid Unicode: bytes that are none are written out as \\xff."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 

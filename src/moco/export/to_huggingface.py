@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from moco.export.proof import Reader
@@ -36,8 +35,7 @@ def write(subject: Subject, path: Path) -> None:
         depths=list(known.blocks),
         layer_type="bottleneck" if known.bottleneck else "basic",
     )
-    with torch.random.fork_rng(devices=[]):
-        model = ResNetModel(config)
+    model = ResNetModel(config)
     model.load_state_dict({to_huggingface(name): tensor for name, tensor in subject.tensors().items()})
     with _no_bars():
         model.save_pretrained(path)
