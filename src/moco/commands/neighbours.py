@@ -93,7 +93,7 @@ def neighbours(
 
 
 @contextlib.contextmanager
-def _table(features: Any, run: Any, data: Any, source: Source, **options: bool) -> Iterator[Path]:
+def _table(features: Any, run: Any, data: Any, source: Source, **options: Any) -> Iterator[Path]:
     """The file of features that was named, or one that is computed now and goes away afterwards."""
     if features is not None:
         file = Path(features).expanduser()

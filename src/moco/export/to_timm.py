@@ -42,6 +42,9 @@ def write(subject: Subject, path: Path) -> None:
             "num_classes": 0,
             "input_size": [3, preprocess.size, preprocess.size],
             "fixed_input_size": fixed,
+            # With these, a user who asks for classes gets a fresh classifier.
+            "first_conv": known.first_conv if known is not None else None,
+            "classifier": known.classifier if known is not None else None,
             "interpolation": "bilinear",
             "crop_pct": 1.0,
             "crop_mode": "center",
