@@ -8,7 +8,26 @@ import moco.contrast
 
 
 def test_public_names():
-    assert moco.__all__ == ["Config", "MocoError", "Packed", "Run", "__version__", "contrast", "pack", "pretrain"]
+    assert moco.__all__ == [
+        "Config",
+        "Embedded",
+        "Exported",
+        "Imported",
+        "MocoError",
+        "Neighbours",
+        "Packed",
+        "Pretrained",
+        "Run",
+        "__version__",
+        "contrast",
+        "embed",
+        "export_weights",
+        "import_weights",
+        "load",
+        "neighbours",
+        "pack",
+        "pretrain",
+    ]
     assert moco.contrast.__all__ == [
         "MoCo",
         "Queue",

@@ -14,19 +14,53 @@ from moco.version import __version__
 
 if TYPE_CHECKING:
     from moco import contrast
+    from moco.commands.embed import Embedded, embed
+    from moco.commands.export import Exported, export_weights
+    from moco.commands.import_weights import Imported, import_weights
+    from moco.commands.neighbours import Neighbours, neighbours
     from moco.commands.pack import Packed, pack
     from moco.commands.pretrain import Run, pretrain
     from moco.config import Config
     from moco.errors import MocoError
+    from moco.export.load import Pretrained, load
 
-__all__ = ["Config", "MocoError", "Packed", "Run", "__version__", "contrast", "pack", "pretrain"]
+__all__ = [
+    "Config",
+    "Embedded",
+    "Exported",
+    "Imported",
+    "MocoError",
+    "Neighbours",
+    "Packed",
+    "Pretrained",
+    "Run",
+    "__version__",
+    "contrast",
+    "embed",
+    "export_weights",
+    "import_weights",
+    "load",
+    "neighbours",
+    "pack",
+    "pretrain",
+]
 
 # Importing PyTorch takes seconds; `moco --help` and a configuration error must not wait for it.
 _HOMES = {
     "Config": "moco.config",
+    "Embedded": "moco.commands.embed",
+    "Exported": "moco.commands.export",
+    "Imported": "moco.commands.import_weights",
     "MocoError": "moco.errors",
+    "Neighbours": "moco.commands.neighbours",
     "Packed": "moco.commands.pack",
+    "Pretrained": "moco.export.load",
     "Run": "moco.commands.pretrain",
+    "embed": "moco.commands.embed",
+    "export_weights": "moco.commands.export",
+    "import_weights": "moco.commands.import_weights",
+    "load": "moco.export.load",
+    "neighbours": "moco.commands.neighbours",
     "pack": "moco.commands.pack",
     "pretrain": "moco.commands.pretrain",
 }

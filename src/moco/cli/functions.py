@@ -32,6 +32,10 @@ class Command:
 
 COMMANDS: dict[str, Command] = {
     "pack": Command("moco.commands.pack", "pack", "store a folder of images decoded once, small and together"),
+    "embed": Command("moco.commands.embed", "embed", "features of all images of a folder, with their paths"),
+    "export": Command("moco.commands.export", "export_weights", "the backbone for other tools, checked by each"),
+    "import": Command("moco.commands.import_weights", "import_weights", "other projects' checkpoints as a run"),
+    "neighbours": Command("moco.commands.neighbours", "neighbours", "the images nearest to an image, as a picture"),
 }
 
 

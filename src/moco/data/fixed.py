@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from moco.data.crop import resized_crop_image
+from moco.data.preprocess import centre_square
 from moco.data.skipped import SkippedFiles
 from moco.data.source import DamagedImage, Source
 from moco.errors import DataError
@@ -35,9 +36,7 @@ def fixed_images(
             skipped.add(source.item_name(index), str(error))
             good[position] = False
             return
-        side = min(image.height, image.width)
-        box = ((image.height - side) // 2, (image.width - side) // 2, side, side)
-        out[position] = resized_crop_image(image, box, image_size, False)
+        out[position] = resized_crop_image(image, centre_square(image), image_size, False)
 
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
         for _ in pool.map(load, range(len(indices))):

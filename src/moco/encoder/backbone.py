@@ -19,11 +19,12 @@ from moco.errors import ArchitectureError
 
 @dataclass(frozen=True)
 class Backbone:
-    """A feature extractor and what must be known to build it again: `build_backbone` takes the last four back.
+    """A feature extractor and what must be known to build it again: `build_backbone` takes the last five back.
 
     `module`: (N, C, H, W) -> (N, D), with the tensor names of the library it comes from. `feature_dim`: D.
     `architecture`: full name, such as torchvision/resnet50. `stem`: standard, 3x3-stride1 or 3x3-stride2.
-    `image_size` (pixels a side) and `channels`: of the images it was built for.
+    `image_size` (pixels a side) and `channels`: of the images it was built for. `num_heads`: attention heads, where
+    they are not the architecture's own number; else None.
     """
 
     module: nn.Module
@@ -32,9 +33,12 @@ class Backbone:
     stem: str
     image_size: int
     channels: int
+    num_heads: int | None = None
 
 
-def build_backbone(name: str, *, image_size: int, stem: Stem = "auto", channels: int = 3) -> Backbone:
+def build_backbone(
+    name: str, *, image_size: int, stem: Stem = "auto", channels: int = 3, num_heads: int | None = None
+) -> Backbone:
     """The backbone called `name`, with random weights, without its classifier.
 
     Looked up in this order: resnet_tiny, resnet_small, resnet_medium (ours); torchvision's classifiers; timm's, where
@@ -43,21 +47,25 @@ def build_backbone(name: str, *, image_size: int, stem: Stem = "auto", channels:
 
     `image_size`: side of the images in pixels. `stem`: "auto" gives ResNets a small stem at 64 pixels and below,
     "small" demands one, "standard" never changes anything; a stem's own name (3x3-stride1) is taken too.
+    `num_heads`: attention heads of a timm ViT, where they are to be others than the architecture's own. Their number
+    is not to be seen in the weights' shapes: MoCo v3's ViT-S has 12, timm's has 6.
     Raises ArchitectureError where the name is unknown (the nearest ones are suggested), the module cannot be built or
     takes no such images, it does not give (N, D), or the stem is not to be had.
     """
     check_stem(stem)
     if image_size < 1 or channels < 1:
         raise ArchitectureError(f"image_size={image_size}, channels={channels}: need at least 1 of each")
+    if num_heads is not None and not name.startswith("timm/"):
+        raise ArchitectureError(f"num_heads={num_heads} for {name}: only a timm/ ViT takes another number of heads")
     if name in WIDTHS:
         built = _own(name, image_size, stem, channels)
     elif ":" in name:
         built = _from_factory(name, stem)
     else:
-        built = _from_library(name, image_size, stem, channels)
+        built = _from_library(name, image_size, stem, channels, num_heads)
     module, architecture, used_stem = built
     width = measure_width(module, name, image_size=image_size, channels=channels)
-    return Backbone(module, width, architecture, used_stem, image_size, channels)
+    return Backbone(module, width, architecture, used_stem, image_size, channels, num_heads)
 
 
 def measure_width(module: nn.Module, name: str, *, image_size: int, channels: int) -> int:
@@ -114,7 +122,9 @@ def _from_factory(name: str, stem: str) -> tuple[nn.Module, str, str]:
     return module, name, STANDARD
 
 
-def _from_library(name: str, image_size: int, stem: str, channels: int) -> tuple[nn.Module, str, str]:
+def _from_library(
+    name: str, image_size: int, stem: str, channels: int, num_heads: int | None
+) -> tuple[nn.Module, str, str]:
     library, _, short = name.rpartition("/")
     if library in ("", "torchvision") and short in torchvision_names():
         architecture = f"torchvision/{short}"
@@ -123,7 +133,7 @@ def _from_library(name: str, image_size: int, stem: str, channels: int) -> tuple
             replace_input_channels(module, name, channels)
     elif library in ("", "timm") and _is_timm_name(short):
         architecture = f"timm/{short}"
-        module = _timm_model(short, image_size, channels)
+        module = _timm_model(short, image_size, channels, num_heads)
     else:
         raise ArchitectureError(_unknown(name, library, short))
     return module, architecture, fit_stem(module, name, stem=stem, image_size=image_size, channels=channels)
@@ -161,13 +171,17 @@ def _torchvision_model(name: str, image_size: int) -> nn.Module:
     raise ArchitectureError(f"torchvision/{name} has no linear classifier to take off: use another backbone")
 
 
-def _timm_model(name: str, image_size: int, channels: int) -> nn.Module:
+def _timm_model(name: str, image_size: int, channels: int, num_heads: int | None) -> nn.Module:
     import timm
 
     config = timm.get_pretrained_cfg(name)
-    size = {"img_size": image_size} if config is not None and config.fixed_input_size else {}
-    what = f"{name} at {image_size} px"
-    model: nn.Module = _call(what, timm.create_model, name, pretrained=False, num_classes=0, in_chans=channels, **size)
+    options = {"img_size": image_size} if config is not None and config.fixed_input_size else {}
+    if num_heads is not None:
+        options["num_heads"] = num_heads
+    what = f"{name} at {image_size} px" + (f" with {num_heads} heads" if num_heads is not None else "")
+    model: nn.Module = _call(
+        what, timm.create_model, name, pretrained=False, num_classes=0, in_chans=channels, **options
+    )
     return model
 
 

@@ -1,0 +1,152 @@
+"""`moco import` and `moco.import_weights`: checkpoints of other projects as a run folder of ours."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from moco.errors import ConfigError, RunError
+
+if TYPE_CHECKING:
+    from moco.data.preprocess import Preprocessing
+    from moco.export.convert import Converted
+    from moco.export.foreign import Foreign
+
+Normalization = Literal["imagenet", "cifar"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Imported:
+    """What a file turned out to be and where its backbone is now.
+
+    Attributes:
+        path: the run folder, for `moco.load`, `moco embed`, `moco export`.
+        kind: whose checkpoint it was.
+        architecture, stem: of the backbone.
+        num_heads: attention heads, where they are not the architecture's own number; else None.
+        feature_dim: width of its features.
+        image_size: side in pixels for which images are prepared.
+        parameters: in the whole file, without BatchNorm statistics and queue.
+        head: names of the head's tensors, which were left out.
+        others: what else was left out: first parts of the names.
+        preprocessing: how images are prepared: assumed, unless it was stated.
+    """
+
+    path: Path
+    kind: str
+    architecture: str
+    stem: str
+    num_heads: int | None
+    feature_dim: int
+    image_size: int
+    parameters: int
+    head: tuple[str, ...]
+    others: tuple[str, ...]
+    preprocessing: dict[str, Any]
+
+    def __str__(self) -> str:
+        heads = f", {self.num_heads} heads" if self.num_heads else ""
+        left_out = [f"head ({len(self.head)} tensors)"] * bool(self.head) + list(self.others)
+        mean = ", ".join(f"{value:g}" for value in self.preprocessing["mean"])
+        return "\n".join(
+            [
+                f"{self.kind}, {self.parameters:,} parameters: {self.architecture}, stem {self.stem}{heads}",
+                f"left out: {', '.join(left_out) or 'nothing'}",
+                f"images: centre square at {self.image_size} px, mean {mean} (the file does not say)",
+                f"run folder {self.path}: backbone.safetensors, {self.feature_dim} features",
+            ]
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {**dataclasses.asdict(self), "path": str(self.path)}
+
+
+def import_weights(
+    file: str | os.PathLike[str],
+    *,
+    out: str | os.PathLike[str] | None = None,
+    architecture: str | None = None,
+    stem: str | None = None,
+    image_size: int | None = None,
+    num_heads: int | None = None,
+    normalization: Normalization | None = None,
+) -> Imported:
+    """Take the backbone out of another project's checkpoint; no code of the file is run.
+
+    Args:
+        file: checkpoint of MoCo v1, v2, v3, lightly, solo-learn, VISSL, or a state dict of torchvision or timm.
+        out: run folder to make; None means runs/NAME.
+        architecture: torchvision/NAME or timm/NAME; None means what the tensors' names and shapes tell.
+        stem: 3x3-stride1 or 3x3-stride2, for a ResNet with a 3x3 first convolution whose stride is not known.
+        image_size: side in pixels for which images are prepared; None means 224, 32 for small stems, or a ViT's own.
+        num_heads: attention heads of a ViT, where the file cannot tell: a ViT-S has 12 in MoCo v3, 6 in timm.
+        normalization: imagenet or cifar; None means cifar for small stems, else imagenet.
+
+    Raises:
+        ConfigError, ArchitectureError: a wrong value, an unknown layout, or other keys than the head's are missing.
+        RunError: a file that cannot be read safely, or an output folder that cannot be used.
+    """
+    path = Path(file).expanduser()
+    folder = _free_folder(path, out)
+    from moco.export.convert import convert
+    from moco.export.foreign import read_foreign
+
+    foreign = read_foreign(path)
+    converted = convert(foreign, path, architecture=architecture, stem=stem, image_size=image_size, num_heads=num_heads)
+    if normalization is not None:
+        converted.model.preprocess = _normalization(normalization, converted.model.preprocess.size)
+    return _write(converted, folder, path, foreign)
+
+
+def _free_folder(file: Path, out: str | os.PathLike[str] | None) -> Path:
+    folder = Path(out).expanduser() if out is not None else Path("runs") / file.name.partition(".")[0]
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunError(f"{folder} holds something already: choose another --out")
+    return folder
+
+
+def _write(converted: Converted, folder: Path, file: Path, foreign: Foreign) -> Imported:
+    from moco.export.backbone import write_backbone
+    from moco.export.load import FILE_NAME, digest
+
+    model = converted.model
+    imported = Imported(
+        path=folder,
+        kind=converted.kind,
+        architecture=model.architecture,
+        stem=model.stem,
+        num_heads=model.num_heads,
+        feature_dim=model.feature_dim,
+        image_size=model.preprocess.size,
+        parameters=sum(t.numel() for name, t in foreign.tensors.items() if _is_parameter(name)),
+        head=converted.head,
+        others=converted.others,
+        preprocessing=model.preprocess.as_dict(),
+    )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_backbone(model.backbone, folder / FILE_NAME, metadata=model.metadata())
+        stated = {**imported.as_dict(), "file": file.name, "sha256": digest(file)}
+        (folder / "import.json").write_text(json.dumps(stated, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise RunError(f"cannot write {folder}: {error.strerror or error}") from error
+    return imported
+
+
+def _is_parameter(name: str) -> bool:
+    last = name.rpartition(".")[2]
+    return last not in ("running_mean", "running_var", "num_batches_tracked", "queue", "queue_ptr")
+
+
+def _normalization(name: str, size: int) -> Preprocessing:
+    from moco.data.preprocess import Preprocessing
+    from moco.data.views import CIFAR, IMAGENET
+
+    known = {"imagenet": IMAGENET, "cifar": CIFAR}
+    if name not in known:
+        raise ConfigError(f"normalization={name!r}: choose {' or '.join(known)}")
+    return Preprocessing(size, *known[name])

@@ -1,0 +1,48 @@
+"""ONNX: one file from images (N, 3, S, S) to features (N, D) for any N, for any architecture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from moco.export.proof import Reader
+from moco.export.subject import Subject
+
+INPUT, OUTPUT, ABOUT = "images", "features", "moco"
+
+
+def refusal(subject: Subject) -> str | None:
+    """None: PyTorch's exporter decides."""
+    return None
+
+
+def write(subject: Subject, path: Path) -> None:
+    """Write the file; what it is and how images are preprocessed is JSON text in its metadata, under `moco`."""
+    side = subject.model.preprocess.size
+    program = torch.onnx.export(
+        subject.model.backbone,
+        (torch.zeros(2, 3, side, side),),
+        input_names=[INPUT],
+        output_names=[OUTPUT],
+        dynamic_shapes=({0: torch.export.Dim("N")},),
+        dynamo=True,
+        verbose=False,
+    )
+    assert program is not None
+    program.model.metadata_props[ABOUT] = json.dumps(subject.about())
+    program.save(path, external_data=False)
+
+
+def read(path: Path) -> Reader:
+    """Read it with onnxruntime on the CPU."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+    def features(images: Tensor) -> Tensor:
+        return torch.from_numpy(session.run([OUTPUT], {INPUT: images.numpy()})[0])
+
+    return Reader(features)

@@ -1,0 +1,26 @@
+"""The file that a run holds anyway, for any architecture; its target is `moco.load`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from moco.export.backbone import write_backbone
+from moco.export.load import load
+from moco.export.proof import Reader
+from moco.export.subject import Subject
+
+
+def refusal(subject: Subject) -> str | None:
+    """None: everything fits."""
+    return None
+
+
+def write(subject: Subject, path: Path) -> None:
+    """Write one file with the tensors under their library's names; its header says what they are."""
+    write_backbone(subject.model.backbone, path, metadata=subject.about())
+
+
+def read(path: Path) -> Reader:
+    """Read it as `moco.load` does; whoever exports a function of the user's has allowed it to be called."""
+    model = load(path, allow_factory=True)
+    return Reader(model, model.preprocess)

@@ -1,0 +1,65 @@
+"""timm: a folder for `timm.create_model("local-dir:FOLDER", pretrained=True)`, preprocessing included."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from moco.encoder.backbone import timm_names
+from moco.export.proof import Reader
+from moco.export.subject import Subject
+
+
+def refusal(subject: Subject) -> str | None:
+    """Why not: timm has no such model or no such stem."""
+    if subject.library != "timm" and subject.resnet is None:
+        return f"timm has no {subject.model.architecture} with these tensors"
+    if subject.library != "timm" and subject.name not in timm_names():
+        return f"timm has no {subject.name}"
+    return subject.stem_refusal()
+
+
+def write(subject: Subject, path: Path) -> None:
+    """Write config.json and model.safetensors."""
+    import timm
+    from safetensors.torch import save_file
+
+    path.mkdir()
+    save_file(subject.tensors(), path / "model.safetensors", metadata={"format": "pt"})
+    size, preprocess = subject.model.image_size, subject.model.preprocess
+    known = timm.get_pretrained_cfg(subject.name)
+    fixed = bool(known is not None and known.fixed_input_size)
+    arguments: dict[str, Any] = {"img_size": size} if fixed else {}
+    if subject.model.num_heads is not None:
+        arguments["num_heads"] = subject.model.num_heads
+    config = {
+        "architecture": subject.name,
+        "num_classes": 0,
+        "num_features": subject.model.feature_dim,
+        "model_args": arguments,
+        "pretrained_cfg": {
+            "num_classes": 0,
+            "input_size": [3, preprocess.size, preprocess.size],
+            "fixed_input_size": fixed,
+            # With these, a user who asks for classes gets a fresh classifier.
+            "first_conv": known.first_conv if known is not None else None,
+            "classifier": known.classifier if known is not None else None,
+            "interpolation": "bilinear",
+            "crop_pct": 1.0,
+            "crop_mode": "center",
+            "mean": list(preprocess.mean),
+            "std": list(preprocess.std),
+        },
+    }
+    (path / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def read(path: Path) -> Reader:
+    """Read it with timm alone: model and preprocessing."""
+    import timm
+
+    model = timm.create_model(f"local-dir:{path}", pretrained=True).eval()
+    data: Any = timm.data
+    transform = data.create_transform(**data.resolve_model_data_config(model), is_training=False)
+    return Reader(model, transform)

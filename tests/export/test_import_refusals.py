@@ -1,0 +1,120 @@
+"""What an import refuses: missing keys, contradictions, files that could run code, files that are none."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+import moco
+from moco.cli import main
+from moco.errors import ArchitectureError, ConfigError, RunError
+from tests.export import foreign_files as files
+
+
+@pytest.mark.parametrize("gone", ["layer3.0.conv1.weight", "bn1.running_mean"])
+def test_anything_but_the_head_missing_is_named(tmp_path, gone):
+    content = files.v2(files.resnet())
+    del content["state_dict"][f"module.encoder_q.{gone}"]
+    content["state_dict"]["module.encoder_q.extra.weight"] = torch.ones(1)
+    with pytest.raises(ArchitectureError, match=rf"1 missing: {gone}; 1 not expected: extra\.weight") as error:
+        moco.import_weights(files.saved(content, tmp_path / "v2.pth"), out=tmp_path / "run")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_name_that_contradicts_the_tensors_is_refused(tmp_path):
+    content = files.v2(files.resnet(), arch="resnet34")
+    with pytest.raises(ArchitectureError, match="says it is resnet34, its tensors are those of resnet18"):
+        moco.import_weights(files.saved(content, tmp_path / "v2.pth"), out=tmp_path / "run")
+
+
+def test_options_and_numbers_of_numpy_in_a_file_are_harmless(tmp_path):
+    content = files.v2(files.resnet())
+    content |= {
+        "args": argparse.Namespace(lr=0.03, gpu=None),
+        "best": np.float64(0.5),
+        "seen": np.arange(3),
+        "flag": np.bool_(True),
+        "steps": np.int64(4),
+    }
+    assert moco.import_weights(files.saved(content, tmp_path / "a.pth"), out=tmp_path / "run").kind.startswith("MoCo")
+
+
+class Trap:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+class Settings:
+    """Some class of somebody's."""
+
+
+def test_a_file_runs_no_code(tmp_path):
+    for number, harm in enumerate((Trap(tmp_path / "harm"), Settings(), np.array([Settings()], dtype=object))):
+        file = files.saved({**files.v2(files.resnet()), "args": harm}, tmp_path / f"{number}.pth")
+        with pytest.raises(RunError, match="is not loaded: it could run code") as error:
+            moco.import_weights(file, out=tmp_path / "run")
+        assert "\n" not in str(error.value)
+    (tmp_path / "old.pth").write_bytes(pickle.dumps({"state_dict": Trap(tmp_path / "harm")}))
+    with pytest.raises(RunError):
+        moco.import_weights(tmp_path / "old.pth", out=tmp_path / "run")
+    assert not (tmp_path / "harm").exists()
+    assert not (tmp_path / "run").exists()
+
+
+def test_files_that_cannot_be_used_are_one_line(tmp_path):
+    whole = files.saved(files.v2(files.resnet()), tmp_path / "v2.pth").read_bytes()
+    (tmp_path / "cut.pth").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "text.pth").write_text("hello")
+    (tmp_path / "empty.pth").write_bytes(b"")
+    files.saved({"epoch": 3}, tmp_path / "none.pth")
+    files.saved([1, 2], tmp_path / "list.pth")
+    files.saved({"a.weight": torch.ones(1), "b.weight": torch.ones(1)}, tmp_path / "odd.pth")
+    for name in ("cut", "text", "empty", "none", "list", "odd", "nowhere"):
+        with pytest.raises((RunError, ArchitectureError)) as error:
+            moco.import_weights(tmp_path / f"{name}.pth", out=tmp_path / "run")
+        assert "\n" not in str(error.value)
+        assert f"{name}.pth" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"image_size": 0}, ArchitectureError, "image_size=0"),
+        ({"normalization": "mean"}, ConfigError, "normalization='mean'"),
+        ({"num_heads": 12}, ArchitectureError, "no ViT"),
+        ({"stem": "3x3-stride1"}, ArchitectureError, "first convolution is 7x7"),
+        ({"architecture": "resnet_enormous"}, ArchitectureError, "unknown backbone"),
+    ],
+)
+def test_stated_values_that_cannot_be_are_refused(tmp_path, options, error, message):
+    file = files.saved(files.resnet().state_dict(), tmp_path / "a.pth")
+    with pytest.raises(error, match=message):
+        moco.import_weights(file, out=tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_command_says_what_the_file_is(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    files.saved(files.v2(files.resnet()), tmp_path / "v2.pth.tar")
+    assert main(["import", "v2.pth.tar"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("MoCo v1/v2 of the authors, ")
+    assert "left out: head (4 tensors), encoder_k, queue, queue_ptr" in said
+    stated = json.loads((tmp_path / "runs" / "v2" / "import.json").read_text())
+    assert stated["file"] == "v2.pth.tar"
+    assert len(stated["sha256"]) == 64
+    assert main(["import", "v2.pth.tar"]) == 2
+    assert "holds something already" in capsys.readouterr().err
+    assert main(["import", "v2.pth.tar", "--out", "other", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["architecture"] == "torchvision/resnet18"
