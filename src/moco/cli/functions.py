@@ -28,7 +28,9 @@ class Command:
     help: str
 
 
-COMMANDS: dict[str, Command] = {}
+COMMANDS: dict[str, Command] = {
+    "evaluate": Command("moco.commands.evaluate", "evaluate", "did the pretraining help? kNN, probes, fine-tuning"),
+}
 
 
 def make_parser(command: Command) -> ArgumentParser:
