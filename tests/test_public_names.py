@@ -8,7 +8,7 @@ import moco.contrast
 
 
 def test_public_names():
-    assert moco.__all__ == ["Config", "MocoError", "Run", "__version__", "contrast", "pretrain"]
+    assert moco.__all__ == ["Config", "MocoError", "Run", "__version__", "contrast", "evaluate", "pretrain"]
     assert moco.contrast.__all__ == [
         "MoCo",
         "Queue",

@@ -100,10 +100,9 @@ def _differences(answers: list[Answers], task: Task) -> Iterator[Difference]:
         if run.network != "run" or run.inputs == "embeddings":
             continue
         for other in answers:
-            same = other.measure == run.measure and other.inputs == run.inputs
-            if other.network != "run" and other.label_fraction == run.label_fraction:
-                if same or other.network == "from_scratch":
-                    yield difference(run, other, task.test.targets)
+            same = (other.measure, other.inputs) == (run.measure, run.inputs) or other.network == "from_scratch"
+            if same and other.network != "run" and other.label_fraction == run.label_fraction:
+                yield difference(run, other, task.test.targets)
 
 
 def _task_notes(task: Task) -> Iterator[str]:

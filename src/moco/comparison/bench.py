@@ -127,7 +127,7 @@ class Bench:
     def _classifier(
         self, backbone: nn.Module, part: Part, feature_dim: int, num_classes: int, seed: int
     ) -> tuple[nn.Module, int]:
-        own = copy.deepcopy(backbone).to(self.device, memory_format=torch.channels_last).requires_grad_(True)
+        own = copy.deepcopy(backbone).to(self.device).to(memory_format=torch.channels_last).requires_grad_(True)
         network = finetune.classifier(own, feature_dim, num_classes, seed=seed)
         return network, min(finetune.BATCH_SIZE, len(part.images))
 

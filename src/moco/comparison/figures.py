@@ -53,7 +53,8 @@ class Answers:
 
     def correct(self, targets: Tensor) -> np.ndarray:
         """Share of the seeds that are right on each image, (M,), for one label an image."""
-        return np.mean([(answer == targets).double().numpy() for answer in self.answers], axis=0)
+        right: np.ndarray = np.mean([(answer == targets).double().numpy() for answer in self.answers], axis=0)
+        return right
 
 
 def difference(run: Answers, other: Answers, targets: Tensor) -> Difference:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import statistics
 from typing import Any
 
 from moco.summary import versions
@@ -41,14 +42,12 @@ class Row:
     @property
     def mean(self) -> float:
         """Over the seeds."""
-        return sum(self.values) / len(self.values)
+        return statistics.fmean(self.values)
 
     @property
     def std(self) -> float | None:
         """Sample standard deviation over the seeds; None for one."""
-        if len(self.values) < 2:
-            return None
-        return (sum((value - self.mean) ** 2 for value in self.values) / (len(self.values) - 1)) ** 0.5
+        return statistics.stdev(self.values) if len(self.values) > 1 else None
 
 
 @dataclasses.dataclass(frozen=True)

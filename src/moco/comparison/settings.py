@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import difflib
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from moco.config import Config
@@ -18,16 +19,43 @@ PROBE_EPOCHS, PROBE_RATE = 100, 30.0  # the papers' linear probe (1911.05722, se
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Options of `moco.evaluate`, which explains each of them.
+    """The options of `moco.evaluate` and `moco evaluate`.
+
+    Args:
+        protocol: knn, linear, finetune, or scores (which needs no labels).
+        train: images to learn from: a folder of class folders, a .npz file, the name of a torchvision data set
+            (downloaded), or nothing for the picture book; in Python also an array or a source.
+        test: images to be asked, likewise; without it the data's own test part, else a part of the train images.
+        labels: CSV file path,label, for train and test images; with a column labels (a|b) an image may have several.
+        held_out: share of the train images that is asked where there are no test images.
+        num_neighbors: k of kNN.
+        knn_temperature: kNN votes are weighted by exp(similarity / knn_temperature).
+        search: how kNN searches: blocks, or faiss (pip install faiss-cpu) for very many images.
+        probe: fast (logistic regression on features), paper (SGD over random crops) or both.
+        probe_epochs: epochs of the paper's probe.
+        learning_rates: of the paper's probe; the best of several is chosen on a fifth of the train images.
+        label_fractions: shares of the labels to fine-tune on, with the same number of images in every class.
+        epochs: of fine-tuning and of training from scratch; by default 20, more where that is under 300 steps.
+        baselines: auto (random weights, from scratch if it is quick, ImageNet weights if on the disk), all (from
+            scratch at any cost), random or none.
+        scratch_minutes: the longest that auto trains from scratch, over all seeds.
+        download: whether ImageNet weights may be fetched.
+        image_size: side of the images in pixels; by default the run's.
+        seed: every random draw follows from it.
+        seeds: how many seeds, from seed on, for all that is drawn.
+        device: auto, cpu, cuda, ...
+        allow_factory: whether weights may name a function of yours that builds their network.
+        data_root: where named data sets are stored; null means ~/.cache/moco.
+        quiet: no progress bars.
 
     Raises:
         ConfigError: a value that cannot work; what came, what was expected.
     """
 
     protocol: Protocol = "knn"
-    train: Any = None
-    test: Any = None
-    labels: Any = None
+    train: str | Any = None
+    test: str | Any = None
+    labels: str | None = None
     held_out: float = 0.2
     num_neighbors: int = Config.num_neighbors
     knn_temperature: float = Config.knn_temperature
@@ -45,7 +73,7 @@ class Settings:
     seeds: int = 1
     device: str = "auto"
     allow_factory: bool = False
-    data_root: Any = None
+    data_root: str | None = None
     quiet: bool = False
 
     def __post_init__(self) -> None:
@@ -69,6 +97,19 @@ class Settings:
     def all_seeds(self) -> range:
         """The seeds, one after the other."""
         return range(self.seed, self.seed + self.seeds)
+
+
+def check_names(options: Mapping[str, Any]) -> None:
+    """Refuse what is no option.
+
+    Raises:
+        ConfigError: an unknown name; the nearest ones are suggested.
+    """
+    known = [field.name for field in dataclasses.fields(Settings)]
+    for name in options:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=3)
+            raise ConfigError(f"unknown option {name!r}" + (f": did you mean {', '.join(near)}?" if near else ""))
 
 
 _CHOICES = {"protocol": Protocol, "probe": Probe, "search": Search, "baselines": Baselines}

@@ -125,6 +125,6 @@ def _step(network: nn.Module, optimizer: torch.optim.SGD, images: Tensor, target
     else:
         loss = F.cross_entropy(logits, targets)
     optimizer.zero_grad()
-    loss.backward()
+    torch.autograd.backward(loss)
     optimizer.step()
     return loss.item()

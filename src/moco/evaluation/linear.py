@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from moco.errors import RunError
-from moco.evaluation.features import module_device
+from moco.evaluation.features import eval_mode, module_device
 
 Pass = Callable[[int], Iterable[tuple[Tensor, Tensor]]]  # epoch, from 0, to batches of images and targets
 
@@ -50,27 +50,20 @@ def linear_probe(
         learning_rates: not scaled with the batch.
         seed: decides the fresh weights, N(0, 0.01) with zero bias, the same for every learning rate.
 
-    Raises:
-        RunError: a tensor of the backbone has changed, or the weights are no longer numbers.
+    Raises RunError where a tensor of the backbone has changed, or the weights are no longer numbers.
     """
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
-    flags = [(module, module.training) for module in backbone.modules()]
     layers = [fresh_layer(feature_dim, num_classes, seed=seed).to(module_device(backbone)) for _ in learning_rates]
     optimizers = [
         torch.optim.SGD(layer.parameters(), lr=rate, momentum=MOMENTUM, weight_decay=0.0)
         for layer, rate in zip(layers, learning_rates, strict=True)
     ]
-    backbone.eval()
-    try:
+    with eval_mode(backbone):
         for epoch in range(epochs):
-            factor = DECAY ** sum(epoch >= round(share * epochs) for share in MILESTONES)
             for optimizer, rate in zip(optimizers, learning_rates, strict=True):
-                optimizer.param_groups[0]["lr"] = rate * factor
+                optimizer.param_groups[0]["lr"] = rate * _factor(epoch, epochs)
             for images, targets in one_pass(epoch):
                 _step(backbone, layers, optimizers, images, targets)
-    finally:
-        for module, flag in flags:
-            module.training = flag
     _check(before, backbone, layers, learning_rates)
     return [layer.cpu() for layer in layers]
 
@@ -100,6 +93,10 @@ def _same_bits(first: Tensor, second: Tensor) -> bool:
     return torch.equal(*(value.cpu().contiguous().reshape(-1).view(torch.uint8) for value in (first, second)))
 
 
+def _factor(epoch: int, epochs: int) -> float:
+    return DECAY ** sum(epoch >= round(share * epochs) for share in MILESTONES)
+
+
 def _step(
     backbone: nn.Module, layers: list[nn.Linear], optimizers: list[torch.optim.SGD], images: Tensor, targets: Tensor
 ) -> None:
@@ -109,7 +106,7 @@ def _step(
     for layer, optimizer in zip(layers, optimizers, strict=True):
         loss = F.cross_entropy(layer(features_ND), targets.to(device))
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
 
 

@@ -95,7 +95,7 @@ def fit_logistic(
 
 def _fitter(features_ND: np.ndarray, targets: np.ndarray, num_classes: int) -> Fit:
     """From a penalty to (weight, bias, converged); calls after the first start from the previous result."""
-    columns = [targets] if targets.ndim == 1 else [column for column in targets.T]
+    columns = [targets] if targets.ndim == 1 else list(targets.T)
     models = [_model() for _ in columns]
 
     def fit(penalty: float) -> tuple[Tensor, Tensor, bool]:
@@ -148,8 +148,9 @@ def _groups(targets: Tensor) -> Iterator[np.ndarray]:
     if targets.ndim == 2:
         yield np.arange(len(targets))
         return
-    for label in targets.unique():
-        yield np.flatnonzero((targets == label).numpy())
+    labels = targets.numpy()
+    for label in np.unique(labels):
+        yield np.flatnonzero(labels == label)
 
 
 def _figure(logits: Tensor, targets: Tensor) -> float:
@@ -165,7 +166,7 @@ def _check(features_ND: Tensor, targets: Tensor, num_classes: int) -> None:
         raise DataError("features hold NaN or infinite values: the network has diverged, or its input has")
     if targets.ndim == 1 and (targets.min() < 0 or targets.max() >= num_classes):
         raise DataError(f"targets from {targets.min()} to {targets.max()}: need 0 to {num_classes - 1}")
-    if targets.ndim == 1 and len(targets.unique()) < 2:
+    if targets.ndim == 1 and bool((targets == targets[0]).all()):
         raise DataError("all targets are one class: need at least two to tell apart")
     if len(targets) < 4:
         raise DataError(f"{len(targets)} images to learn from: need at least 4, of which some choose the penalty")
