@@ -2,7 +2,7 @@
 
 scikit-learn's L-BFGS does the fits, each started from the weights of the stronger penalty before it. On features of
 10,000 x 512 the whole sweep takes seconds (benchmarks/evaluation.py); PyTorch's own L-BFGS, tried at the same sweep,
-took four times as long, so that there is nothing to gain by a solver of ours.
+took almost four times as long, so that there is nothing to gain by a solver of ours.
 
 N: train rows   M: test rows   D: feature width   C: classes
 """
