@@ -8,12 +8,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests.test_docs import blocks
 
 import moco
 from moco.cli.functions import COMMANDS, make_parser
 from moco.cli.parser import with_underscores
 from moco.evaluation import finetune, linear, logistic
+from tests.test_docs import blocks
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "evaluate.md"
 TEXT = PAGE.read_text(encoding="utf-8")
