@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
+from pickle import UnpicklingError  # the exception alone; nothing is unpickled
 from typing import Any
 
 import torch
@@ -120,7 +121,10 @@ def _of_run(path: Path, backbone: Backbone) -> tuple[nn.Module | None, ViewRecip
     last = folder / "checkpoints" / "last.pt"
     if path.name not in (folder.name, FILE_NAME) or not last.is_file():
         return None, views, ()
-    state: dict[str, Tensor] = checkpoint.load(last)["model"]
+    try:
+        state: dict[str, Tensor] = checkpoint.load(last)["model"]
+    except (RunError, KeyError) as error:
+        return None, views, (f"embeddings left out: {error}",)
     of_backbone = {key.removeprefix(_BACKBONE): value for key, value in state.items() if key.startswith(_BACKBONE)}
     if changed_tensors(of_backbone, backbone.module.state_dict()):
         return None, views, (f"embeddings left out: {last} belongs to another step than {FILE_NAME}",)
@@ -171,7 +175,7 @@ def _imagenet(backbone: Backbone, *, download: bool) -> nn.Module:
         raise ArchitectureError(f"{file.name} is not on the disk (--download true fetches it)")
     try:
         state = chosen.get_state_dict(progress=False, check_hash=True, weights_only=True)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, UnpicklingError) as error:
         raise ConfigError(f"ImageNet weights {chosen.url}: {error}; use --download false to do without") from error
     module = _build(backbone).module
     expected = module.state_dict()
