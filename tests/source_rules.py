@@ -26,7 +26,7 @@ LAYERS = (
     {"workload"},
     {"monitoring"},
     {"summary"},
-    {"pretraining"},
+    {"pretraining", "comparison"},
     {"commands"},
     {"cli"},
     {"__main__", "__init__"},

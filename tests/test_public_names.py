@@ -21,6 +21,7 @@ def test_public_names():
         "__version__",
         "contrast",
         "embed",
+        "evaluate",
         "export_weights",
         "import_weights",
         "load",

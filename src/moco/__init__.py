@@ -1,6 +1,7 @@
 """Momentum contrast: pretrain an encoder on images without labels.
 
     moco.pretrain("photos/", out="runs/photos", backbone="resnet18", image_size=64)
+    moco.evaluate("runs/photos", train="photos/train", test="photos/val")
 
 The algorithm alone, for any module and any kind of data, is `moco.contrast`.
 """
@@ -15,6 +16,7 @@ from moco.version import __version__
 if TYPE_CHECKING:
     from moco import contrast
     from moco.commands.embed import Embedded, embed
+    from moco.commands.evaluate import evaluate
     from moco.commands.export import Exported, export_weights
     from moco.commands.import_weights import Imported, import_weights
     from moco.commands.neighbours import Neighbours, neighbours
@@ -37,6 +39,7 @@ __all__ = [
     "__version__",
     "contrast",
     "embed",
+    "evaluate",
     "export_weights",
     "import_weights",
     "load",
@@ -57,6 +60,7 @@ _HOMES = {
     "Pretrained": "moco.export.load",
     "Run": "moco.commands.pretrain",
     "embed": "moco.commands.embed",
+    "evaluate": "moco.commands.evaluate",
     "export_weights": "moco.commands.export",
     "import_weights": "moco.commands.import_weights",
     "load": "moco.export.load",

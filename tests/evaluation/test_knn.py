@@ -9,7 +9,7 @@ from tests.reference import knn as naive
 
 from moco.errors import ConfigError, DataError
 from moco.evaluation import knn_accuracy, knn_predict, pixel_features
-from moco.evaluation.knn import _pack
+from moco.evaluation.knn import _pack, _topk, knn_scores
 
 
 def random_problem(seed: int):
@@ -165,3 +165,46 @@ def test_pixels_that_are_not_uint8_images_are_refused(images: np.ndarray) -> Non
 def test_a_mean_of_other_images_is_refused() -> None:
     with pytest.raises(DataError, match="use the train mean"):
         pixel_features(np.zeros((2, 8, 8, 3), np.uint8), size=8, mean=torch.zeros(5))
+
+
+@pytest.mark.parametrize(("columns", "count"), [(640, 20), (645, 20), (4096, 21), (100, 20)])
+def test_the_largest_of_a_wide_row_are_found_by_sets(columns: int, count: int) -> None:
+    similarity = torch.randn(30, columns, generator=torch.Generator().manual_seed(columns))
+    values, places = _topk(similarity, count)
+    expected = similarity.topk(count, dim=1)
+    assert torch.equal(values, expected.values)
+    assert torch.equal(places, expected.indices)
+
+
+def test_wide_blocks_give_the_naive_twins_answer_ties_included() -> None:
+    rng = torch.Generator().manual_seed(0)
+    train, test = (torch.randint(-1, 2, (rows, 3), generator=rng) + 0.0 for rows in (900, 40))
+    train[train.norm(dim=1) == 0] = 1.0
+    labels = torch.randint(0, 4, (900,), generator=rng)
+    options = {"num_neighbors": 9, "knn_temperature": 0.2}
+    assert (
+        knn_predict(train, labels, test, **options).tolist()
+        == naive.knn_predict(train, labels, test, **options).tolist()
+    )
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_faiss_finds_the_same_neighbours(seed: int) -> None:
+    pytest.importorskip("faiss")
+    train, labels, test, options, block_size = random_problem(seed)
+    ours = knn_predict(train, labels, test, **options)
+    assert torch.equal(knn_predict(train, labels, test, **options, block_size=block_size, search="faiss"), ours)
+
+
+def test_without_faiss_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "faiss", None)
+    with pytest.raises(ConfigError, match="pip install faiss-cpu"):
+        knn_predict(**GOOD, num_neighbors=1, knn_temperature=0.1, search="faiss")
+
+
+def test_scores_of_single_labels_vote_as_predictions_do() -> None:
+    train, labels, test, options, block_size = random_problem(9)
+    targets = torch.nn.functional.one_hot(labels).float()
+    scores = knn_scores(train, targets, test, **options, block_size=block_size)
+    torch.testing.assert_close(scores.sum(dim=1), torch.ones(len(test), dtype=torch.float64))
+    assert torch.equal(scores.argmax(dim=1), knn_predict(train, labels, test, **options))

@@ -36,6 +36,7 @@ COMMANDS: dict[str, Command] = {
     "export": Command("moco.commands.export", "export_weights", "the backbone for other tools, checked by each"),
     "import": Command("moco.commands.import_weights", "import_weights", "other projects' checkpoints as a run"),
     "neighbours": Command("moco.commands.neighbours", "neighbours", "the images nearest to an image, as a picture"),
+    "evaluate": Command("moco.commands.evaluate", "evaluate", "did the pretraining help? kNN, probes, fine-tuning"),
 }
 
 

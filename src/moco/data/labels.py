@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,8 @@ from moco.data.source import Source
 from moco.errors import DataError
 
 _PATH_NAMES = frozenset({"path", "file", "filename", "image"})
-_LABEL_NAMES = frozenset({"label", "class", "target"})
+LABEL_NAMES = frozenset({"label", "class", "target"})
+MULTI_NAMES = frozenset({"labels", "classes"})
 _DELIMITERS = ",;\t"
 
 
@@ -32,8 +35,8 @@ def read_labels(path: str | Path, source: Source) -> tuple[np.ndarray, tuple[str
         DataError: no such file, a missing column, two different classes for one image, or nothing that matches.
     """
     path = Path(path)
-    rows = _read_rows(path)
-    finder = _Finder(source, path.parent)
+    rows = read_rows(path)
+    finder = Finder(source, path.parent)
     classes: dict[int, str] = {}
     for item, label in rows:
         index = finder.find(item)
@@ -47,7 +50,7 @@ def read_labels(path: str | Path, source: Source) -> tuple[np.ndarray, tuple[str
             f"{path}: none of its {len(rows)} paths is an image of {source.name}; it says {rows[0][0]!r}, "
             f"the images are called like {source.item_name(0)!r}"
         )
-    names = _sorted_names({label for label in classes.values() if label})
+    names = sorted_names({label for label in classes.values() if label})
     if not names:
         raise DataError(f"{path}: every label is empty; expected a class beside each path")
     number = {name: position for position, name in enumerate(names)}
@@ -62,8 +65,30 @@ def count_unlabelled(labels: np.ndarray) -> int:
     return int(np.count_nonzero(labels == UNKNOWN))
 
 
-def _read_rows(path: Path) -> list[tuple[str, str]]:
-    """(path, class) of every row, header taken off."""
+def unmatched_paths(path: str | Path, sources: Sequence[Source]) -> list[str]:
+    """Paths of a CSV file of labels, single or multiple, that are an image of none of the sources.
+
+    Raises:
+        DataError: the file is not one of labels.
+    """
+    path = Path(path)
+    rows = read_rows(path, MULTI_NAMES if is_multilabel(path) else LABEL_NAMES)
+    finders = [Finder(source, path.parent) for source in sources]
+    return [item for item, _ in rows if all(finder.find(item) is None for finder in finders)]
+
+
+def is_multilabel(path: str | Path) -> bool:
+    """Whether the file's header has a column `labels`, so that an image may have any number of classes."""
+    try:
+        with Path(path).open(encoding="utf-8-sig", newline="") as file:
+            words = [word.strip().strip('"').lower() for word in re.split(f"[{_DELIMITERS}]", file.readline())]
+    except (OSError, UnicodeDecodeError):  # what is wrong with it is said by whoever reads it
+        return False
+    return not _PATH_NAMES.isdisjoint(words) and not MULTI_NAMES.isdisjoint(words)
+
+
+def read_rows(path: Path, label_names: frozenset[str] = LABEL_NAMES) -> list[tuple[str, str]]:
+    """(path, class) of every row, header taken off; `label_names` are the headers that the second may have."""
     if not path.is_file():
         raise DataError(f"{path}: {'not a file' if path.exists() else 'no such file'}; expected a CSV file path,label")
     try:
@@ -79,7 +104,7 @@ def _read_rows(path: Path) -> list[tuple[str, str]]:
         raise DataError(f"{path}: not a CSV file ({error}); expected rows of path,label") from error
     if not lines:
         raise DataError(f"{path}: the file is empty; expected rows of path,label")
-    path_column, label_column, has_header = _columns(lines[0][1], path)
+    path_column, label_column, has_header = _columns(lines[0][1], path, label_names)
     rows = []
     for number, cells in lines[has_header:]:
         if len(cells) <= max(path_column, label_column):
@@ -90,11 +115,11 @@ def _read_rows(path: Path) -> list[tuple[str, str]]:
     return rows
 
 
-def _columns(first: list[str], path: Path) -> tuple[int, int, bool]:
+def _columns(first: list[str], path: Path, label_names: frozenset[str]) -> tuple[int, int, bool]:
     """Columns of path and class, and whether the first row is a header."""
     words = [cell.lower() for cell in first]
     paths = [position for position, word in enumerate(words) if word in _PATH_NAMES]
-    labels = [position for position, word in enumerate(words) if word in _LABEL_NAMES]
+    labels = [position for position, word in enumerate(words) if word in label_names]
     if paths and labels:
         return paths[0], labels[0], True
     for column, other, found in (("label", "path", "path" in words), ("path", "label", "label" in words)):
@@ -103,13 +128,14 @@ def _columns(first: list[str], path: Path) -> tuple[int, int, bool]:
     return 0, 1, False
 
 
-def _sorted_names(names: set[str]) -> tuple[str, ...]:
+def sorted_names(names: set[str]) -> tuple[str, ...]:
+    """Class names in the order of their numbers: as numbers if all of them are, else as text."""
     if all(name.isascii() and name.lstrip("-").isdigit() for name in names):
         return tuple(sorted(names, key=int))
     return tuple(sorted(names))
 
 
-class _Finder:
+class Finder:
     """Images by any of the ways in which a CSV file may call them."""
 
     def __init__(self, source: Source, beside: Path) -> None:

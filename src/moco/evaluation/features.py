@@ -23,7 +23,7 @@ def extract_features(module: nn.Module, batches: Iterable[Tensor]) -> Tensor:
     """
     device = module_device(module)
     features = []
-    with _eval_mode(module), _same_random_state(device), torch.inference_mode():
+    with eval_mode(module), _same_random_state(device), torch.inference_mode():
         for images in batches:
             if not isinstance(images, Tensor):
                 raise DataError(f"a batch is a {type(images).__name__}: need the image tensor alone")
@@ -51,7 +51,7 @@ def _checked(output: object, *, num_images: int) -> Tensor:
 
 
 @contextmanager
-def _eval_mode(module: nn.Module) -> Iterator[None]:
+def eval_mode(module: nn.Module) -> Iterator[None]:
     """Eval mode inside; outside, each submodule's own flag (a frozen BatchNorm in a training network stays frozen)."""
     was_training = [(submodule, submodule.training) for submodule in module.modules()]
     module.eval()

@@ -4,14 +4,20 @@ N: bank (train) rows   M: query (test) rows   D: feature width   B: rows of one 
 Source: Wu et al., Instance Discrimination, CVPR 2018 (1805.01978), section 3.4; the MoCo authors' CIFAR demo.
 """
 
+from collections.abc import Iterator
+from typing import Literal
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from moco.errors import ConfigError, DataError
+from moco.evaluation.faiss_search import faiss_neighbors
 
+Search = Literal["blocks", "faiss"]
 _INDEX_BITS = 32
+_SET = 16  # columns of which only the largest is looked at first
 _LARGEST_INDEX = (1 << _INDEX_BITS) - 1
 
 
@@ -24,6 +30,7 @@ def knn_predict(
     knn_temperature: float,
     num_classes: int | None = None,
     block_size: int = 1024,
+    search: Search = "blocks",
 ) -> Tensor:
     """Class of each query row, (M,) int64 on the CPU: the class with most votes among the nearest bank rows.
 
@@ -31,25 +38,47 @@ def knn_predict(
     nearest rows votes for its class with weight exp(cosine similarity / knn_temperature), knn_temperature > 0.
     Of equally similar rows at the edge of the neighbourhood the earlier in the bank counts; of equal votes the lower
     class wins. `num_classes` (default: largest label + 1) changes no result. Neighbours are searched in blocks of
-    block_size x 4 block_size similarities, so memory beyond the inputs does not grow with N.
+    block_size x 8 block_size similarities, so memory beyond the inputs does not grow with N; `search="faiss"` lets
+    FAISS (optional: pip install faiss-cpu) search as exactly, up to ties and to rounding of the similarities.
 
-    Raises ConfigError where num_neighbors is not in [1, N] or the temperature not above 0, DataError where features
-    and labels do not fit together, a label is out of range, or a feature is not finite.
+    Raises ConfigError where num_neighbors is not in [1, N], the temperature not above 0 or FAISS not installed,
+    DataError where features and labels do not fit together, a label is out of range, or a feature is not finite.
     """
     _check_features(train_ND, test_MD)
     train_labels = _checked_labels(train_labels, rows=len(train_ND), name="train_labels")
     num_classes = _checked_num_classes(num_classes, train_labels)
-    if not 1 <= num_neighbors <= len(train_ND):
-        raise ConfigError(f"num_neighbors={num_neighbors} with {len(train_ND)} bank images: need 1 to {len(train_ND)}")
-    if not knn_temperature > 0:
-        raise ConfigError(f"knn_temperature={knn_temperature}: need a value above 0, such as 0.1")
-    if block_size < 1:
-        raise ConfigError(f"block_size={block_size}: need at least 1")
-    predictions = [
-        _vote(*_nearest(train_ND, test_BD, num_neighbors, 4 * block_size), train_labels, knn_temperature, num_classes)
-        for test_BD in torch.split(test_MD, block_size)
-    ]
-    return torch.cat(predictions)
+    _check_options(len(train_ND), num_neighbors, knn_temperature, block_size)
+    found = _neighborhoods(train_ND, test_MD, num_neighbors, block_size, search)
+    return torch.cat([_vote(*nearest, train_labels, knn_temperature, num_classes) for nearest in found])
+
+
+def knn_scores(
+    train_ND: Tensor,
+    train_targets_NC: Tensor,
+    test_MD: Tensor,
+    *,
+    num_neighbors: int,
+    knn_temperature: float,
+    block_size: int = 1024,
+    search: Search = "blocks",
+) -> Tensor:
+    """Share of the votes that each class gets for each query row, (M, C) float64 in [0, 1], for several labels a row.
+
+    `train_targets_NC`: 1 where a bank row has the class, else 0. Otherwise as `knn_predict`, errors included.
+    """
+    _check_features(train_ND, test_MD)
+    if train_targets_NC.ndim != 2 or len(train_targets_NC) != len(train_ND):
+        raise DataError(f"targets {tuple(train_targets_NC.shape)} for {len(train_ND)} rows: need (rows, classes)")
+    _check_options(len(train_ND), num_neighbors, knn_temperature, block_size)
+    targets_NC = train_targets_NC.double().cpu()
+    found = _neighborhoods(train_ND, test_MD, num_neighbors, block_size, search)
+    weighted = ((_weights(similarity_BK, knn_temperature), indices_BK) for similarity_BK, indices_BK in found)
+    return torch.cat(
+        [
+            torch.einsum("bk,bkc->bc", weights_BK, targets_NC[indices_BK]) / weights_BK.sum(dim=1, keepdim=True)
+            for weights_BK, indices_BK in weighted
+        ]
+    )
 
 
 def knn_accuracy(
@@ -103,6 +132,17 @@ def _small_pixels(images_BHWC: Tensor, size: int) -> Tensor:
     return pixels.flatten(1)
 
 
+def _neighborhoods(
+    train_ND: Tensor, test_MD: Tensor, num_neighbors: int, block_size: int, search: Search
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Similarities and bank rows of the nearest neighbours, both (B, K) on the CPU, block after block of queries."""
+    if search == "faiss":
+        yield from faiss_neighbors(train_ND, test_MD, num_neighbors, block_size)
+        return
+    for test_BD in torch.split(test_MD, block_size):
+        yield _nearest(train_ND, test_BD, num_neighbors, 8 * block_size)
+
+
 def _nearest(train_ND: Tensor, test_BD: Tensor, num_neighbors: int, bank_block: int) -> tuple[Tensor, Tensor]:
     """Similarities and bank rows of the nearest neighbours, both (B, K) on the CPU, nearest first."""
     test_BD = F.normalize(test_BD.float(), dim=1)
@@ -122,12 +162,30 @@ def _largest(similarity_Bb: Tensor, start: int, num_neighbors: int) -> Tensor:
     if columns <= num_neighbors:
         return _pack(similarity_Bb, indices)
     # Packing everything would be exact too, and four times slower: only rows with a tie at the edge need it.
-    values, places = similarity_Bb.topk(num_neighbors + 1, dim=1)
+    values, places = _topk(similarity_Bb, num_neighbors + 1)
     keys = _pack(values[:, :num_neighbors], places[:, :num_neighbors] + start)
     tied = (values[:, -1] == values[:, -2]).nonzero().flatten()
     for rows in torch.split(tied, 256):
         keys[rows] = _pack(similarity_Bb[rows], indices).topk(num_neighbors, dim=1).values
     return keys
+
+
+def _topk(similarity_Bb: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """`Tensor.topk` along the rows, faster on wide ones; which of equal values it takes is left open, as there.
+
+    Columns are dealt into sets of _SET: the `count` largest values lie in the `count` sets with the largest maxima.
+    """
+    sets = similarity_Bb.shape[1] // _SET
+    if sets < 2 * count:
+        return similarity_Bb.topk(count, dim=1)
+    dealt = _SET * sets
+    chosen_Bk = similarity_Bb[:, :dealt].view(-1, _SET, sets).amax(dim=1).topk(count, dim=1, sorted=False).indices
+    offsets = torch.arange(0, dealt, sets, device=similarity_Bb.device)
+    columns = (chosen_Bk[:, :, None] + offsets).flatten(1)
+    rest = torch.arange(dealt, similarity_Bb.shape[1], device=similarity_Bb.device)
+    columns = torch.cat([columns, rest.expand(len(columns), -1)], dim=1)
+    values, places = similarity_Bb.gather(1, columns).topk(count, dim=1)
+    return values, columns.gather(1, places)
 
 
 def _pack(similarity: Tensor, indices: Tensor) -> Tensor:
@@ -146,10 +204,23 @@ def _unpack(keys: Tensor) -> tuple[Tensor, Tensor]:
 def _vote(
     similarity_BK: Tensor, indices_BK: Tensor, train_labels: Tensor, knn_temperature: float, num_classes: int
 ) -> Tensor:
-    # Relative to the nearest neighbour: the same winner, and exp cannot overflow at a small temperature.
-    weights_BK = ((similarity_BK.double() - similarity_BK[:, :1].double()) / knn_temperature).exp()
+    weights_BK = _weights(similarity_BK, knn_temperature)
     votes = torch.zeros(len(similarity_BK), num_classes, dtype=torch.float64)
     return votes.scatter_add_(1, train_labels[indices_BK], weights_BK).argmax(dim=1)
+
+
+def _weights(similarity_BK: Tensor, knn_temperature: float) -> Tensor:
+    """Votes relative to the nearest neighbour's: the same winner, and exp cannot overflow at a small temperature."""
+    return ((similarity_BK.double() - similarity_BK[:, :1].double()) / knn_temperature).exp()
+
+
+def _check_options(rows: int, num_neighbors: int, knn_temperature: float, block_size: int) -> None:
+    if not 1 <= num_neighbors <= rows:
+        raise ConfigError(f"num_neighbors={num_neighbors} with {rows} bank images: need 1 to {rows}")
+    if not knn_temperature > 0:
+        raise ConfigError(f"knn_temperature={knn_temperature}: need a value above 0, such as 0.1")
+    if block_size < 1:
+        raise ConfigError(f"block_size={block_size}: need at least 1")
 
 
 def _check_features(train_ND: Tensor, test_MD: Tensor) -> None:

@@ -1,0 +1,172 @@
+"""The fast linear probe: multinomial logistic regression on features that were extracted once.
+
+scikit-learn's L-BFGS does the fits, each started from the weights of the stronger penalty before it. On features of
+10,000 x 512 the whole sweep takes seconds (benchmarks/evaluation.py); PyTorch's own L-BFGS, tried at the same sweep,
+took almost four times as long, so that there is nothing to gain by a solver of ours.
+
+N: train rows   M: test rows   D: feature width   C: classes
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from moco.errors import DataError
+from moco.evaluation.precision import mean_average_precision
+
+PENALTIES = tuple(float(value) for value in np.logspace(1, -6, 15))  # strong to weak: each fit starts from the last
+_STEPS = 200  # of L-BFGS in one fit
+_HELD_OUT = 0.2
+Fit = Callable[[float], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class LogisticProbe:
+    """A fitted probe: (M, D) features to (M, C) logits.
+
+    Attributes:
+        mean, std: of the train features, (D,); features are standardised by them.
+        weight: (C, D).
+        bias: (C,).
+        penalty: the chosen weight of |W|^2 / 2 beside the mean cross-entropy in nats.
+        held_out_figure: top-1 accuracy (mAP for several labels) on the held-out rows that chose it, 0 to 1.
+        converged: False where the last fit ended at its number of steps.
+    """
+
+    mean: Tensor
+    std: Tensor
+    weight: Tensor
+    bias: Tensor
+    penalty: float
+    held_out_figure: float
+    converged: bool
+
+    def __call__(self, features_MD: Tensor) -> Tensor:
+        """Logits, (M, C) float64."""
+        return ((features_MD.double() - self.mean) / self.std) @ self.weight.T + self.bias
+
+
+def fit_logistic(
+    features_ND: Tensor,
+    targets: Tensor,
+    *,
+    num_classes: int,
+    seed: int,
+    penalties: Iterable[float] = PENALTIES,
+    watch: Callable[[Iterable[float]], Iterable[float]] = iter,
+) -> LogisticProbe:
+    """Fit a probe, its penalty chosen on a fifth of the train rows, then fitted again on all of them.
+
+    Features are standardised; the bias is not penalised. Of equally good penalties the strongest is taken.
+
+    Args:
+        features_ND: features of the train images.
+        targets: (N,) integers in [0, num_classes), or (N, C) of 0 and 1 for several labels (one fit for each class).
+        num_classes: C.
+        seed: draws the held-out rows; each class with two rows or more gives some.
+        penalties: tried from strong to weak.
+        watch: shows the progress of the sweep.
+
+    Raises:
+        DataError: features are not finite or do not fit the targets, or there is only one class.
+    """
+    _check(features_ND, targets, num_classes)
+    held_out = _held_out(targets, seed)
+    mean, std = features_ND.double().mean(dim=0), features_ND.double().std(dim=0, unbiased=False)
+    std = torch.where(std > 1e-9 * std.max().clamp(min=1e-30), std, torch.ones_like(std))
+    standard = ((features_ND.double() - mean) / std).float().numpy()
+    fit = _fitter(standard[~held_out], targets[~held_out].numpy(), num_classes)
+    best, chosen = -1.0, 0.0
+    for penalty in watch(sorted(penalties, reverse=True)):
+        weight, bias, _ = fit(penalty)
+        figure = _figure(torch.from_numpy(standard[held_out]).double() @ weight.T + bias, targets[held_out])
+        if figure > best:
+            best, chosen = figure, penalty
+    weight, bias, converged = _fitter(standard, targets.numpy(), num_classes)(chosen)
+    return LogisticProbe(mean, std, weight, bias, chosen, best, converged)
+
+
+def _fitter(features_ND: np.ndarray, targets: np.ndarray, num_classes: int) -> Fit:
+    """From a penalty to (weight, bias, converged); calls after the first start from the previous result."""
+    columns = [targets] if targets.ndim == 1 else list(targets.T)
+    models = [_model() for _ in columns]
+
+    def fit(penalty: float) -> tuple[Tensor, Tensor, bool]:
+        weight = torch.zeros(num_classes, features_ND.shape[1], dtype=torch.float64)
+        bias = torch.full((num_classes,), -np.inf, dtype=torch.float64)
+        converged = True
+        for place, (model, column) in enumerate(zip(models, columns, strict=True)):
+            if len(np.unique(column)) < 2:  # a class that all rows have, or none: the same logit for all
+                bias[place] = 0.0 if column.any() else -30.0
+                continue
+            model.C = 1.0 / (penalty * len(features_ND))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of steps that did not suffice: `converged` says it
+                model.fit(features_ND, column)
+            converged = converged and bool((model.n_iter_ < _STEPS).all())
+            _store(model, weight, bias, place, binary=targets.ndim == 2)
+        return weight, bias, converged
+
+    return fit
+
+
+def _store(model: Any, weight: Tensor, bias: Tensor, place: int, *, binary: bool) -> None:
+    coefficients, intercept = torch.from_numpy(model.coef_).double(), torch.from_numpy(model.intercept_).double()
+    if binary:
+        weight[place], bias[place] = coefficients[0], intercept[0]
+    elif len(coefficients) == 1:  # two classes: one logit, of the second against the first
+        first, second = (int(number) for number in model.classes_)
+        weight[second], bias[first], bias[second] = coefficients[0], 0.0, intercept[0]
+    else:
+        weight[model.classes_], bias[model.classes_] = coefficients, intercept
+
+
+def _model() -> Any:
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(max_iter=_STEPS, warm_start=True)
+
+
+def _held_out(targets: Tensor, seed: int) -> np.ndarray:
+    """Which rows choose the penalty, (N,) bool: a fifth of each class, at least one where it has two or more."""
+    generator = np.random.default_rng(seed)
+    chosen = np.zeros(len(targets), dtype=bool)
+    for members in _groups(targets):
+        count = min(len(members) - 1, max(1, round(_HELD_OUT * len(members))))
+        chosen[generator.permutation(members)[:count]] = True
+    return chosen
+
+
+def _groups(targets: Tensor) -> Iterator[np.ndarray]:
+    if targets.ndim == 2:
+        yield np.arange(len(targets))
+        return
+    labels = targets.numpy()
+    for label in np.unique(labels):
+        yield np.flatnonzero(labels == label)
+
+
+def _figure(logits: Tensor, targets: Tensor) -> float:
+    if targets.ndim == 2:
+        return float(np.nan_to_num(mean_average_precision(logits, targets)))
+    return (logits.argmax(dim=1) == targets).double().mean().item()
+
+
+def _check(features_ND: Tensor, targets: Tensor, num_classes: int) -> None:
+    if features_ND.ndim != 2 or len(features_ND) != len(targets):
+        raise DataError(f"features {tuple(features_ND.shape)} for {len(targets)} targets: need one row for each")
+    if not features_ND.isfinite().all():
+        raise DataError("features hold NaN or infinite values: the network has diverged, or its input has")
+    if targets.ndim == 1 and (targets.min() < 0 or targets.max() >= num_classes):
+        raise DataError(f"targets from {targets.min()} to {targets.max()}: need 0 to {num_classes - 1}")
+    if targets.ndim == 1 and bool((targets == targets[0]).all()):
+        raise DataError("all targets are one class: need at least two to tell apart")
+    if len(targets) < 4:
+        raise DataError(f"{len(targets)} images to learn from: need at least 4, of which some choose the penalty")

@@ -1,0 +1,279 @@
+"""`moco evaluate`: figures of a run beside its baselines, and one line for each thing that cannot be measured."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import moco
+from moco.cli import main
+from moco.errors import ArchitectureError, ConfigError, DataError, RunError
+from moco.evaluation import knn_accuracy
+from moco.export.load import load
+
+QUICK = {"quiet": True, "epochs": 1, "num_neighbors": 3, "seed": 0}
+
+
+@pytest.fixture(scope="session")
+def coloured(tmp_path_factory):
+    """Three classes that differ in colour: train with 20 images each, test with 8."""
+    root = tmp_path_factory.mktemp("coloured")
+    generator = np.random.default_rng(0)
+    for part, count in (("train", 20), ("test", 8)):
+        for number, name in enumerate(("blue", "green", "red")):
+            (root / part / name).mkdir(parents=True)
+            for item in range(count):
+                pixels = generator.integers(0, 90, (18, 20, 3), dtype=np.uint8)
+                pixels[..., 2 - number] += 120
+                Image.fromarray(pixels).save(root / part / name / f"{item}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def run(coloured, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    options = {"backbone": "resnet_tiny", "image_size": 16, "batch_size": 8, "dictionary_size": 16, "steps": 4}
+    moco.pretrain(coloured / "train", out=folder, quiet=True, threads=1, knn_evaluations=0, **options)
+    return folder
+
+
+def evaluate(run, coloured, **options):
+    return moco.evaluate(run, train=coloured / "train", test=coloured / "test", **{**QUICK, **options})
+
+
+def test_knn_stands_beside_random_weights_and_training_from_scratch(run, coloured):
+    report = evaluate(run, coloured)
+    kinds = [(row.network, row.measure, row.inputs) for row in report.rows]
+    assert kinds == [
+        ("run", "knn_top1", "features"),
+        ("run", "knn_top1", "embeddings"),
+        ("random_init", "knn_top1", "features"),
+        ("from_scratch", "classifier_top1", "images"),
+    ]
+    assert {d.baseline for d in report.differences} == {"random_init", "from_scratch"}
+    assert all(row.interval[0] <= row.mean <= row.interval[1] for row in report.rows)
+    gain = report.value("knn_top1") - report.value("knn_top1", "random_init")
+    assert report.differences[0].difference == pytest.approx(gain)
+    assert "random weights" in str(report)
+
+
+def test_the_knn_figure_is_that_of_the_saved_weights(run, coloured):
+    model = load(run)
+    features, labels = [], []
+    for part in ("train", "test"):
+        files = sorted((coloured / part).rglob("*.png"), key=lambda path: (path.parent.name, path.name.encode()))
+        with torch.inference_mode():
+            features.append(model(torch.stack([model.preprocess(path) for path in files])))
+        labels.append(torch.tensor([("blue", "green", "red").index(path.parent.name) for path in files]))
+    expected = knn_accuracy(features[0], labels[0], features[1], labels[1], num_neighbors=3, knn_temperature=0.07)
+    report = evaluate(run, coloured, baselines="none")
+    assert report.value("knn_top1", inputs="features") == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("protocol", ["linear", "finetune"])
+def test_the_same_seed_gives_the_same_report(run, coloured, protocol):
+    options = {"protocol": protocol, "probe": "both", "probe_epochs": 2, "label_fractions": [0.5], "seeds": 2}
+    first, second = (evaluate(run, coloured, **options).as_dict() for _ in range(2))
+    assert first["results"] == second["results"]
+    assert first["differences"] == second["differences"]
+    assert all(len(row["values"]) == 2 for row in first["results"])
+    assert all(row["std"] is not None for row in first["results"])
+
+
+def test_fast_and_paper_probe_agree_on_an_easy_set(run, coloured):
+    report = evaluate(
+        run, coloured, protocol="linear", probe="both", probe_epochs=20, learning_rates=[0.1, 1, 10], baselines="none"
+    )
+    assert report.value("linear_top1") > 0.8
+    assert abs(report.value("linear_top1") - report.value("linear_paper_top1")) < 0.15
+
+
+def test_fine_tuning_learns_and_is_compared_at_each_share(run, coloured):
+    report = evaluate(run, coloured, protocol="finetune", label_fractions=[0.2, 1.0], epochs=25)
+    assert report.value("finetune_top1") > 0.8
+    assert {(row.network, row.label_fraction) for row in report.rows} == {
+        (network, share) for network in ("run", "from_scratch") for share in (0.2, 1.0)
+    }
+    assert "12 images" in next(row.how for row in report.rows if row.label_fraction == 0.2)
+
+
+def test_scores_need_no_labels(run, coloured, tmp_path):
+    for number, path in enumerate(sorted((coloured / "test").rglob("*.png"))):
+        shutil.copy(path, tmp_path / f"{number}.png")
+    report = moco.evaluate(run, train=tmp_path, protocol="scores", **QUICK)
+    names = {(row.network, row.inputs, row.measure) for row in report.rows}
+    assert ("run", "embeddings", "effective_rank") in names
+    assert 1 <= report.value("effective_rank", inputs="features") <= 24
+    assert 0 < report.value("feature_std", inputs="features") <= 1
+    assert "no labels used" in str(report)
+
+
+def test_without_test_images_a_part_is_held_out_and_said(run, coloured):
+    report = moco.evaluate(run, train=coloured / "train", baselines="none", **QUICK)
+    assert report.data["held_out"]
+    assert (report.data["train_images"], report.data["test_images"]) == (48, 12)
+    assert "held-out images" in str(report)
+
+
+def test_several_labels_give_mean_average_precision(run, coloured, tmp_path):
+    rows = ["path,labels"]
+    for part in ("train", "test"):
+        for path in sorted((coloured / part).rglob("*.png")):
+            warm = "|warm" if path.parent.name == "red" else ""
+            rows.append(f"{path},{path.parent.name}{warm}")
+    (tmp_path / "many.csv").write_text("\n".join(rows))
+    for protocol, measure in (("knn", "knn_map"), ("linear", "linear_map"), ("finetune", "finetune_map")):
+        report = evaluate(
+            run, coloured, protocol=protocol, labels=str(tmp_path / "many.csv"), label_fractions=[1.0], epochs=12
+        )
+        assert 0.5 < report.value(measure) <= 1
+        assert report.data["classes"] == 4
+    with pytest.raises(ConfigError, match="probe='paper' with several labels"):
+        evaluate(run, coloured, protocol="linear", probe="paper", labels=str(tmp_path / "many.csv"))
+
+
+def test_leaking_test_images_are_reported(run, coloured, tmp_path):
+    shutil.copytree(coloured / "test", tmp_path / "test")
+    shutil.copy(coloured / "train" / "red" / "3.png", tmp_path / "test" / "red" / "copy.png")
+    report = moco.evaluate(run, train=coloured / "train", test=tmp_path / "test", baselines="none", **QUICK)
+    assert report.data["leaked_images"] == [["red/copy.png", "red/3.png"]]
+    assert "red/copy.png = red/3.png" in str(report)
+
+
+def test_an_architecture_is_measured_with_random_weights(coloured):
+    report = moco.evaluate(
+        "resnet_tiny", train=coloured / "train", test=coloured / "test", image_size=16, seeds=2, **QUICK
+    )
+    assert len(report.rows[0].values) == 2
+    assert report.network["trained"] is False
+    assert [row.network for row in report.rows] == ["run", "from_scratch"]
+
+
+def test_training_from_scratch_stays_within_its_minutes(run, coloured):
+    report = evaluate(run, coloured, scratch_minutes=0)
+    assert "from_scratch" not in {row.network for row in report.rows}
+    assert "training from scratch left out" in str(report)
+    assert "from_scratch" in {row.network for row in evaluate(run, coloured, scratch_minutes=0, baselines="all").rows}
+
+
+def test_embeddings_of_another_step_are_left_out(run, coloured, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    last = tmp_path / "run" / "checkpoints" / "last.pt"
+    state = torch.load(last, weights_only=True)
+    state["model"]["encoder_q.backbone.conv1.weight"] += 1
+    torch.save(state, last)
+    report = evaluate(tmp_path / "run", coloured, baselines="none")
+    assert [row.inputs for row in report.rows] == ["features"]
+    assert "embeddings left out" in str(report)
+
+
+def test_the_weights_file_alone_is_enough(run, coloured, tmp_path):
+    shutil.copy(run / "backbone.safetensors", tmp_path / "mine.safetensors")
+    alone = evaluate(tmp_path / "mine.safetensors", coloured, baselines="none")
+    assert alone.value("knn_top1") == evaluate(run, coloured, baselines="none").value("knn_top1", inputs="features")
+
+
+def remove_class(root):
+    shutil.rmtree(root / "train" / "red")
+
+
+def empty_class(root):
+    for path in (root / "train" / "red").iterdir():
+        path.unlink()
+
+
+def one_class(root):
+    (root / "labels.csv").write_text("\n".join(["path,label", *(f"{p},x" for p in root.rglob("*.png"))]))
+
+
+def missing_file(root):
+    rows = ["path,label", *(f"{p},{p.parent.name}" for p in root.rglob("*.png")), f"{root}/train/gone.png,red"]
+    (root / "labels.csv").write_text("\n".join(rows))
+
+
+def same_images(root):
+    shutil.rmtree(root / "test")
+    shutil.copytree(root / "train", root / "test")
+
+
+def no_labels(root):
+    for path in list((root / "train").rglob("*.png")):
+        path.rename(root / "train" / f"{path.parent.name}{path.name}")
+    for name in ("blue", "green", "red"):
+        (root / "train" / name).rmdir()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (remove_class, r"has classes that train has not \(red\)"),
+        (empty_class, "train/red holds no images"),
+        (one_class, r"all of one class \(x\)"),
+        (missing_file, r"1 of its paths are no image of train or test .*gone.png"),
+        (same_images, "every test image is among the train images"),
+        (no_labels, "train has no labels"),
+    ],
+)
+def test_what_would_make_a_figure_worthless_is_refused(run, coloured, tmp_path, spoil, message):
+    root = tmp_path / "data"
+    shutil.copytree(coloured, root)
+    spoil(root)
+    labels = str(root / "labels.csv") if (root / "labels.csv").exists() else None
+    with pytest.raises(DataError, match=message) as caught:
+        evaluate(run, root, labels=labels, baselines="none")
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_of_another_architecture_are_refused(run, coloured, tmp_path):
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    with safe_open(run / "backbone.safetensors", framework="pt") as file:
+        stated = dict(file.metadata())
+    other = tmp_path / "other.safetensors"
+    save_file(load_file(run / "backbone.safetensors"), other, {**stated, "architecture": "torchvision/resnet18"})
+    with pytest.raises(ArchitectureError, match="does not fit"):
+        evaluate(other, coloured)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"num_neighbors": 61}, ConfigError, "num_neighbors=61 with 60 train images"),
+        ({"protocol": "guess"}, ConfigError, "choose one of knn"),
+        ({"seeds": 0}, ConfigError, "seeds=0: need at least 1"),
+        ({"label_fractions": [2.0]}, ConfigError, "label_fractions"),
+        ({"learning_rates": []}, ConfigError, "learning_rates"),
+        ({"device": "abacus"}, ConfigError, "device='abacus'"),
+        ({"num_neighbours": 3}, ConfigError, "did you mean num_neighbors"),
+    ],
+)
+def test_wrong_options_are_one_line(run, coloured, change, error, message):
+    with pytest.raises(error, match=message) as caught:
+        evaluate(run, coloured, **change)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_that_is_nowhere_is_said(coloured):
+    with pytest.raises(ArchitectureError, match="'resnet_smal' is no run, no file and no architecture"):
+        evaluate("resnet_smal", coloured)
+    with pytest.raises(RunError, match="no such file"):
+        evaluate("gone.safetensors", coloured)
+
+
+def test_the_command_prints_one_json_object_or_a_table(run, coloured, capsys):
+    arguments = ["evaluate", str(run), "--train", str(coloured / "train"), "--test", str(coloured / "test")]
+    arguments += ["--num-neighbors", "3", "--baselines", "random"]
+    assert main([*arguments, "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["results"][0]["measure"] == "knn_top1"
+    assert printed["data"]["test_images"] == 24
+    assert main(arguments) == 0
+    assert "95 % interval" in capsys.readouterr().out
+    assert main([*arguments, "--protocol", "guess"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
