@@ -1,22 +1,29 @@
 # make demo   set-up, then the method on the embedded picture book: a table and a picture in demo/
 # make test   set-up, then the tests
 # make check  lint, formatting, types
-# make bench  throughput against the bare encoder
+# make bench  throughput beside the bare encoder; `make bench-gpu` the same at the sizes of a GPU
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+# Set-up is done once for running (with what the demonstration draws with) and once more for developing.
+RUNNABLE := $(VENV)/.runnable
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench bench-gpu clean
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(RUNNABLE): pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit('Python 3.11 or newer is needed, this is ' + sys.version.split()[0] if sys.version_info < (3, 11) else 0)"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(PIP) --editable ".[demo]"
 	touch $@
 
-demo: $(INSTALLED)
+$(INSTALLED): $(RUNNABLE)
+	$(PIP) --editable ".[dev]"
+	touch $@
+
+demo: $(RUNNABLE)
 	$(BIN)/python examples/demo.py --out demo
 
 test: $(INSTALLED)
@@ -28,7 +35,12 @@ check: $(INSTALLED)
 	$(BIN)/mypy
 
 bench: $(INSTALLED)
-	$(BIN)/python benchmarks/throughput.py
+	$(PIP) ".[bench]"
+	$(BIN)/python benchmarks/throughput.py --out benchmarks/results/throughput-cpu
+
+# The machine's own Python, torch and extras: nothing is installed. About 8 minutes.
+bench-gpu:
+	PYTHONPATH=src $(PYTHON) benchmarks/gpu_suite.py
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

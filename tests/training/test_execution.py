@@ -51,6 +51,13 @@ def test_the_fastest_is_taken_and_remembered(encoder, small, cache, monkeypatch)
     assert len(asked) == 2, "another network is measured anew"
 
 
+@pytest.mark.parametrize(("gain", "layout"), [(1.03, "channels_last"), (1.2, "contiguous")])
+def test_a_small_difference_does_not_outweigh_the_likeliest(encoder, small, monkeypatch, gain, layout):
+    monkeypatch.setattr(execution, "native_bf16", lambda device: False)
+    monkeypatch.setattr(execution, "_measure", lambda *_: [100.0, 100.0 * gain])
+    assert choose(small, encoder, total_steps=10).config.layout == layout
+
+
 def test_the_users_word_is_kept_without_a_measurement(encoder, small, monkeypatch):
     monkeypatch.setattr(execution, "_measure", lambda *_: pytest.fail("nothing to choose"))
     given = configure(

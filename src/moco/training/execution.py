@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 import platform
-import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +26,8 @@ from moco.config import Config
 
 DEFAULT_CACHE = "~/.cache/moco/execution.json"
 CPU_SAMPLES = 32  # enough for a ratio, and a matter of a second
-ROUNDS = 3
+ROUNDS = 5
+CLEAR = 1.05  # times faster than the likeliest: less may be noise, and noise would be remembered
 LONG_RUN = 5_000  # steps; compiling takes minutes, and a shorter run does not win them back
 Choice = dict[str, Any]  # precision, layout and compile, as in the configuration
 
@@ -64,7 +64,7 @@ def choose(config: Config, encoder: nn.Module, *, total_steps: int) -> Execution
         rates = _measure(config, encoder, device, candidates)
         _write(path, {**known, key: rates})
         origin = "measured"
-    best = max(range(len(candidates)), key=lambda place: rates[place])
+    best = max(range(len(candidates)), key=lambda place: rates[place] if place else CLEAR * rates[0])
     told = ", ".join(f"{_name(candidate)} {rate:,.0f}" for candidate, rate in zip(candidates, rates, strict=True))
     return Execution(dataclasses.replace(config, **candidates[best]), f"{origin}, images/s: {told}")
 
@@ -99,14 +99,14 @@ def _candidates(config: Config, device: torch.device, total_steps: int) -> list[
 
 
 def _measure(config: Config, encoder: nn.Module, device: torch.device, candidates: list[Choice]) -> list[float]:
-    """Images per second of a query's forward and backward pass, by turns; the median of the rounds."""
+    """Images per second of a query's forward and backward pass, by turns; the best round is the least disturbed."""
     count = config.batch_size_per_rank if device.type == "cuda" else min(CPU_SAMPLES, config.batch_size_per_rank)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         trials = [_trial(encoder, candidate, config.image_size, count, device) for candidate in candidates]
         for trial in trials:
             trial()
         seconds = [[trial() for trial in trials] for _ in range(ROUNDS)]
-    return [count / statistics.median(times) for times in zip(*seconds, strict=True)]
+    return [count / min(times) for times in zip(*seconds, strict=True)]
 
 
 def _trial(encoder: nn.Module, choice: Choice, size: int, count: int, device: torch.device) -> Callable[[], float]:
