@@ -75,7 +75,10 @@ def main() -> None:
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     library = jpeg.library()
     report |= {
-        "options": {**vars(options), "data": Path(options.data).name if options.data else "made"},
+        "options": {
+            **{name: value for name, value in vars(options).items() if name not in ("scratch", "out")},
+            "data": Path(options.data).name if options.data else "made",
+        },
         "hardware": f"{processor()}, {os.cpu_count()} cores",
         "commit": commit.stdout.strip(),
         "versions": {**versions(), "pillow": pillow_version, "simplejpeg": library and library.__version__},
