@@ -1,6 +1,7 @@
 """Two decoders, one picture: where simplejpeg decodes, Pillow would have given the same bits."""
 
 import io
+import zlib
 
 import numpy as np
 import pytest
@@ -73,9 +74,9 @@ def test_pillow_decides_where_there_is_doubt(kind, tmp_path):
 
 
 def outcome(read):
-    """The pixels, or what is wrong with the file."""
+    """A checksum of the pixels, or what is wrong with the file."""
     try:
-        return np.asarray(read()).tobytes()
+        return zlib.crc32(np.asarray(read()).tobytes())
     except DamagedImage as error:
         return error.reason
 
