@@ -63,7 +63,7 @@ class Preprocessing:
     def normalize(self, pixels: Tensor) -> Tensor:
         """(..., 3, H, W) uint8 to float32 as the network expects it; keeps device and memory format."""
         mean, std = (torch.tensor(values, device=pixels.device).view(3, 1, 1) for values in (self.mean, self.std))
-        return (pixels.float() / 255 - mean) / std
+        return pixels.to(torch.float32, copy=True).div_(255).sub_(mean).div_(std)  # in place: no further buffers
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, as the header of `backbone.safetensors` holds it."""
