@@ -18,7 +18,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # OpenMP threads that spin for 
 
 import moco
 
-M0_STEPS = 300  # enough to see that it does not learn
+M0_STEPS = 600  # enough to see that it does not learn
 
 
 def main() -> int:
@@ -29,7 +29,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=None, help="steps of the main run; default the recipe's")
     arguments = parser.parse_args()
     length = (
-        {} if arguments.steps is None else {"steps": arguments.steps, "warmup_steps": min(50, arguments.steps // 4)}
+        {} if arguments.steps is None else {"steps": arguments.steps, "warmup_steps": min(100, arguments.steps // 4)}
     )
     try:
         run = moco.pretrain(out=_free(arguments.out, "moco"), seed=arguments.seed, **length)
@@ -40,7 +40,7 @@ def main() -> int:
             seed=arguments.seed,
             key_momentum=0.0,
             steps=min(M0_STEPS, run.summary["steps"]),
-            warmup_steps=min(50, run.summary["steps"] // 4),
+            warmup_steps=min(100, run.summary["steps"] // 4),
         )
     except moco.MocoError as error:
         print(f"demo: {error}", file=sys.stderr)
