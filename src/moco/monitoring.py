@@ -24,7 +24,7 @@ from moco.evaluation.monitor import KnnMonitor
 # Uint8 images kept for evaluation; beyond it, a random, class-balanced part of them is used.
 MEMORY_BYTES = 512 * 2**20
 # While training, a part is enough to see the curve; the last evaluation takes everything.
-CURVE_BANK, CURVE_QUERIES = 10_000, 2_000
+CURVE_BANK, CURVE_QUERIES = 4_000, 1_000
 BATCH = 256
 
 
