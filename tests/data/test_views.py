@@ -52,7 +52,7 @@ PUBLISHED = {
     "v2": {"crop": 0.2, "hue": 0.1, "jitter": 0.8, "gray": 0.2, "blur": 0.5, "grayscale_first": False, "of": IMAGENET},
     "cifar": {"crop": 0.08, "hue": 0.1, "jitter": 0.8, "gray": 0.2, "blur": 0.0, "grayscale_first": False, "of": CIFAR},
     "picturebook": {
-        "crop": 0.4, "hue": 0.5, "jitter": 0.8, "gray": 0.2, "blur": 0.0, "grayscale_first": False, "of": IMAGENET
+        "crop": 0.4, "hue": 0.5, "jitter": 0.8, "gray": 0.5, "blur": 0.0, "grayscale_first": False, "of": IMAGENET
     },
 }  # fmt: skip
 
