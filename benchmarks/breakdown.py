@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from moco.data.cut import resized_crop_pixels
 
 from contestants import Setting, fixed_batch, make_loader, trained
 from moco.contrast import info_nce
+from moco.data.cut import resized_crop_pixels
 from moco.data.views import photometric_views
 
 
