@@ -11,6 +11,7 @@ from PIL import Image
 
 from moco.cli import main
 from moco.config import Config
+from moco.errors import ConfigError
 from moco.recipes import RECIPES, configure
 
 
@@ -116,6 +117,15 @@ def test_the_papers_defaults():
 
 def test_the_learning_rate_scales_with_the_batch():
     assert configure("v2", {"batch_size": 128}).learning_rate == pytest.approx(0.015)
+
+
+def test_a_short_run_shortens_the_warm_up_of_the_recipe_but_not_the_users():
+    assert configure("picturebook", {}).warmup_steps == 100
+    assert configure("picturebook", {"steps": 30}).warmup_steps == 7
+    assert configure("picturebook", {"steps": 4000}).warmup_steps == 100
+    assert configure("picturebook", {"steps": 30, "warmup_steps": 20}).warmup_steps == 20
+    with pytest.raises(ConfigError, match="warm up for fewer steps"):
+        configure("picturebook", {"steps": 30, "warmup_steps": 30})
 
 
 def test_a_configuration_cannot_be_changed():

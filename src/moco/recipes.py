@@ -89,6 +89,8 @@ def default_recipe(data: object) -> str:
 def configure(recipe: str, options: dict[str, Any]) -> Config:
     """The recipe's configuration with the stated options in its place; `steps` alone replaces the recipe's epochs.
 
+    A recipe's warm-up is cut to a quarter of the stated steps; a stated warm-up is taken as it is.
+
     Raises:
         ConfigError: an unknown recipe or option (nearest names suggested), or values that cannot work.
     """
@@ -103,6 +105,8 @@ def configure(recipe: str, options: dict[str, Any]) -> Config:
     length = {name for name in ("epochs", "steps") if options.get(name) is not None}
     if len(length) == 1:
         base.update(epochs=None, steps=None)
+    if options.get("steps") is not None:  # a short run warms up for a quarter of it at most, unless told otherwise
+        base["warmup_steps"] = min(base["warmup_steps"], options["steps"] // 4)
     schedule = options.get("schedule", base["schedule"])
     changed = tuple(options.get("lr_milestones") or base["lr_milestones"]) != tuple(base["lr_milestones"])
     if changed and schedule != "step":
