@@ -168,16 +168,8 @@ class Protocols:
 
     def _neighbors(self, train: Tensor, test: Tensor) -> Tensor:
         settings, targets = self.bench.settings, self.task.train.targets
-        if self.task.multilabel:
-            return knn_scores(
-                train,
-                targets,
-                test,
-                num_neighbors=settings.num_neighbors,
-                knn_temperature=settings.knn_temperature,
-                search=settings.search,
-            )
-        return knn_predict(
+        answer = knn_scores if self.task.multilabel else knn_predict
+        return answer(
             train,
             targets,
             test,
