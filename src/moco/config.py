@@ -18,6 +18,7 @@ ScheduleUnit = Literal["epoch", "step"]
 Precision = Literal["auto", "fp32", "bf16"]
 Layout = Literal["auto", "channels_last", "contiguous"]
 Compile = Literal["auto", "on", "off"]
+Lanes = Literal["auto", "on", "off"]
 Accelerator = Literal["auto", "cpu", "gpu", "mps"]
 BatchNormCure = Literal["auto", "split", "shuffle", "average", "none"]
 Normalization = Literal["imagenet", "cifar"]
@@ -68,6 +69,7 @@ class Config:
         precision: fp32 or bf16; auto takes the faster one where the hardware multiplies bf16 natively, else fp32.
         layout: order of a tensor's elements in memory: channels_last, contiguous, or auto, which takes the faster one.
         compile: translate the encoders with torch.compile; auto tries it on a GPU, for runs of 5,000 steps and more.
+        lanes: on a CPU, encode both halves of a batch at once, each on half of the cores; auto takes the faster way.
         accelerator: device kind; auto takes a GPU if there is one.
         devices: devices on this machine; several train together, one process each.
         num_nodes: machines that train together.
@@ -124,6 +126,7 @@ class Config:
     precision: Precision = "auto"
     layout: Layout = "auto"
     compile: Compile = "auto"
+    lanes: Lanes = "auto"
     accelerator: Accelerator = "auto"
     devices: int = 1
     num_nodes: int = 1
@@ -242,6 +245,7 @@ _CHOICES = {
     "precision": Precision,
     "layout": Layout,
     "compile": Compile,
+    "lanes": Lanes,
     "accelerator": Accelerator,
     "batchnorm": BatchNormCure,
     "normalization": Normalization,

@@ -172,8 +172,8 @@ class Pretraining:
             f"learning rate {config.learning_rate:g}, BatchNorm cure: {model.batchnorm}"
         )
         self._say(loader.storage)
-        compiled = ", compiled" if config.compile == "on" else ""
-        self._say(f"computing in {config.precision}, {config.layout.replace('_', '-')}{compiled} ({self.reason})")
+        manner = (", compiled" if config.compile == "on" else "") + (", two lanes" if config.lanes == "on" else "")
+        self._say(f"computing in {config.precision}, {config.layout.replace('_', '-')}{manner} ({self.reason})")
         if config.dictionary_size > images:
             self._say(
                 f"the queue ({config.dictionary_size:,} keys) is larger than the data set, so that an image meets its "

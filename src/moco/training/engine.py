@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,6 +11,7 @@ from moco.config import Config
 from moco.contrast import MoCo
 from moco.errors import ConfigError
 from moco.training.execution import memory_format
+from moco.training.lanes import LanedEncoder, Lanes
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -58,15 +60,17 @@ def place(model: MoCo, fabric: Fabric, config: Config) -> None:
         query = fabric.setup_module(model.encoder_q, move_to_device=False)
     query, key = (_translated(encoder) if config.compile == "on" else encoder for encoder in (query, model.encoder_k))
 
-    def in_precision(encoder: Any) -> Any:
-        def forward(batch: Any) -> torch.Tensor:
-            with fabric.autocast():
-                embeddings: torch.Tensor = encoder(batch)
-                return embeddings
+    def encode(encoder: Any, batch: Any) -> torch.Tensor:
+        with fabric.autocast():
+            embeddings: torch.Tensor = encoder(batch)
+            return embeddings
 
-        return forward
-
-    model.run_encoders_with(query=in_precision(query), key=in_precision(key))
+    if config.lanes == "on":
+        lanes = Lanes(torch.get_num_threads())
+        query, key = (LanedEncoder(e, encode, lanes, split_groups=model.split_groups) for e in (query, key))
+        model.run_encoders_with(query=query, key=key)
+    else:
+        model.run_encoders_with(query=functools.partial(encode, query), key=functools.partial(encode, key))
 
 
 def _translated(encoder: Any) -> Any:

@@ -1,4 +1,4 @@
-"""How the encoder is computed here: precision, memory layout, compiled or not, chosen by a short measurement.
+"""How the encoder is computed here: precision, layout, compiled or not, in lanes or not, chosen by a short measurement.
 
 Which is fastest depends on the processor, the version of PyTorch and the network, and no rule foresees it. The result
 is kept by hardware, versions and network, so that the same machine makes the same choice again, and the run folder
@@ -10,25 +10,31 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import functools
 import hashlib
 import json
 import os
 import platform
+import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from moco.config import Config
+from moco.contrast.batchnorm import has_batchnorm, split_batchnorm
+from moco.errors import ConfigError
+from moco.training.lanes import LANES, LanedEncoder, Lanes, independent_halves, lane_groups
 
 DEFAULT_CACHE = "~/.cache/moco/execution.json"
 CPU_SAMPLES = 32  # enough for a ratio, and a matter of a second
 ROUNDS = 5
 CLEAR = 1.05  # times faster than the likeliest: less may be noise, and noise would be remembered
 LONG_RUN = 5_000  # steps; compiling takes minutes, and a shorter run does not win them back
+PROBE_SAMPLES, PROBE_GROUPS = 8, 2  # of the batch that shows whether its halves are independent
 Choice = dict[str, Any]  # precision, layout and compile, as in the configuration
 
 
@@ -54,19 +60,75 @@ def choose(config: Config, encoder: nn.Module, *, total_steps: int) -> Execution
     candidates = _candidates(config, device, total_steps)
     if len(candidates) == 1 or config.devices * config.num_nodes > 1:
         reason = "as configured" if "auto" not in (config.precision, config.layout, config.compile) else "by hardware"
-        return Execution(dataclasses.replace(config, **candidates[0]), reason)
-    path = Path(os.environ.get("MOCO_EXECUTION_CACHE", DEFAULT_CACHE)).expanduser()
-    key = _key(config, encoder, device, candidates)
-    known = _read(path)
-    rates = known.get(key)
-    origin = "measured before"
-    if rates is None:
-        rates = _measure(config, encoder, device, candidates)
-        _write(path, {**known, key: rates})
-        origin = "measured"
-    best = max(range(len(candidates)), key=lambda place: rates[place] if place else CLEAR * rates[0])
+        return _choose_lanes(dataclasses.replace(config, **candidates[0]), encoder, device, reason)
+    rates, origin = _remembered(
+        _key(config, encoder, device, candidates), lambda: _measure(config, encoder, device, candidates)
+    )
+    best = _clearly_best(rates)
     told = ", ".join(f"{_name(candidate)} {rate:,.0f}" for candidate, rate in zip(candidates, rates, strict=True))
-    return Execution(dataclasses.replace(config, **candidates[best]), f"{origin}, images/s: {told}")
+    chosen = dataclasses.replace(config, **candidates[best])
+    return _choose_lanes(chosen, encoder, device, f"{origin}, images/s: {told}")
+
+
+def _choose_lanes(config: Config, encoder: nn.Module, device: torch.device, reason: str) -> Execution:
+    """Decide whether the two halves of a batch are encoded at once.
+
+    Raises:
+        ConfigError: lanes are asked for where they cannot be.
+    """
+    if config.lanes == "off":
+        return Execution(config, reason)
+    obstacle = lanes_obstacle(config, encoder, device)
+    if config.lanes == "on":
+        if obstacle:
+            raise ConfigError(f"lanes='on': {obstacle}; choose lanes 'off' or 'auto'")
+        return Execution(config, reason)
+    if obstacle:
+        return Execution(dataclasses.replace(config, lanes="off"), reason)
+    key = _key(config, encoder, device, [{"precision": config.precision, "layout": config.layout, "lanes": "auto"}])
+    (whole, halves), _ = _remembered(key, lambda: _measure_lanes(config, encoder, device))
+    lanes: Literal["on", "off"] = "on" if halves > CLEAR * whole else "off"
+    told = f"; whole batch {whole:,.0f}, in two lanes {halves:,.0f}"
+    return Execution(dataclasses.replace(config, lanes=lanes), reason + told)
+
+
+def lanes_obstacle(config: Config, encoder: nn.Module, device: torch.device) -> str | None:
+    """Why the two halves of this run's batches cannot be encoded by themselves; None where they can."""
+    samples = config.batch_size_per_rank
+    if device.type != "cpu" or config.devices * config.num_nodes > 1:
+        return "lanes are for one process on a CPU"
+    if torch.get_num_threads() < LANES:
+        return f"two lanes need two threads, here is {torch.get_num_threads()}"
+    if config.compile == "on":
+        return "a compiled encoder takes whole batches"
+    if samples % LANES:
+        return f"a batch of {samples} has no equal halves"
+    if has_batchnorm(encoder):
+        if config.batchnorm not in ("auto", "split"):
+            return f"BatchNorm with the cure {config.batchnorm!r} takes its statistics from the whole batch"
+        if lane_groups(samples, config.split_groups) is None:
+            return f"a batch of {samples} does not fall into two lanes of equal BatchNorm groups"
+    trial = split_batchnorm(copy.deepcopy(encoder).train(), PROBE_GROUPS)
+    with torch.random.fork_rng(devices=[]):
+        images = torch.randn(PROBE_SAMPLES, 3, config.image_size, config.image_size)
+        if not independent_halves(trial, images, split_groups=PROBE_GROUPS):
+            return "the network draws random numbers, or its samples meet outside BatchNorm"
+    return None
+
+
+def _clearly_best(rates: list[float]) -> int:
+    return max(range(len(rates)), key=lambda place: rates[place] if place else CLEAR * rates[0])
+
+
+def _remembered(key: str, measure: Callable[[], list[float]]) -> tuple[list[float], str]:
+    """What was measured here before, or now; and which of the two."""
+    path = Path(os.environ.get("MOCO_EXECUTION_CACHE", DEFAULT_CACHE)).expanduser()
+    known = _read(path)
+    if key in known:
+        return known[key], "measured before"
+    rates = measure()
+    _write(path, {**_read(path), key: rates})
+    return rates, "measured"
 
 
 def expected_device(config: Config) -> torch.device:
@@ -102,28 +164,57 @@ def _measure(config: Config, encoder: nn.Module, device: torch.device, candidate
     """Images per second of a query's forward and backward pass, by turns; the best round is the least disturbed."""
     count = config.batch_size_per_rank if device.type == "cuda" else min(CPU_SAMPLES, config.batch_size_per_rank)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        trials = [_trial(encoder, candidate, config.image_size, count, device) for candidate in candidates]
-        for trial in trials:
-            trial()
-        seconds = [[trial() for trial in trials] for _ in range(ROUNDS)]
+        trials = []
+        for candidate in candidates:
+            module = copy.deepcopy(encoder).train().to(device).to(memory_format=memory_format(candidate["layout"]))
+            forward = torch.compile(module) if candidate["compile"] == "on" else module
+            encode = functools.partial(_encode, forward, candidate["precision"])
+            trials.append(_trial(module, encode, _images(config, count, candidate["layout"], device)))
+        seconds = _by_turns(trials)
     return [count / min(times) for times in zip(*seconds, strict=True)]
 
 
-def _trial(encoder: nn.Module, choice: Choice, size: int, count: int, device: torch.device) -> Callable[[], float]:
+def _measure_lanes(config: Config, encoder: nn.Module, device: torch.device) -> list[float]:
+    """Images per second of a query's forward and backward pass, whole batches and in lanes; the typical round."""
+    count = config.batch_size_per_rank
+    with torch.random.fork_rng(devices=[]):
+        images = _images(config, count, config.layout, device)
+        module = copy.deepcopy(encoder).train().to(memory_format=memory_format(config.layout))
+        split_batchnorm(module, config.split_groups)
+
+        def encode(network: nn.Module, samples: Tensor) -> Tensor:
+            return _encode(network, config.precision, samples)
+
+        lanes = LanedEncoder(module, encode, Lanes(torch.get_num_threads()), split_groups=config.split_groups)
+        seconds = _by_turns([_trial(module, functools.partial(encode, module), images), _trial(module, lanes, images)])
+    return [count / statistics.median(times) for times in zip(*seconds, strict=True)]
+
+
+def _images(config: Config, count: int, layout: str, device: torch.device) -> Tensor:
+    images = torch.randn(count, 3, config.image_size, config.image_size, device=device)
+    return images.contiguous(memory_format=memory_format(layout))
+
+
+def _encode(network: Callable[[Tensor], Tensor], precision: str, images: Tensor) -> Tensor:
+    with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+        return network(images)
+
+
+def _by_turns(trials: list[Callable[[], float]]) -> list[list[float]]:
+    for trial in trials:
+        trial()
+    return [[trial() for trial in trials] for _ in range(ROUNDS)]
+
+
+def _trial(module: nn.Module, encode: Callable[[Tensor], Tensor], images: Tensor) -> Callable[[], float]:
     """A function that makes one step and tells how many seconds it took."""
-    layout = memory_format(choice["layout"])
-    own = copy.deepcopy(encoder).train().to(device).to(memory_format=layout)
-    images = torch.randn(count, 3, size, size, device=device).contiguous(memory_format=layout)
-    forward: Callable[[Tensor], Tensor] = torch.compile(own) if choice["compile"] == "on" else own
 
     def step() -> float:
-        _wait(device)
+        _wait(images.device)
         start = time.perf_counter()
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=choice["precision"] == "bf16"):
-            embeddings = forward(images)
-        torch.autograd.backward(embeddings.float().square().mean())
-        own.zero_grad()
-        _wait(device)
+        torch.autograd.backward(encode(images).float().square().mean())
+        module.zero_grad()
+        _wait(images.device)
         return time.perf_counter() - start
 
     return step
@@ -148,7 +239,7 @@ def _key(config: Config, encoder: nn.Module, device: torch.device, candidates: l
     """What the measurement depends on, as a short digest."""
     hardware = torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.machine()} {_processor()}"
     network = [(name, tuple(parameter.shape)) for name, parameter in encoder.named_parameters()]
-    samples = config.batch_size_per_rank
+    samples = (config.batch_size_per_rank, config.split_groups)
     about = (hardware, str(torch.__version__), torch.get_num_threads(), network, config.image_size, samples, candidates)
     return hashlib.sha256(repr(about).encode()).hexdigest()[:16]
 
