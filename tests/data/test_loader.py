@@ -11,9 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
+from moco.data.ahead import PREFETCH
 from moco.data.arrays import ArraySource
 from moco.data.decode import DamagedImage
-from moco.data.loader import PREFETCH, ViewLoader
+from moco.data.loader import ViewLoader
 from moco.data.order import EpochOrder
 from moco.data.skipped import SkippedFiles
 from moco.data.views import IMAGENET, ViewRecipe

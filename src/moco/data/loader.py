@@ -2,8 +2,9 @@
 
 Images of one size in one array are cropped in batches on the device, where that is cheaper. All others are decoded once
 by threads (the decoders and resamplers release the interpreter lock), both views are cropped from that decode in the
-same task, and the pixels stay uint8 until the device, where the photometric operations run in batches. Memory holds a
-few batches, and the decoded images where they fit into the budget.
+same task, and the pixels stay uint8 until the device. The photometric operations run in batches on a GPU; on a CPU the
+same threads do them, a part of the batch each, while the current step runs. Memory holds a few batches, and the
+decoded images where they fit into the budget.
 
 Which way is taken depends on the images, the configuration and the kind of device alone: the two round differently, and
 equal seeds should give equal runs.
@@ -14,26 +15,23 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-import os
-from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from moco.data.ahead import Begun, ahead, default_workers
 from moco.data.cache import DecodedCache, plan_cache
 from moco.data.cut import BoxDraws, resized_crop_pixels
 from moco.data.order import PHOTOMETRIC, SHUFFLE, VIEWS, EpochOrder, keyed_generator
 from moco.data.skipped import SkippedFiles
 from moco.data.source import DamagedImage, Source
-from moco.data.views import ViewRecipe, photometric_views, two_views
+from moco.data.views import ViewRecipe, photometric_views, plan_photometric_views, plan_two_views, two_views
 from moco.errors import DataError
 
 Views = tuple[Tensor, Tensor]
-Begun = tuple[Callable[[], Tensor], list["Future[None]"]]  # what gives the images, once these have ended
-PREFETCH = 3  # batches decoded ahead: enough to cover a slow disk, little memory
 ATTEMPTS = 100  # damaged images replaced in a row before giving up
 # Longest side in pixels up to which a CPU crops an array in batches; above, one by one in uint8 takes half of the time
 # or less (docs/data.md).
@@ -78,7 +76,7 @@ class ViewLoader:
     ) -> None:
         self.source, self.order, self.recipe = source, order, recipe
         self.image_size, self.device, self.skipped = image_size, device, skipped
-        self.workers = workers or min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4)
+        self.workers = workers or default_workers()
         self.rank, self.world_size = rank, world_size
         self.cache_bytes, self.show_progress = cache_bytes, show_progress
         # The smallest crop of an image decoded at this size still has as many pixels as the view.
@@ -113,27 +111,27 @@ class ViewLoader:
     def _indices(self, step: int) -> np.ndarray:
         return self.order.batch(step, rank=self.rank, world_size=self.world_size)
 
-    def _ahead(self, first_step: int, begin: Callable[[int, ThreadPoolExecutor], Begun]) -> Generator[Tensor]:
-        """The images of each step on the device; those of the next steps are worked on meanwhile."""
-        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="moco-decode")
-        begun: deque[Begun] = deque()
-        try:
-            for step in itertools.count(first_step):
-                begun.append(begin(step, pool))
-                if len(begun) > PREFETCH:
-                    images, tasks = begun.popleft()
-                    for task in tasks:
-                        task.result()
-                    yield images().to(self.device, non_blocking=True)
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
     def _resident(self, first_step: int) -> Iterator[Views]:
+        if self.device.type == "cpu":
+            yield from ahead(first_step, self._plan_resident, workers=self.workers)
+            return
         self._on_device = self._whole_on_device() if self._on_device is None else self._on_device
-        with contextlib.closing(self._ahead(first_step, self._gather)) as ahead:
-            for step, images in zip(itertools.count(first_step), ahead, strict=False):
-                generator = self._generator(VIEWS, step)
-                yield two_views(images.permute(0, 3, 1, 2), self.recipe, self.image_size, generator)
+        with contextlib.closing(ahead(first_step, self._gather, workers=self.workers)) as batches:
+            for step, images in zip(itertools.count(first_step), batches, strict=False):
+                yield two_views(images.permute(0, 3, 1, 2), self.recipe, self.image_size, self._generator(VIEWS, step))
+
+    def _plan_resident(self, step: int, pool: ThreadPoolExecutor) -> Begun[Views]:
+        """The views of a step from the array, part by part."""
+        assert self.array is not None
+        array, rows = self.array, self._rows(step)
+        images = torch.empty((len(rows), *array.shape[1:]), dtype=torch.uint8)
+        plan = plan_two_views(images.permute(0, 3, 1, 2), self.recipe, self.image_size, self._generator(VIEWS, step))
+
+        def work(place: slice) -> None:
+            images[place] = torch.from_numpy(np.ascontiguousarray(array[rows[place]]))
+            plan.make(place)
+
+        return (lambda: plan.views), [pool.submit(work, place) for place in plan.blocks]
 
     def _whole_on_device(self) -> Tensor | None:
         """All images on the GPU, if they are few beside its free memory and within the budget."""
@@ -145,8 +143,8 @@ class ViewLoader:
             return None
         return torch.from_numpy(np.ascontiguousarray(self.array)).to(self.device)
 
-    def _gather(self, step: int, pool: ThreadPoolExecutor) -> Begun:
-        """The images of a step, (N, H, W, 3) uint8, from the array."""
+    def _gather(self, step: int, pool: ThreadPoolExecutor) -> Begun[Tensor]:
+        """The images of a step on the GPU, (N, H, W, 3) uint8, from the array."""
         rows = self._rows(step)
         if self._on_device is not None:
             chosen, whole = torch.from_numpy(rows).to(self.device, non_blocking=True), self._on_device
@@ -158,7 +156,7 @@ class ViewLoader:
             images = torch.from_numpy(np.ascontiguousarray(self.array[rows]))
             copied.append(images.pin_memory() if self.device.type == "cuda" else images)
 
-        return copied.pop, [pool.submit(copy)]
+        return (lambda: copied.pop().to(self.device, non_blocking=True)), [pool.submit(copy)]
 
     def _rows(self, step: int) -> np.ndarray:
         """Where in the array the images of a step lie; damaged ones are replaced."""
@@ -172,16 +170,42 @@ class ViewLoader:
         return cache.rows(indices).astype(np.int64)
 
     def _streaming(self, first_step: int) -> Iterator[Views]:
-        with contextlib.closing(self.crops(first_step)) as ahead:
-            for step, crops in zip(itertools.count(first_step), ahead, strict=False):
+        if self.device.type == "cpu":
+            yield from ahead(first_step, self._plan_streaming, workers=self.workers)
+            return
+        with contextlib.closing(self.crops(first_step)) as batches:
+            for step, crops in zip(itertools.count(first_step), batches, strict=False):
                 yield photometric_views(crops.permute(0, 1, 4, 2, 3), self.recipe, self._generator(PHOTOMETRIC, step))
+
+    def _plan_streaming(self, step: int, pool: ThreadPoolExecutor) -> Begun[Views]:
+        """The views of a step from images one by one, a few of them in a task."""
+        crops, crop = self._plan_crops(step)
+        plan = plan_photometric_views(crops.permute(0, 1, 4, 2, 3), self.recipe, self._generator(PHOTOMETRIC, step))
+
+        def work(place: slice) -> None:
+            crop(place)
+            plan.make(place)
+
+        return (lambda: plan.views), [pool.submit(work, place) for place in self._parts(crops.shape[1])]
 
     def crops(self, first_step: int) -> Generator[Tensor]:
         """Both views' crops of each step without their colours, (2, N, size, size, 3) uint8, each image by itself."""
-        return self._ahead(first_step, self._crop)
 
-    def _crop(self, step: int, pool: ThreadPoolExecutor) -> Begun:
-        """The crops of one step."""
+        def begin(step: int, pool: ThreadPoolExecutor) -> Begun[Tensor]:
+            crops, crop = self._plan_crops(step)
+            tasks = [pool.submit(crop, place) for place in self._parts(crops.shape[1])]
+            return (lambda: crops.to(self.device, non_blocking=True)), tasks
+
+        return ahead(first_step, begin, workers=self.workers)
+
+    def _parts(self, count: int) -> list[slice]:
+        """Images of one task. On a CPU they do not depend on the number of workers, nor do the last bits of a view."""
+        most = max(1, count // self.workers) if self.device.type != "cpu" else _CHUNK
+        size = min(_CHUNK, most)
+        return [slice(first, min(first + size, count)) for first in range(0, count, size)]
+
+    def _plan_crops(self, step: int) -> tuple[Tensor, Callable[[slice], None]]:
+        """Memory for the crops of a step, and what fills a part of it."""
         indices = self._indices(step)
         count = len(indices)
         generator = self._generator(VIEWS, step)
@@ -190,16 +214,15 @@ class ViewLoader:
         shape = (2, count, self.image_size, self.image_size, 3)
         crops = torch.empty(shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
         out = crops.numpy()
-        chunk = max(1, min(_CHUNK, count // self.workers))
 
-        def work(first: int) -> None:
-            for position in range(first, min(first + chunk, count)):
+        def crop(place: slice) -> None:
+            for position in range(place.start, place.stop):
                 pixels = self._load(int(indices[position]), step)
                 for view, number in enumerate((position, position + count)):
                     box = boxes.box(number, *pixels.shape[:2])
                     resized_crop_pixels(pixels, box, flips[number], out[view, position])
 
-        return lambda: crops, [pool.submit(work, first) for first in range(0, count, chunk)]
+        return crops, crop
 
     def _load(self, index: int, step: int) -> np.ndarray:
         """The image's pixels, or those of the next readable one."""

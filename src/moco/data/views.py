@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -73,32 +74,82 @@ class ViewRecipe:
                 raise ConfigError(f"{field.name}={getattr(self, field.name)}: need 0 to 1")
 
 
+@dataclasses.dataclass(frozen=True)
+class PlannedViews:
+    """The two views of a batch: everything drawn, nothing computed yet.
+
+    Attributes:
+        views: two tensors (N, C, size, size) float32, channels-last, to be filled.
+        blocks: parts of the batch that are worked on together.
+        make: fills one part, or any other slice, of both views; parts may be made at the same time.
+    """
+
+    views: tuple[Tensor, Tensor]
+    blocks: list[slice]
+    make: Callable[[slice], None]
+
+    def complete(self) -> tuple[Tensor, Tensor]:
+        """Make every part, one after the other; returns both views."""
+        for place in self.blocks:
+            self.make(place)
+        return self.views
+
+
 def two_views(images_NCHW: Tensor, recipe: ViewRecipe, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Two independent views of images of one size, each (N, C, size, size) float32, normalised, channels-last.
 
     Images are uint8, or float in [0, 255]. All draws come from the CPU generator.
     """
+    return plan_two_views(images_NCHW, recipe, size, generator).complete()
+
+
+def plan_two_views(images_NCHW: Tensor, recipe: ViewRecipe, size: int, generator: torch.Generator) -> PlannedViews:
+    """`two_views` in parts; a part's images are read when it is made."""
     count, _, height, width = images_NCHW.shape
     heights, widths = torch.full((2 * count,), height), torch.full((2 * count,), width)
     boxes = sample_crops(heights, widths, scale=recipe.crop_scale, generator=generator).view(2, count, 4)
     flip = (torch.rand(2 * count, generator=generator) < recipe.flip_probability).view(2, count)
-    finish = finisher(recipe, Draws.sample(2 * count, recipe, generator), images_NCHW.device)
-    views = _empty_views(images_NCHW, size)
-    for place in _blocks(images_NCHW, max(size * size, height * width)):
-        crops = batched_resized_crop(images_NCHW[place], boxes[:, place].flatten(0, 1), size, flip[:, place].flatten())
-        _finish_and_store(crops, finish, place, views)
-    return views[0], views[1]
+
+    def crop(place: slice) -> Tensor:
+        box, mirror = boxes[:, place].flatten(0, 1), flip[:, place].flatten()
+        return batched_resized_crop(images_NCHW[place], box, size, mirror)
+
+    return _plan(images_NCHW, crop, recipe, size, generator, pixels=max(size * size, height * width))
 
 
 def photometric_views(crops_VNCHW: Tensor, recipe: ViewRecipe, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """The photometric part alone, for two crops of each image that are made already: uint8, or float in [0, 255]."""
-    finish = finisher(recipe, Draws.sample(2 * crops_VNCHW.shape[1], recipe, generator), crops_VNCHW.device)
-    views = _empty_views(crops_VNCHW[0], crops_VNCHW.shape[-1])
-    for place in _blocks(crops_VNCHW[0], crops_VNCHW.shape[-1] ** 2):
+    return plan_photometric_views(crops_VNCHW, recipe, generator).complete()
+
+
+def plan_photometric_views(crops_VNCHW: Tensor, recipe: ViewRecipe, generator: torch.Generator) -> PlannedViews:
+    """`photometric_views` in parts; a part's crops are read when it is made."""
+    size = crops_VNCHW.shape[-1]
+
+    def planes(place: slice) -> Tensor:
         crops = crops_VNCHW[:, place].flatten(0, 1)
-        planes = torch.empty(crops.shape, dtype=torch.float32, device=crops.device).copy_(crops)
-        _finish_and_store(planes, finish, place, views)
-    return views[0], views[1]
+        return torch.empty(crops.shape, dtype=torch.float32, device=crops.device).copy_(crops)
+
+    return _plan(crops_VNCHW[0], planes, recipe, size, generator, pixels=size * size)
+
+
+def _plan(
+    images: Tensor,
+    crop: Callable[[slice], Tensor],
+    recipe: ViewRecipe,
+    size: int,
+    generator: torch.Generator,
+    *,
+    pixels: int,
+) -> PlannedViews:
+    """Draw the photometric part. `crop` makes both views' crops of a part in [0, 255]; `pixels`: work for an image."""
+    finish = finisher(recipe, Draws.sample(2 * len(images), recipe, generator), images.device)
+    views = _empty_views(images, size)
+
+    def make(place: slice) -> None:
+        _finish_and_store(crop(place), finish, place, views)
+
+    return PlannedViews((views[0], views[1]), _blocks(images, pixels), make)
 
 
 def _empty_views(images: Tensor, size: int) -> list[Tensor]:

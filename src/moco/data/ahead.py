@@ -1,0 +1,51 @@
+"""Work on the next steps while the current one runs, in threads that keep to one core each."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections import deque
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+
+PREFETCH = 3  # steps worked on ahead: enough to cover a slow disk, little memory
+MOST_WORKERS = 16
+
+Result = TypeVar("Result")
+Begun = tuple[Callable[[], Result], list["Future[None]"]]  # what gives the result, once these have ended
+
+
+def default_workers() -> int:
+    """One thread for each core that this process may use, at most 16."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(MOST_WORKERS, cores)
+
+
+def ahead(
+    first_step: int, begin: Callable[[int, ThreadPoolExecutor], Begun[Result]], *, workers: int
+) -> Generator[Result]:
+    """The result of each step from the first one on, without end; close the generator to free its threads.
+
+    `begin` hands a step's tasks to the pool. Each thread computes on one core: a team of threads for each operation of
+    each worker would keep one another waiting.
+    """
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="moco-data", initializer=_on_one_core)
+    begun: deque[Begun[Result]] = deque()
+    try:
+        for step in itertools.count(first_step):
+            begun.append(begin(step, pool))
+            if len(begun) > PREFETCH:
+                result, tasks = begun.popleft()
+                for task in tasks:
+                    task.result()
+                yield result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _on_one_core() -> None:
+    torch.set_num_threads(1)
+    torch.get_num_threads()  # reads the process's number once a thread; from here on this thread keeps its own
