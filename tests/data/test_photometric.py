@@ -165,5 +165,5 @@ def test_normalize_is_torchvisions():
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     # Values up to 3 here, so a unit in the last place is larger.
     torch.testing.assert_close(
-        photometric.normalize(images, mean, std), F.normalize(images, mean, std), rtol=0, atol=1e-6
+        photometric.normalize_(images.clone(), mean, std), F.normalize(images, mean, std), rtol=0, atol=1e-6
     )

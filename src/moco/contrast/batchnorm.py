@@ -26,6 +26,9 @@ DEFAULT_GROUPS, SMALLEST_GROUP = 8, 4
 ACTIVATION_CHILDREN = ["drop", "act"]
 
 
+_backward_kernel = torch.ops.aten.native_batch_norm_backward.default  # without the overload's name it is looked up
+
+
 class SplitBatchNorm(_BatchNorm):
     """BatchNorm over each of S contiguous groups of the batch; the running statistics are the mean over groups.
 
@@ -120,11 +123,13 @@ class _SplitNormalize(torch.autograd.Function):
         groups = len(running_means)
         input = input.contiguous(memory_format=_layout(input))  # the kernels write no other strides
         output = torch.empty_like(input)
-        saved = torch.empty(groups, 2, input.shape[1], device=input.device, dtype=_statistics_dtype(input))
-        for part, out, (mean, inverse), running_mean, running_variance in zip(
+        saved = torch.empty(2, groups, input.shape[1], device=input.device, dtype=_statistics_dtype(input))
+        means_SC, inverses_SC = saved.unbind()
+        for part, out, mean, inverse, running_mean, running_variance in zip(
             input.tensor_split(groups),
             output.tensor_split(groups),
-            saved.unbind(),
+            means_SC.unbind(),
+            inverses_SC.unbind(),
             running_means,
             running_variances,
             strict=True,
@@ -142,13 +147,16 @@ class _SplitNormalize(torch.autograd.Function):
         input, weight, saved = ctx.saved_tensors
         grad = grad.contiguous(memory_format=_layout(input))
         needed = list(ctx.needs_input_grad[:3])
-        groups = len(saved)
+        means_SC, inverses_SC = saved.unbind()
+        groups = len(means_SC)
         gradients = [
-            torch.ops.aten.native_batch_norm_backward(
-                grad_part, part, weight, None, None, mean, inverse, True, ctx.eps, needed
-            )
-            for part, grad_part, (mean, inverse) in zip(
-                input.tensor_split(groups), grad.tensor_split(groups), saved.unbind(), strict=True
+            _backward_kernel(grad_part, part, weight, None, None, mean, inverse, True, ctx.eps, needed)
+            for part, grad_part, mean, inverse in zip(
+                input.tensor_split(groups),
+                grad.tensor_split(groups),
+                means_SC.unbind(),
+                inverses_SC.unbind(),
+                strict=True,
             )
         ]
         to_input, to_weight, to_bias = zip(*gradients, strict=True)

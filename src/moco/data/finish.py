@@ -120,7 +120,7 @@ def finish_(images: Tensor, recipe: ViewRecipe, draws: Draws) -> Tensor:
         _where_(images, draws.gray, photometric.grayscale)
     _where_(images, draws.blur, photometric.gaussian_blur, draws.sigmas)
     _where_(images, draws.solarize, photometric.solarize)
-    images = photometric.normalize(images, recipe.mean, recipe.std)
+    photometric.normalize_(images, recipe.mean, recipe.std)
     return images.index_select(0, sequence.argsort().to(images.device, non_blocking=True))
 
 

@@ -28,7 +28,14 @@ from moco.data.cut import BoxDraws, resized_crop_pixels
 from moco.data.order import PHOTOMETRIC, SHUFFLE, VIEWS, EpochOrder, keyed_generator
 from moco.data.skipped import SkippedFiles
 from moco.data.source import DamagedImage, Source
-from moco.data.views import ViewRecipe, photometric_views, plan_photometric_views, plan_two_views, two_views
+from moco.data.views import (
+    BLOCK_PIXELS,
+    ViewRecipe,
+    photometric_views,
+    plan_photometric_views,
+    plan_two_views,
+    two_views,
+)
 from moco.errors import DataError
 
 Views = tuple[Tensor, Tensor]
@@ -37,7 +44,7 @@ ATTEMPTS = 100  # damaged images replaced in a row before giving up
 # or less (docs/data.md).
 BATCHED_SIDE = 64
 DEVICE_SHARE = 4  # an array goes to a GPU whole if it takes no more than this fraction of what is free: 1 / 4
-_CHUNK = 8  # images in one task of a worker
+_CHUNK, _MOST = 8, 16  # images in one task of a worker; the more, the smaller they are
 
 
 class ViewLoader:
@@ -200,8 +207,10 @@ class ViewLoader:
 
     def _parts(self, count: int) -> list[slice]:
         """Images of one task. On a CPU they do not depend on the number of workers, nor do the last bits of a view."""
-        most = max(1, count // self.workers) if self.device.type != "cpu" else _CHUNK
-        size = min(_CHUNK, most)
+        if self.device.type == "cpu":
+            size = min(_MOST, max(_CHUNK, BLOCK_PIXELS // self.image_size**2))
+        else:
+            size = max(1, min(_CHUNK, count // self.workers))
         return [slice(first, min(first + size, count)) for first in range(0, count, size)]
 
     def _plan_crops(self, step: int) -> tuple[Tensor, Callable[[slice], None]]:

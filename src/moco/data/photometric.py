@@ -97,19 +97,24 @@ def gaussian_blur(images: Tensor, sigmas: Tensor) -> Tensor:
 
 
 def _blur_matrices(sigmas: Tensor, size: int) -> Tensor:
-    """Gaussian weights from pixel to pixel with one reflection at either border, (N, size, size), rows summing to 1."""
-    distances = torch.arange(2 * size, device=sigmas.device, dtype=sigmas.dtype)
+    """Gaussian weights from pixel to pixel with one reflection at either border, (N, size, size), rows summing to 1.
+
+    A weight depends on a distance alone: that of the pixels, i - j, or by way of a border, i + j or
+    2 (size - 1) - i - j, with i and j counted from 0. Each of the three is a view on the weights by distance, in which
+    a step to the next row moves by one; gathering them pixel by pixel takes five times as long.
+    """
+    count, length = len(sigmas), 2 * size - 1
+    distances = torch.arange(length, device=sigmas.device, dtype=sigmas.dtype)
     # Below exp(-60) a weight is nothing to its row, and numbers that small are slow to compute with.
-    weights_ND = (distances.square() * (-0.5 / sigmas.square())[:, None]).clamp_(min=-60.0).exp_()
-    weights_ND[:, -1] = 0.0  # stands for a pixel without a reflection
-    places = torch.arange(size, device=sigmas.device)
-    here, there = places[:, None], places[None, :]
-    nothing = 2 * size - 1
-    before = torch.where(there > 0, here + there, nothing)
-    beyond = torch.where(there < size - 1, 2 * (size - 1) - here - there, nothing)
-    ways = torch.stack([(here - there).abs(), before, beyond])
-    weights = weights_ND[:, ways.flatten()].view(-1, *ways.shape).sum(dim=1)
-    return weights.div_(weights.sum(dim=2, keepdim=True))
+    weights_NL = (distances.square() * (-0.5 / sigmas.square())[:, None]).clamp_(min=-60.0).exp_()
+    # size - 1, ..., 1, 0, 1, ..., size - 1 once for each row; the row stride is one short, so that rows shift.
+    both_ways_NL = torch.cat([weights_NL[:, 1:size].flip(1), weights_NL[:, :size]], dim=1)
+    shifting = both_ways_NL.repeat(1, size).as_strided((count, size, size), (length * size, length - 1, 1), size - 1)
+    matrices_NSS = shifting.clone(memory_format=torch.contiguous_format)
+    reflected = (count, size, size - 1), (length, 1, 1)
+    matrices_NSS[:, :, 1:] += weights_NL.as_strided(*reflected, 1)  # the border pixel itself has no reflection
+    matrices_NSS[:, :, :-1] += weights_NL.flip(1).as_strided(*reflected, 0)
+    return matrices_NSS.div_(matrices_NSS.sum(dim=2, keepdim=True))
 
 
 def solarize(images: Tensor, threshold: float = 0.5) -> Tensor:
@@ -117,8 +122,8 @@ def solarize(images: Tensor, threshold: float = 0.5) -> Tensor:
     return torch.where(images >= threshold, 1.0 - images, images)
 
 
-def normalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+def normalize_(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     """(image - mean) / std for each channel."""
     mean_C11 = torch.tensor(mean, device=images.device, dtype=images.dtype).view(-1, 1, 1)
     std_C11 = torch.tensor(std, device=images.device, dtype=images.dtype).view(-1, 1, 1)
-    return (images - mean_C11).div_(std_C11)
+    return images.sub_(mean_C11).div_(std_C11)
