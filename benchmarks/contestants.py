@@ -67,6 +67,7 @@ def make_setting(folder: Path, scratch: Path, options: argparse.Namespace) -> Se
             "dictionary_size": options.dictionary_size,
             "color": options.color,
             "compile": options.compile,
+            "lanes": options.lanes,
             "knn_evaluations": 0,
             "steps": 10**6,
         },

@@ -73,6 +73,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--stem", default="standard", help="auto takes the small stem up to 64 px")
     parser.add_argument("--color", default="exact", choices=["exact", "fast"])
     parser.add_argument("--compile", default="off", choices=["auto", "on", "off"])
+    parser.add_argument("--lanes", default="auto", choices=["auto", "on", "off"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=10, help="steps in each timing")
     parser.add_argument("--only", nargs="*", default=None, help="contestants; default all")
