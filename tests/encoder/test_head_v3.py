@@ -6,11 +6,11 @@ import copy
 
 import pytest
 import torch
+from tests.export.foreign_files import v3_head
 from torch import nn
 
 from moco.encoder import build_encoder, v3_predictor, v3_projector
 from moco.errors import ArchitectureError
-from tests.export.foreign_files import v3_head
 
 
 def count(module: nn.Module) -> int:
