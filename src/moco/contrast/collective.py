@@ -74,12 +74,13 @@ def _gather_shapes(local: Tensor) -> list[tuple[int, ...]]:
     return [tuple(size for size in sizes if size >= 0) for sizes in torch.stack(everyone).tolist()]
 
 
-def shared_permutation(length: int, device: torch.device) -> Tensor:
+def shared_permutation(length: int, device: torch.device, *, count: int | None = None) -> Tensor:
     """One random permutation of 0..length-1, drawn by rank 0 from its global CPU generator, agreed by all ranks.
 
-    Every rank draws, so that their generators advance together, and rank 0's draw is the one used.
+    Every rank draws, so that their generators advance together, and rank 0's draw is the one used. `count` keeps the
+    first so many numbers.
     """
-    order = torch.randperm(length).to(device)
+    order = torch.randperm(length)[:count].to(device)
     if world_size() > 1:
         dist.broadcast(order, src=0)
     return order
