@@ -35,6 +35,7 @@ def test_public_names():
         "EndToEnd",
         "MemoryBank",
         "MoCo",
+        "MoCoV3",
         "Queue",
         "contrastive_logits",
         "ema_update_",
@@ -44,6 +45,7 @@ def test_public_names():
         "info_nce",
         "memory_bank_step",
         "moco_step",
+        "moco_v3_step",
         "scored_info_nce",
         "symmetric_moco_step",
     ]

@@ -10,6 +10,7 @@ from moco.contrast.loss import contrastive_logits, in_batch_info_nce, info_nce, 
 from moco.contrast.memory_bank import MemoryBank, memory_bank_step
 from moco.contrast.model import ContrastiveModel
 from moco.contrast.momentum import ema_update_, frozen_copy
+from moco.contrast.v3 import MoCoV3, moco_v3_step
 
 __all__ = [
     "Bank",
@@ -17,6 +18,7 @@ __all__ = [
     "EndToEnd",
     "MemoryBank",
     "MoCo",
+    "MoCoV3",
     "Queue",
     "contrastive_logits",
     "ema_update_",
@@ -26,6 +28,7 @@ __all__ = [
     "info_nce",
     "memory_bank_step",
     "moco_step",
+    "moco_v3_step",
     "scored_info_nce",
     "symmetric_moco_step",
 ]
