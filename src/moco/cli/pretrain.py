@@ -9,7 +9,7 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from moco.cli.parser import Parser
-from moco.config import Config
+from moco.config import MECHANISM_FIELDS, Config
 from moco.recipes import RECIPES, configure, default_recipe
 
 FLAGS = ("--resume", "--quiet", "--print_config", "--help")  # options without a value
@@ -30,9 +30,11 @@ def make_parser(arguments: list[str]) -> ArgumentParser:
     parser.add_argument("--resume", action="store_true", help="continue the run in --out")
     parser.add_argument("--quiet", action="store_true", help="no progress bar and no messages")
     parser.add_class_arguments(Config, as_group=False, instantiate=False)
-    recipe = _scan(arguments, "--recipe")
-    if recipe in RECIPES or (recipe is None and "--config" not in arguments):
-        base = configure(recipe or default_recipe(_scan_data(arguments)), {})
+    recipe, mechanism = _scan(arguments, "--recipe"), _scan(arguments, "--mechanism")
+    if recipe is None:
+        recipe = "v2" if "--config" in arguments else default_recipe(_scan_data(arguments))
+    if recipe in RECIPES and mechanism in (None, *MECHANISM_FIELDS):  # the parser or `configure` refuses others
+        base = configure(recipe, {} if mechanism is None else {"mechanism": mechanism})
         parser.set_defaults({name: getattr(base, name) for name in base.__dataclass_fields__})
     return parser
 

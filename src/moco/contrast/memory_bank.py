@@ -1,4 +1,4 @@
-"""The memory bank, figure 2b of He et al. 2020, from Wu et al. 2018: a stored embedding for each sample, no key encoder.
+"""The memory bank, figure 2b of He et al. 2020, from Wu et al. 2018: an embedding stored for each sample, one encoder.
 
 N: samples on this rank   K: negatives drawn from the bank   M: samples in the bank   C: embedding width
 """
