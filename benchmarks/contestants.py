@@ -27,6 +27,7 @@ from moco.recipes import configure
 from moco.training import loop
 from moco.training.engine import make_fabric, place
 from moco.training.execution import choose
+from moco.training.optimizer import make_optimizer
 from moco.workload import open_workload, view_recipe
 
 Step = Callable[[], float]  # one step; returns the seconds that it waited for data
@@ -97,7 +98,7 @@ def trained(setting: Setting) -> Any:
     """Model and optimiser, placed."""
     model = build_model(build_checked_encoder(setting.config), setting.config, images=setting.config.batch_size)
     place(model, setting.fabric, setting.config)
-    return model, loop.make_optimizer(model.train(), setting.config)
+    return model, make_optimizer(model.train(), setting.config)
 
 
 def bare(setting: Setting) -> Contestant:

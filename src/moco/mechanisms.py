@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Generator, Iterator
 from typing import cast
 
@@ -11,10 +12,11 @@ import torch
 from torch import Tensor
 
 from moco.config import Config
-from moco.contrast import ContrastiveModel, EndToEnd, MemoryBank, MoCo
+from moco.contrast import ContrastiveModel, EndToEnd, MemoryBank, MoCo, MoCoV3
 from moco.data.loader import ViewLoader
 from moco.data.order import MODEL, keyed_seed
-from moco.encoder import Encoder, has_batchnorm
+from moco.encoder import Encoder, has_batchnorm, v3_predictor
+from moco.encoder.head_v3 import HIDDEN_DIM, HeadV3
 from moco.errors import ConfigError
 
 Batch = tuple[Tensor, Tensor]
@@ -34,12 +36,9 @@ def check_images(config: Config, images: int) -> None:
 
 
 def build_model(encoder: Encoder, config: Config, *, images: int) -> ContrastiveModel:
-    """The mechanism's model around the query encoder, drawn from the seed; to be called once the processes are there.
+    """The mechanism's model around the query encoder, for so many images, drawn from the seed.
 
-    Args:
-        encoder: the query encoder at its random start.
-        config: the configuration.
-        images: how many are learnt from.
+    To be called once the processes are there.
     """
     torch.manual_seed(keyed_seed(config.seed, MODEL))
     several = config.devices * config.num_nodes > 1
@@ -51,6 +50,8 @@ def build_model(encoder: Encoder, config: Config, *, images: int) -> Contrastive
         return EndToEnd(
             encoder, embedding_dim=width, temperature=temperature, batchnorm=cure, split_groups=split_groups
         )
+    if config.mechanism == "moco-v3":
+        return _build_v3(encoder, config)
     assert config.dictionary_size is not None
     if config.mechanism == "memory-bank":
         assert config.bank_momentum is not None
@@ -76,6 +77,19 @@ def build_model(encoder: Encoder, config: Config, *, images: int) -> Contrastive
     )
 
 
+def _build_v3(encoder: Encoder, config: Config) -> MoCoV3:
+    assert config.key_momentum is not None
+    hidden_dim = HIDDEN_DIM if config.hidden_dim is None else config.hidden_dim
+    return MoCoV3(
+        encoder,
+        v3_predictor(config.embedding_dim, head=cast(HeadV3, config.head), hidden_dim=hidden_dim),
+        embedding_dim=config.embedding_dim,
+        key_momentum=config.key_momentum,
+        temperature=config.temperature,
+        batchnorm="none" if config.batchnorm == "none" else "auto",
+    )
+
+
 def batches_of(loader: ViewLoader, config: Config) -> Callable[[int], Iterator[Batch]]:
     """From a first step, what the mechanism's step takes: two views, or a view and its images' rows in the bank."""
     if config.mechanism != "memory-bank":
@@ -98,6 +112,13 @@ def remarks(config: Config, images: int) -> list[str]:
         return [
             f"mechanism end-to-end: {size - 1:,} negatives a query, the other keys of the batch; two encoder passes a "
             "step, both with gradient"
+        ]
+    if config.mechanism == "moco-v3":
+        over = "the samples of all devices" if config.batchnorm == "auto" else "each device's own samples"
+        return [
+            f"mechanism moco-v3: {size - 1:,} negatives a query, the other keys of the batch; four encoder passes a "
+            f"step, two with gradient; BatchNorm over {over}",
+            f"the loss begins near {4 * config.temperature * math.log(size):.3g}, 4 temperature log(batch)",
         ]
     if config.mechanism == "memory-bank":
         return [

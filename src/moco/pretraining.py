@@ -17,7 +17,7 @@ from moco.data.loader import ViewLoader
 from moco.data.order import EpochOrder
 from moco.data.skipped import SkippedFiles
 from moco.data.views import ViewRecipe
-from moco.encoder import Encoder, build_encoder, has_batchnorm
+from moco.encoder import Encoder, build_encoder, freeze_patch_projection_, has_batchnorm, zero_residuals_
 from moco.errors import ConfigError
 from moco.export.backbone import write_backbone
 from moco.mechanisms import batches_of, build_model, check_images, remarks
@@ -27,6 +27,7 @@ from moco.training import loop
 from moco.training.engine import make_fabric, peak_memory_bytes, place
 from moco.training.execution import choose
 from moco.training.metrics import Progress
+from moco.training.optimizer import check_optimizer, make_optimizer
 from moco.training.run_folder import RunFolder
 from moco.workload import Workload, open_workload, view_recipe
 
@@ -68,6 +69,7 @@ class Pretraining:
             torch.set_num_threads(config.threads)
         workload = open_workload(data, config)
         check_images(config, len(workload.pretraining))
+        check_optimizer(config)
         encoder = build_checked_encoder(config)
         steps = config.steps or (config.epochs or 0) * (len(workload.pretraining) // config.batch_size)
         execution = choose(config, encoder, total_steps=steps)
@@ -100,7 +102,7 @@ class Pretraining:
         model = build_model(self.encoder, config, images=len(workload.pretraining))
         place(model, fabric, config)
         model.train()
-        optimizer = loop.make_optimizer(model, config)
+        optimizer = make_optimizer(model, config)
         monitoring = self._monitoring(skipped) if first else None
         if resume and self.folder.checkpoint.is_file():
             now = loop.restore(model, optimizer, self.folder.checkpoint, fabric.device)
@@ -232,8 +234,13 @@ def build_checked_encoder(config: Config) -> Encoder:
             image_size=config.image_size,
             embedding_dim=config.embedding_dim,
             head=config.head,
+            hidden_dim=config.hidden_dim,
             stem=config.stem,
         )
+    if config.zero_init_residual:
+        zero_residuals_(encoder.backbone, config.backbone)
+    if config.freeze_patch_projection:
+        freeze_patch_projection_(encoder.backbone, config.backbone)
     share = config.batch_size_per_rank
     if not has_batchnorm(encoder):
         if config.batchnorm not in ("auto", "none"):

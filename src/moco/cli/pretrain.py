@@ -9,7 +9,8 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from moco.cli.parser import Parser
-from moco.config import MECHANISM_FIELDS, Config
+from moco.config import Config
+from moco.limits import MECHANISM_FIELDS
 from moco.recipes import RECIPES, configure, default_recipe
 
 FLAGS = ("--resume", "--quiet", "--print_config", "--help")  # options without a value

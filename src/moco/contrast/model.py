@@ -76,6 +76,11 @@ class ContrastiveModel(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name not in ("_call_q", "_call_k")}
 
+    @property
+    def query_side(self) -> nn.Module:
+        """What learns by gradient, as one module: f_q, and a predictor after it where the mechanism has one."""
+        return self.encoder_q
+
     def query(self, x_q: Any) -> Tensor:
         """q = f_q(x_q), (N, C), unit norm, with gradient."""
         length, device = self._checked_length(x_q)

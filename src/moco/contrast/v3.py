@@ -5,7 +5,7 @@ N: samples on this rank   C: embedding width
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -41,8 +41,7 @@ def moco_v3_step(
 class MoCoV3(ContrastiveModel):
     """Query encoder, predictor and key encoder; the state dict has `encoder_q.*`, `encoder_k.*` and `predictor.*`.
 
-    Where several ranks train, BatchNorm statistics are those of the whole batch (the paper's SyncBN); on one they are
-    plain. Nothing is shuffled or split: with the predictor and the batch's own keys the paper needs no such cure.
+    Nothing is shuffled or split: the paper has statistics of the whole batch, over all ranks (SyncBN).
 
     Args:
         encoder: any module from a batch (a tensor, or a tuple or dict of tensors) to (N, C) embeddings, projection head
@@ -51,6 +50,8 @@ class MoCoV3(ContrastiveModel):
         embedding_dim: C, the output width of both.
         key_momentum: m in 0..1, how much of f_k stays at each update; may be set anew before any step.
         temperature: divides the similarities, above 0.
+        batchnorm: "auto": BatchNorm statistics over all ranks, for which its layers are replaced in place where there
+            are several; "none": each rank's own.
 
     Raises:
         ValueError: an argument outside its range.
@@ -58,11 +59,20 @@ class MoCoV3(ContrastiveModel):
     """
 
     def __init__(
-        self, encoder: nn.Module, predictor: nn.Module, *, embedding_dim: int, key_momentum: float, temperature: float
+        self,
+        encoder: nn.Module,
+        predictor: nn.Module,
+        *,
+        embedding_dim: int,
+        key_momentum: float,
+        temperature: float,
+        batchnorm: Literal["auto", "none"] = "auto",
     ) -> None:
         if not 0.0 <= key_momentum <= 1.0:
             raise ValueError(f"key_momentum={key_momentum}: need a value from 0 (copy) to 1 (never moves)")
-        if world_size() > 1:
+        if batchnorm not in ("auto", "none"):
+            raise ValueError(f"batchnorm={batchnorm!r}: MoCo v3 takes 'auto' (over all ranks) or 'none'")
+        if batchnorm == "auto" and world_size() > 1:
             encoder, predictor = join_batchnorm(encoder), join_batchnorm(predictor)
         super().__init__(
             encoder, embedding_dim=embedding_dim, temperature=temperature, batchnorm="none", split_groups=None
@@ -75,7 +85,7 @@ class MoCoV3(ContrastiveModel):
 
     @property
     def query_side(self) -> nn.Module:
-        """What learns by gradient, as one module: predictor after f_q. It shares their parameters."""
+        """Predictor after f_q, as one module; it shares their parameters."""
         return nn.Sequential(self.encoder_q, self.predictor)
 
     def query(self, x_q: Any) -> Tensor:

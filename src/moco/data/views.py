@@ -32,6 +32,7 @@ class ViewRecipe:
         brightness, contrast, saturation: half-widths of the factors' uniform distributions about 1, cut off at 0.
         hue: half-width of the uniform turn of the colour circle, 0 to 0.5.
         jitter_probability, grayscale_probability, blur_probability, solarize_probability, flip_probability: 0 to 1.
+        blur_probability_2, solarize_probability_2: of the second view; None means as of the first (2104.02057).
         grayscale_first: grey before the jitter (v1) or after it.
         blur_sigma: range of the uniform sigma in pixels.
         mean, std: of each channel, for images in [0, 1].
@@ -54,7 +55,9 @@ class ViewRecipe:
     grayscale_first: bool = False
     blur_probability: float = 0.0
     blur_sigma: tuple[float, float] = (0.1, 2.0)
+    blur_probability_2: float | None = None
     solarize_probability: float = 0.0
+    solarize_probability_2: float | None = None
     flip_probability: float = 0.5
     color: Literal["exact", "fast"] = "exact"
 
@@ -69,8 +72,19 @@ class ViewRecipe:
         if not 0 <= self.hue <= 0.5:
             raise ConfigError(f"hue={self.hue}: need 0 to 0.5")
         for field in dataclasses.fields(self):
-            if field.name.endswith("_probability") and not 0 <= getattr(self, field.name) <= 1:
-                raise ConfigError(f"{field.name}={getattr(self, field.name)}: need 0 to 1")
+            value = getattr(self, field.name)
+            if "_probability" in field.name and value is not None and not 0 <= value <= 1:
+                raise ConfigError(f"{field.name}={value}: need 0 to 1")
+
+    @property
+    def second(self) -> ViewRecipe:
+        """The recipe of the second view."""
+        changes = {
+            name: getattr(self, f"{name}_2")
+            for name in ("blur_probability", "solarize_probability")
+            if getattr(self, f"{name}_2") is not None
+        }
+        return dataclasses.replace(self, blur_probability_2=None, solarize_probability_2=None, **changes)
 
 
 def two_views(images_NCHW: Tensor, recipe: ViewRecipe, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -82,7 +96,7 @@ def two_views(images_NCHW: Tensor, recipe: ViewRecipe, size: int, generator: tor
     heights, widths = torch.full((2 * count,), height), torch.full((2 * count,), width)
     boxes = sample_crops(heights, widths, scale=recipe.crop_scale, generator=generator).view(2, count, 4)
     flip = (torch.rand(2 * count, generator=generator) < recipe.flip_probability).view(2, count)
-    finish = finisher(recipe, Draws.sample(2 * count, recipe, generator), images_NCHW.device)
+    finish = finisher(recipe, sample_draws(count, recipe, generator), images_NCHW.device)
     views = _empty_views(images_NCHW, size)
     for place in _blocks(images_NCHW, max(size * size, height * width)):
         crops = batched_resized_crop(images_NCHW[place], boxes[:, place].flatten(0, 1), size, flip[:, place].flatten())
@@ -92,13 +106,28 @@ def two_views(images_NCHW: Tensor, recipe: ViewRecipe, size: int, generator: tor
 
 def photometric_views(crops_VNCHW: Tensor, recipe: ViewRecipe, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """The photometric part alone, for two crops of each image that are made already: uint8, or float in [0, 255]."""
-    finish = finisher(recipe, Draws.sample(2 * crops_VNCHW.shape[1], recipe, generator), crops_VNCHW.device)
+    finish = finisher(recipe, sample_draws(crops_VNCHW.shape[1], recipe, generator), crops_VNCHW.device)
     views = _empty_views(crops_VNCHW[0], crops_VNCHW.shape[-1])
     for place in _blocks(crops_VNCHW[0], crops_VNCHW.shape[-1] ** 2):
         crops = crops_VNCHW[:, place].flatten(0, 1)
         planes = torch.empty(crops.shape, dtype=torch.float32, device=crops.device).copy_(crops)
         _finish_and_store(planes, finish, place, views)
     return views[0], views[1]
+
+
+def sample_draws(images: int, recipe: ViewRecipe, generator: torch.Generator) -> Draws:
+    """The draws of the first view of each image, then of the second, which differ in how often something is done.
+
+    Both come from the same random numbers, so that a second view of its own changes nothing of the first.
+    """
+    start = generator.get_state()
+    draws = Draws.sample(2 * images, recipe, generator)
+    if recipe.second == recipe:
+        return draws
+    generator.set_state(start)
+    second = Draws.sample(2 * images, recipe.second, generator)
+    names = [field.name for field in dataclasses.fields(Draws)]
+    return Draws(**{name: torch.cat([getattr(draws, name)[:images], getattr(second, name)[images:]]) for name in names})
 
 
 def _empty_views(images: Tensor, size: int) -> list[Tensor]:

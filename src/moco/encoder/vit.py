@@ -183,6 +183,6 @@ def freeze_patch_projection_(module: nn.Module, name: str) -> None:
     projection = patch_projection(module)
     if projection is None:
         raise ArchitectureError(
-            f"freeze_patch_projection for {name}, which has no patch projection: leave it out, or use a ViT"
+            f"freeze_patch_projection for {name}, which has no patch projection: set it to false, or use a ViT"
         )
     projection.requires_grad_(False)

@@ -53,9 +53,9 @@ def place(model: ContrastiveModel, fabric: Fabric, config: Config) -> None:
     the same gathered keys, so that the queues agree by construction.
     """
     model.to(fabric.device).to(memory_format=memory_format(config.layout))
-    query: Any = model.encoder_q
+    query: Any = model.query_side
     if fabric.world_size > 1:
-        query = fabric.setup_module(model.encoder_q, move_to_device=False)
+        query = fabric.setup_module(query, move_to_device=False)
     key: Any = getattr(model, "encoder_k", None)  # where there is none, keys go through f_q
     if config.compile == "on":
         query, key = _translated(query), None if key is None else _translated(key)

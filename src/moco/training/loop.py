@@ -13,12 +13,21 @@ import torch
 from torch import Tensor, nn
 
 from moco.config import Config
-from moco.contrast import ContrastiveModel, end_to_end_step, memory_bank_step, moco_step, symmetric_moco_step
+from moco.contrast import (
+    ContrastiveModel,
+    MoCo,
+    MoCoV3,
+    end_to_end_step,
+    memory_bank_step,
+    moco_step,
+    moco_v3_step,
+    symmetric_moco_step,
+)
 from moco.errors import RunError
 from moco.training import checkpoint
 from moco.training.interrupt import StopRequest
 from moco.training.metrics import MetricsWriter, Progress
-from moco.training.schedule import learning_rate_factor
+from moco.training.schedule import key_momentum_at, learning_rate_factor
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -30,6 +39,7 @@ STEPS: dict[tuple[str, bool], Callable[..., Tensor]] = {
     ("moco", True): symmetric_moco_step,
     ("memory-bank", False): memory_bank_step,
     ("end-to-end", False): end_to_end_step,
+    ("moco-v3", True): moco_v3_step,
 }
 Evaluate = Callable[[nn.Module], Iterable[tuple[str, float]]]
 
@@ -72,7 +82,7 @@ class Task:
             steps_per_epoch=self.steps_per_epoch,
             schedule=config.schedule,
             unit=config.schedule_unit,
-            warmup_steps=config.warmup_steps,
+            warmup_steps=config.warmup_steps or config.warmup_epochs * self.steps_per_epoch,
             milestones=config.lr_milestones,
             decay=config.lr_decay,
         )
@@ -97,17 +107,6 @@ class Progression:
     loss_count: int = 0
     last: dict[str, float] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
-
-
-def make_optimizer(model: ContrastiveModel, config: Config) -> torch.optim.SGD:
-    """SGD on the query encoder, weight decay on all parameters, as in the papers."""
-    return torch.optim.SGD(
-        model.encoder_q.parameters(),
-        lr=config.learning_rate,
-        momentum=config.sgd_momentum,
-        weight_decay=config.weight_decay,
-        fused=True,
-    )
 
 
 def train(model: ContrastiveModel, optimizer: torch.optim.Optimizer, task: Task, now: Progression) -> Progress:
@@ -154,6 +153,10 @@ def one_step(
     """One step of the run's mechanism at its learning rate, which is returned; nothing waits for the device."""
     step = STEPS[task.config.mechanism, task.config.symmetric]
     rate = set_learning_rate(optimizer, task.learning_rate(now.step))
+    if task.config.key_momentum_schedule == "cosine":
+        assert isinstance(model, MoCo | MoCoV3)
+        assert task.config.key_momentum is not None
+        model.key_momentum = key_momentum_at(now.step, total_steps=task.total_steps, start=task.config.key_momentum)
     now.loss_sum += step(model, *batch, optimizer, backward=task.fabric.backward)
     assert model.pretext_accuracy is not None
     now.accuracy_sum += model.pretext_accuracy
