@@ -183,7 +183,7 @@ def test_another_recipe_may_take_the_mechanism_and_v3_another_one(photos, tmp_pa
         ({"head": "mlp"}, ConfigError, "choose one of v3-resnet, v3-vit"),
         ({"mechanism": "moco", "head": "v3-vit"}, ConfigError, "choose one of linear, mlp"),
         ({"mechanism": "end-to-end", "key_momentum_schedule": "cosine"}, ConfigError, "no key encoder"),
-        ({"batch_size": 1}, ConfigError, "need 2 or more"),
+        ({"batch_size": 1}, ConfigError, "need at least 2"),
         ({"hidden_dim": 0}, ConfigError, "hidden_dim=0"),
         ({"mechanism": "moco", "head": "linear", "hidden_dim": 4}, ConfigError, "no layer in between"),
         ({"freeze_patch_projection": True}, ArchitectureError, "no patch projection: set it to false, or use a ViT"),

@@ -217,7 +217,7 @@ class Config:
                 )
         if self.mechanism in ("end-to-end", "moco-v3") and self.batch_size < 2:
             raise ConfigError(
-                f"batch_size=1 with {self.mechanism}: negatives are the batch's other keys, need 2 or more"
+                f"batch_size=1 with {self.mechanism}: negatives are the batch's other keys, need at least 2"
             )
         if (self.head in V3_HEADS) != (self.mechanism == "moco-v3"):
             fitting = ", ".join(head for head in get_args(Head) if (head in V3_HEADS) == (self.mechanism == "moco-v3"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Generator, Iterator
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -45,36 +45,23 @@ def build_model(encoder: Encoder, config: Config, *, images: int) -> Contrastive
     split_groups = config.split_groups
     if not has_batchnorm(encoder) or (several and config.batchnorm == "auto"):
         split_groups = None
-    width, temperature, cure = config.embedding_dim, config.temperature, config.batchnorm
+    shared: dict[str, Any] = {
+        "embedding_dim": config.embedding_dim,
+        "temperature": config.temperature,
+        "batchnorm": config.batchnorm,
+        "split_groups": split_groups,
+    }
     if config.mechanism == "end-to-end":
-        return EndToEnd(
-            encoder, embedding_dim=width, temperature=temperature, batchnorm=cure, split_groups=split_groups
-        )
+        return EndToEnd(encoder, **shared)
     if config.mechanism == "moco-v3":
         return _build_v3(encoder, config)
-    assert config.dictionary_size is not None
+    assert config.dictionary_size is not None  # the configuration has checked what each mechanism needs
+    shared["dictionary_size"] = config.dictionary_size
     if config.mechanism == "memory-bank":
         assert config.bank_momentum is not None
-        return MemoryBank(
-            encoder,
-            num_samples=images,
-            dictionary_size=config.dictionary_size,
-            embedding_dim=width,
-            bank_momentum=config.bank_momentum,
-            temperature=temperature,
-            batchnorm=cure,
-            split_groups=split_groups,
-        )
+        return MemoryBank(encoder, num_samples=images, bank_momentum=config.bank_momentum, **shared)
     assert config.key_momentum is not None
-    return MoCo(
-        encoder,
-        dictionary_size=config.dictionary_size,
-        embedding_dim=width,
-        key_momentum=config.key_momentum,
-        temperature=temperature,
-        batchnorm=cure,
-        split_groups=split_groups,
-    )
+    return MoCo(encoder, key_momentum=config.key_momentum, **shared)
 
 
 def _build_v3(encoder: Encoder, config: Config) -> MoCoV3:
@@ -124,7 +111,7 @@ def remarks(config: Config, images: int) -> list[str]:
         return [
             f"mechanism memory-bank: {size:,} of {images:,} stored embeddings drawn at each step, "
             f"{images * config.embedding_dim * 4 / 2**20:,.0f} MiB in all; one encoder pass a step",
-            "the loss stays near its start for the first epoch, while the stored embeddings are random: that is "
+            "the loss rises for the first epochs, while the stored embeddings are near their random start: that is "
             "expected",
         ]
     crowded = (

@@ -31,7 +31,7 @@ def make_parser(arguments: list[str]) -> ArgumentParser:
     parser.add_argument("--resume", action="store_true", help="continue the run in --out")
     parser.add_argument("--quiet", action="store_true", help="no progress bar and no messages")
     parser.add_class_arguments(Config, as_group=False, instantiate=False)
-    recipe, mechanism = _scan(arguments, "--recipe"), _scan(arguments, "--mechanism")
+    recipe, mechanism = _stated(arguments, "recipe"), _stated(arguments, "mechanism")
     if recipe is None:
         recipe = "v2" if "--config" in arguments else default_recipe(_scan_data(arguments))
     if recipe in RECIPES and mechanism in (None, *MECHANISM_FIELDS):  # the parser or `configure` refuses others
@@ -65,6 +65,19 @@ def _data_of(configs: Any) -> str | None:
         if stored.get("data") is not None:
             return str(stored["data"])
     return None
+
+
+def _stated(arguments: list[str], option: str) -> str | None:
+    """What an option is before the parser exists, because other defaults depend on it: given here, or in a file."""
+    value = _scan(arguments, f"--{option}")
+    path = _scan(arguments, "--config")
+    if value is None and path is not None:
+        try:
+            stored = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError):
+            return None  # the parser says what is wrong with it
+        value = stored.get(option) if isinstance(stored, dict) else None
+    return value if isinstance(value, str) else None
 
 
 def _scan(arguments: list[str], option: str) -> str | None:

@@ -13,16 +13,29 @@ from moco.contrast.batchnorm import ACTIVATION_CHILDREN
 from moco.contrast.collective import all_gather_cat, world_size
 
 
-class JointBatchNorm(nn.SyncBatchNorm):
+class JointBatchNorm(_BatchNorm):
     """PyTorch's SyncBatchNorm, which computes on GPUs only, and the same by formula on a CPU.
 
-    Ranks must hold equally many samples, which is checked. In eval mode, and on one rank, it is plain BatchNorm.
+    Ranks must hold equally many samples, which is checked on a CPU. In eval mode, and on one rank, it is plain
+    BatchNorm. It is no subclass of SyncBatchNorm, because DistributedDataParallel refuses those on a CPU.
     """
+
+    process_group = None  # all ranks; `SyncBatchNorm.forward` asks for it
+    _check_non_zero_input_channels = nn.SyncBatchNorm._check_non_zero_input_channels
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.ndim < 2:
+            raise ValueError(f"input of shape {tuple(input.shape)}: expected (N, C, ...)")
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise; shapes (N, C, ...) in and out."""
-        joint = self.training and world_size() > 1
-        output: Tensor = self._over_ranks(input) if joint and not input.is_cuda else super().forward(input)
+        self._check_input_dim(input)
+        if not self.training or world_size() == 1:
+            output = super().forward(input)
+        elif input.is_cuda:
+            output = nn.SyncBatchNorm.forward(self, input)  # type: ignore[arg-type]
+        else:
+            output = self._over_ranks(input)
         for layer in self.children():
             output = layer(output)
         return output
