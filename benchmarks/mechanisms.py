@@ -3,7 +3,7 @@
     python benchmarks/mechanisms.py --out benchmarks/results/mechanisms-cpu.json
 
 Steps run on fixed random views without data loading, on one thread. Each round makes one step of every contestant;
-reported are medians of the rounds, in seconds of wall clock and of the process's CPU, which other programs disturb less.
+reported are medians of the rounds in seconds of the process's CPU: on one thread a step's own time, whatever else runs.
 """
 
 from __future__ import annotations
@@ -51,18 +51,13 @@ def contestant(config: Config) -> Callable[[], None]:
 
 def by_turns(contestants: dict[str, Callable[[], None]], rounds: int) -> dict[str, dict[str, float]]:
     """Median seconds of a step of each, after one round for warmth."""
-    wall: dict[str, list[float]] = {name: [] for name in contestants}
-    own: dict[str, list[float]] = {name: [] for name in contestants}
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(rounds + 1):
         for name, one in contestants.items():
-            began, began_own = time.perf_counter(), time.process_time()
+            began = time.process_time()
             one()
-            wall[name].append(time.perf_counter() - began)
-            own[name].append(time.process_time() - began_own)
-    return {
-        name: {"wall_s": statistics.median(wall[name][1:]), "cpu_s": statistics.median(own[name][1:])}
-        for name in contestants
-    }
+            seconds[name].append(time.process_time() - began)
+    return {name: {"cpu_s": statistics.median(times[1:])} for name, times in seconds.items()}
 
 
 def options(arguments: argparse.Namespace, **changes: Any) -> Config:
