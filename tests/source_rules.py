@@ -18,6 +18,7 @@ PACKAGE = ROOT / "src" / "moco"
 # The assembly modules stand one above the other: commands calls pretraining, which puts the three below it together.
 LAYERS = (
     {"errors", "version"},
+    {"limits"},
     {"config"},
     {"encoder"},
     {"contrast", "data"},
@@ -25,7 +26,7 @@ LAYERS = (
     {"recipes"},
     {"workload"},
     {"monitoring"},
-    {"summary"},
+    {"summary", "mechanisms"},
     {"pretraining", "comparison"},
     {"commands"},
     {"cli"},
@@ -33,7 +34,7 @@ LAYERS = (
 )
 # Lower rooms that are closed all the same: the algorithm serves any data, data knows no network, evaluation no MoCo.
 CLOSED = {
-    "contrast": {"errors", "version", "config", "encoder"},
+    "contrast": {"errors", "version", "limits", "config", "encoder"},
     "data": {"encoder"},
     "evaluation": {"contrast"},
 }

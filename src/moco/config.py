@@ -7,22 +7,33 @@ with `recipes.py`, which states those that differ between the papers.
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal, get_args
+from typing import get_args
 
 from moco.errors import ConfigError
+from moco.limits import (
+    AT_LEAST,
+    CHOICES,
+    LACKING,
+    MECHANISM_FIELDS,
+    SHARES,
+    V3_HEADS,
+    Accelerator,
+    BatchNormCure,
+    Color,
+    Compile,
+    Head,
+    KeyMomentumSchedule,
+    Lanes,
+    Layout,
+    Mechanism,
+    Normalization,
+    Optimizer,
+    Precision,
+    Schedule,
+    ScheduleUnit,
+    Stem,
+)
 
-Head = Literal["linear", "mlp"]
-Stem = Literal["auto", "small", "standard"]
-Schedule = Literal["cosine", "step"]
-ScheduleUnit = Literal["epoch", "step"]
-Precision = Literal["auto", "fp32", "bf16"]
-Layout = Literal["auto", "channels_last", "contiguous"]
-Compile = Literal["auto", "on", "off"]
-Lanes = Literal["auto", "on", "off"]
-Accelerator = Literal["auto", "cpu", "gpu", "mps"]
-BatchNormCure = Literal["auto", "split", "shuffle", "average", "none"]
-Normalization = Literal["imagenet", "cifar"]
-Color = Literal["exact", "fast"]
 REFERENCE_BATCH = 256  # base_learning_rate is stated for this many samples (linear scaling, Goyal et al. 2017)
 
 
@@ -32,13 +43,22 @@ class Config:
 
     Attributes:
         recipe: name of the recipe that the other defaults came from; a record, changes nothing by itself.
-        backbone: torchvision or timm name, resnet_tiny/small/medium, or package.module:factory.
+        mechanism: where negatives come from: moco (a queue of keys), memory-bank (an embedding stored for each
+            image), end-to-end (the other keys of the batch) or moco-v3 (the same, with a momentum encoder).
+        backbone: torchvision or timm name, resnet_tiny/small/medium, v3/vit_small and others, or
+            package.module:factory.
         image_size: side of a view in pixels.
         stem: first layers; auto takes 3x3 without max-pool up to 64 px.
-        head: projection head: linear (v1) or mlp (v2).
+        head: projection head: linear (v1), mlp (v2), v3-resnet (2 layers, with BatchNorm) or v3-vit (3 layers).
+        hidden_dim: width between the head's layers, and the predictor's; null means the features' for mlp, 4096 for
+            v3's.
+        zero_init_residual: let each residual block of a ResNet begin as the identity (v3).
+        freeze_patch_projection: leave a ViT's patch projection as it was drawn (v3, section 4).
         embedding_dim: C, width of queries and keys.
-        dictionary_size: K, keys in the queue.
-        key_momentum: m, share of the key encoder that stays at each step, 0 to 1.
+        dictionary_size: K, keys in the queue, or drawn from the memory bank; null end-to-end, where it is the batch.
+        key_momentum: m, share of the key encoder that stays at each step, 0 to 1; null without a key encoder.
+        key_momentum_schedule: constant, or cosine, with which m rises to 1 over the run (v3).
+        bank_momentum: share of an image's stored embedding that stays when it comes by, 0 to 1; null without a bank.
         temperature: divides the similarities, above 0.
         batchnorm: cure for the BatchNorm leak; auto splits on one device and shuffles across several.
         split_groups: BatchNorm groups of the split cure; null means 8, fewer for batches under 32.
@@ -52,20 +72,26 @@ class Config:
         grayscale_probability: share of views turned grey.
         grayscale_first: turn grey before the colour jitter (v1) instead of after it.
         blur_probability: share of views blurred with a Gaussian of sigma 0.1 to 2 pixels.
+        blur_probability_2: the same for the second view; null means as the first (v3: 1 and 0.1).
+        solarize_probability: share of views whose bright half, from 128 of 255, is inverted.
+        solarize_probability_2: the same for the second view; null means as the first (v3: 0 and 0.2).
         flip_probability: share of views mirrored left to right.
         color: exact applies the colour operations one by one as torchvision defines them; fast as one matrix a view.
         normalization: channel mean and standard deviation: imagenet or cifar.
         batch_size: samples in a step over all devices.
         epochs: passes over the images; give epochs or steps.
         steps: optimiser steps; give epochs or steps.
-        base_learning_rate: SGD learning rate for a batch of 256; scaled linearly with batch_size.
-        sgd_momentum: momentum of the optimiser.
-        weight_decay: L2 penalty on all parameters.
+        optimizer: sgd (v1, v2), lars (v3 with a ResNet; trust coefficient 0.001) or adamw (v3 with a ViT).
+        base_learning_rate: learning rate for a batch of 256; scaled linearly with batch_size.
+        sgd_momentum: momentum of sgd and lars.
+        weight_decay: L2 penalty on all parameters; lars spares biases and BatchNorm, adamw decays apart from the
+            gradient.
         schedule: cosine to zero, or step (times lr_decay at each of lr_milestones).
         schedule_unit: change the learning rate at each epoch (the papers) or at each step.
         lr_milestones: where the step schedule decays, as shares of the run.
         lr_decay: factor of the step schedule.
-        warmup_steps: linear warm-up from zero.
+        warmup_steps: linear warm-up from zero, in steps.
+        warmup_epochs: the same in epochs; give one of the two.
         precision: fp32 or bf16; auto takes the faster one where the hardware multiplies bf16 natively, else fp32.
         layout: order of a tensor's elements in memory: channels_last, contiguous, or auto, which takes the faster one.
         compile: translate the encoders with torch.compile; auto tries it on a GPU, for runs of 5,000 steps and more.
@@ -89,13 +115,19 @@ class Config:
     """
 
     recipe: str = "v2"
+    mechanism: Mechanism = "moco"
     backbone: str = "resnet50"
     image_size: int = 224
     stem: Stem = "auto"
     head: Head = "mlp"
+    hidden_dim: int | None = None
+    zero_init_residual: bool = False
+    freeze_patch_projection: bool = False
     embedding_dim: int = 128
-    dictionary_size: int = 65536
-    key_momentum: float = 0.999
+    dictionary_size: int | None = 65536
+    key_momentum: float | None = 0.999
+    key_momentum_schedule: KeyMomentumSchedule = "constant"
+    bank_momentum: float | None = None
     temperature: float = 0.2
     batchnorm: BatchNormCure = "auto"
     split_groups: int | None = None
@@ -109,12 +141,16 @@ class Config:
     grayscale_probability: float = 0.2
     grayscale_first: bool = False
     blur_probability: float = 0.5
+    blur_probability_2: float | None = None
+    solarize_probability: float = 0.0
+    solarize_probability_2: float | None = None
     flip_probability: float = 0.5
     color: Color = "exact"
     normalization: Normalization = "imagenet"
     batch_size: int = 256
     epochs: int | None = 200
     steps: int | None = None
+    optimizer: Optimizer = "sgd"
     base_learning_rate: float = 0.03
     sgd_momentum: float = 0.9
     weight_decay: float = 1e-4
@@ -123,6 +159,7 @@ class Config:
     lr_milestones: tuple[float, ...] = (0.6, 0.8)
     lr_decay: float = 0.1
     warmup_steps: int = 0
+    warmup_epochs: int = 0
     precision: Precision = "auto"
     layout: Layout = "auto"
     compile: Compile = "auto"
@@ -150,19 +187,57 @@ class Config:
         Raises:
             ConfigError: what came, what was expected, what to do.
         """
-        for field, minimum in _AT_LEAST.items():
+        for field, minimum in AT_LEAST.items():
             value = getattr(self, field)
             if value is not None and not value >= minimum:
                 remedy = ", or choose the end-to-end mechanism" if field == "dictionary_size" else ""
                 raise ConfigError(f"{field}={value}: need at least {minimum}{remedy}")
-        for field in _SHARES:
-            if not 0.0 <= getattr(self, field) <= 1.0:
-                raise ConfigError(f"{field}={getattr(self, field)}: need a value from 0 to 1")
-        for field, choices in _CHOICES.items():
+        for field in SHARES:
+            value = getattr(self, field)
+            if value is not None and not 0.0 <= value <= 1.0:
+                raise ConfigError(f"{field}={value}: need a value from 0 to 1")
+        for field, choices in CHOICES.items():
             if getattr(self, field) not in get_args(choices):
                 raise ConfigError(f"{field}={getattr(self, field)!r}: choose one of {', '.join(get_args(choices))}")
+        self._check_mechanism()
         self._check_ranges()
         self._check_combinations()
+
+    def _check_mechanism(self) -> None:
+        for field, why in LACKING.items():
+            value, has = getattr(self, field), field in MECHANISM_FIELDS[self.mechanism]
+            if value is None and has:
+                raise ConfigError(f"{field}=None with mechanism {self.mechanism!r}: give a value")
+            if value is not None and not has:
+                raise ConfigError(f"{field}={value} with mechanism {self.mechanism!r}, which has {why}: leave it out")
+        if self.mechanism in ("memory-bank", "end-to-end"):
+            if self.symmetric:
+                raise ConfigError(f"symmetric with mechanism {self.mechanism!r}: it belongs to 'moco', leave it out")
+            if self.batchnorm in ("average", *(["shuffle"] if self.mechanism == "memory-bank" else [])):
+                raise ConfigError(
+                    f"batchnorm={self.batchnorm!r} with mechanism {self.mechanism!r}, which has no key encoder of its "
+                    "own: choose 'auto'"
+                )
+        if self.mechanism in ("end-to-end", "moco-v3") and self.batch_size < 2:
+            raise ConfigError(
+                f"batch_size=1 with {self.mechanism}: negatives are the batch's other keys, need at least 2"
+            )
+        if (self.head in V3_HEADS) != (self.mechanism == "moco-v3"):
+            fitting = ", ".join(head for head in get_args(Head) if (head in V3_HEADS) == (self.mechanism == "moco-v3"))
+            raise ConfigError(f"head={self.head!r} with mechanism {self.mechanism!r}: choose one of {fitting}")
+        if self.key_momentum is None and self.key_momentum_schedule != "constant":
+            raise ConfigError(f"key_momentum_schedule with mechanism {self.mechanism!r}: it has no key encoder to slow")
+        if self.mechanism == "moco-v3":
+            self._check_v3()
+
+    def _check_v3(self) -> None:
+        if not self.symmetric:
+            raise ConfigError("symmetric=False with mechanism 'moco-v3': its loss has both directions, leave it out")
+        if self.batchnorm not in ("auto", "none") or self.split_groups is not None:
+            raise ConfigError(
+                f"batchnorm={self.batchnorm!r}, split_groups={self.split_groups} with mechanism 'moco-v3', which "
+                "normalises over all devices: choose 'auto', or 'none' for each device by itself, without groups"
+            )
 
     def _check_ranges(self) -> None:
         if not self.temperature > 0:
@@ -186,6 +261,13 @@ class Config:
                 f"batch_size={self.batch_size} on {self.devices * self.num_nodes} devices: "
                 "choose a multiple, so that every device gets the same share"
             )
+        if self.hidden_dim is not None and self.head == "linear":
+            raise ConfigError(f"hidden_dim={self.hidden_dim} with head='linear', which has no layer in between")
+        if self.warmup_epochs and (self.warmup_steps or self.warmup_epochs >= (self.epochs or 0)):
+            raise ConfigError(
+                f"warmup_epochs={self.warmup_epochs} with warmup_steps={self.warmup_steps}, epochs={self.epochs}: give "
+                "fewer than the epochs of the run, or warmup_steps alone"
+            )
         if self.steps is not None and self.warmup_steps >= self.steps:
             raise ConfigError(f"warmup_steps={self.warmup_steps} with steps={self.steps}: warm up for fewer steps")
         if self.split_groups is not None and self.batchnorm not in ("auto", "split"):
@@ -202,52 +284,3 @@ class Config:
     def batch_size_per_rank(self) -> int:
         """Samples of a step on each device."""
         return self.batch_size // (self.devices * self.num_nodes)
-
-
-_AT_LEAST = {
-    "image_size": 8,
-    "embedding_dim": 1,
-    "dictionary_size": 1,
-    "split_groups": 1,
-    "batch_size": 1,
-    "epochs": 1,
-    "steps": 1,
-    "weight_decay": 0,
-    "brightness": 0,
-    "contrast": 0,
-    "saturation": 0,
-    "warmup_steps": 0,
-    "devices": 1,
-    "num_nodes": 1,
-    "workers": 1,
-    "cache_gib": 0,
-    "threads": 1,
-    "seed": 0,
-    "knn_evaluations": 0,
-    "num_neighbors": 1,
-    "log_every": 1,
-    "checkpoint_minutes": 0,
-}
-_SHARES = (
-    "key_momentum",
-    "jitter_probability",
-    "grayscale_probability",
-    "blur_probability",
-    "flip_probability",
-    "sgd_momentum",
-    "lr_decay",
-)
-_CHOICES = {
-    "stem": Stem,
-    "head": Head,
-    "schedule": Schedule,
-    "schedule_unit": ScheduleUnit,
-    "precision": Precision,
-    "layout": Layout,
-    "compile": Compile,
-    "lanes": Lanes,
-    "accelerator": Accelerator,
-    "batchnorm": BatchNormCure,
-    "normalization": Normalization,
-    "color": Color,
-}

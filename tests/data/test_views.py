@@ -11,7 +11,7 @@ from tests.reference.views import naive_crop, naive_photometric
 from moco import recipes
 from moco.data import views
 from moco.data.crop import sample_crops
-from moco.data.views import CIFAR, IMAGENET, Draws, ViewRecipe, photometric_views, two_views
+from moco.data.views import CIFAR, IMAGENET, Draws, ViewRecipe, photometric_views, sample_draws, two_views
 from moco.errors import ConfigError
 from moco.workload import view_recipe
 
@@ -50,6 +50,10 @@ CLOSE = 1e-4
 PUBLISHED = {
     "v1": {"crop": 0.2, "hue": 0.4, "jitter": 1.0, "gray": 0.2, "blur": 0.0, "grayscale_first": True, "of": IMAGENET},
     "v2": {"crop": 0.2, "hue": 0.1, "jitter": 0.8, "gray": 0.2, "blur": 0.5, "grayscale_first": False, "of": IMAGENET},
+    "v3": {"crop": 0.2, "hue": 0.1, "jitter": 0.8, "gray": 0.2, "blur": 1.0, "grayscale_first": False, "of": IMAGENET},
+    "v3-vit": {
+        "crop": 0.08, "hue": 0.1, "jitter": 0.8, "gray": 0.2, "blur": 1.0, "grayscale_first": False, "of": IMAGENET
+    },
     "cifar": {"crop": 0.08, "hue": 0.1, "jitter": 0.8, "gray": 0.2, "blur": 0.0, "grayscale_first": False, "of": CIFAR},
     "picturebook": {
         "crop": 0.4, "hue": 0.5, "jitter": 0.8, "gray": 0.5, "blur": 0.0, "grayscale_first": False, "of": IMAGENET
@@ -75,7 +79,7 @@ def draws_of(count: int, height: int, width: int, recipe: ViewRecipe, seed: int)
     heights, widths = torch.full((2 * count,), height), torch.full((2 * count,), width)
     boxes = sample_crops(heights, widths, scale=recipe.crop_scale, generator=stream)
     flip = torch.rand(2 * count, generator=stream) < recipe.flip_probability
-    return boxes, flip, Draws.sample(2 * count, recipe, stream)
+    return boxes, flip, sample_draws(count, recipe, stream)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -106,7 +110,7 @@ def test_photometric_part_is_that_of_the_per_image_twin(name, dtype, device):
     handed = before.clone().to(device)
     pair = photometric_views(handed, recipe, generator(3))
     assert torch.equal(handed.cpu(), before)
-    draws = Draws.sample(2 * count, recipe, generator(3))
+    draws = sample_draws(count, recipe, generator(3))
     for view in (0, 1):
         for number in range(count):
             expected = naive_photometric(crops[view, number], recipe, draws, view * count + number)
@@ -141,7 +145,8 @@ def test_recipes_draw_what_was_published(name):
         found = getattr(draws, choice).double().mean().item()
         assert abs(found - share) <= 4.5 * math.sqrt(share * (1 - share) / count), choice
     hue = published["hue"]
-    ranges = [(0.6, 1.4)] * 3 + [(-hue, hue)]
+    saturation = 0.2 if name.startswith("v3") else 0.4
+    ranges = [(0.6, 1.4), (0.6, 1.4), (1 - saturation, 1 + saturation), (-hue, hue)]
     values = [*draws.factors.T.double(), draws.sigmas.double()]
     for (low, high), value in zip([*ranges, (0.1, 2.0)], values, strict=True):
         place = ((value - low) / (high - low)).sort().values

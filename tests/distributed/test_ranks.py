@@ -9,6 +9,8 @@ import torch
 
 from tests.distributed.experiments import STEP_KINDS, STEPS, TOTAL, equal_to_one_process
 from tests.distributed.launch import run_ranks
+from tests.distributed.mechanisms import KINDS, mechanism
+from tests.distributed.v3 import moco_v3
 
 Results = list[dict[str, Any]]
 
@@ -102,3 +104,47 @@ def test_unequal_batches_are_refused_on_every_rank(results: Results, attempt: st
 
 def test_ranks_work_together_after_a_refusal(results: Results) -> None:
     assert {rank["unequal_batches"]["afterwards"] for rank in results} == {str(list(range(len(results))))}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_other_mechanisms_on_ranks_equal_one_process_with_the_whole_batch(results: Results, kind: str) -> None:
+    """The keys' gradient through other ranks' queries included: without it the weights would differ."""
+    alone = mechanism(0, 1, kind)
+    close = {"rtol": 1e-5, "atol": 1e-5}
+    for value in ("losses", "accuracies"):
+        torch.testing.assert_close(torch.stack([r[kind][value] for r in results]).mean(dim=0), alone[value], **close)
+    for rank in results:
+        torch.testing.assert_close(rank[kind]["state"], alone["state"], **close)
+        for name, value in rank[kind]["state"].items():
+            assert torch.equal(value, results[0][kind]["state"][name]), name
+
+
+def test_the_gradient_of_gathered_rows_is_the_sum_over_ranks(results: Results) -> None:
+    total = float(sum(range(1, len(results) + 1)))
+    for rank in results:
+        assert torch.equal(rank["gathered_gradient"], torch.full((2, 3), total))
+
+
+def test_ranks_shuffle_end_to_end_and_need_no_cure_with_a_bank(results: Results) -> None:
+    for rank in results:
+        assert rank["mechanism_defaults"] == {"end-to-end": "shuffle", "memory-bank": "none"}
+
+
+def test_moco_v3_on_ranks_equals_one_process_in_every_batchnorm_statistic(results: Results) -> None:
+    alone = moco_v3(0, 1)
+    close = {"rtol": 1e-4, "atol": 1e-5}
+    for value in ("losses", "accuracies"):
+        together = torch.stack([rank["moco_v3"][value] for rank in results]).mean(dim=0)
+        torch.testing.assert_close(together, alone[value], **close)
+    assert alone["joint"] == 0
+    for rank in results:
+        assert rank["moco_v3"]["joint"] == 7
+        for name, value in alone["state"].items():
+            torch.testing.assert_close(rank["moco_v3"]["state"][name], value, **close, msg=name)
+
+
+def test_batchnorm_stays_each_ranks_own_where_it_is_asked_for_and_in_eval_mode(results: Results) -> None:
+    first, other = (rank["own_statistics"] for rank in results[:2])
+    assert not torch.equal(first["plain"], other["plain"])
+    assert torch.equal(first["joint"], other["joint"])
+    assert [len(rank["own_statistics"]["alone"]) for rank in results] == list(range(1, len(results) + 1))

@@ -137,9 +137,9 @@ def test_other_vits_have_one_number_of_heads(tmp_path):
     same(tmp_path / "run", expected)
 
 
-def test_a_convolutional_vit_stem_is_refused(tmp_path):
+def test_a_convolutional_vit_stem_of_another_size_is_refused(tmp_path):
     state = {"base_encoder.cls_token": torch.zeros(1, 1, 384), "base_encoder.patch_embed.proj.0.weight": torch.ones(2)}
-    with pytest.raises(ArchitectureError, match="convolutional stem"):
+    with pytest.raises(ArchitectureError, match="a ViT of width 384 whose patches are not projected as in MoCo v3"):
         moco.import_weights(files.saved({"state_dict": state}, tmp_path / "c.pth"), out=tmp_path / "run")
 
 

@@ -60,9 +60,8 @@ def test_a_small_difference_does_not_outweigh_the_likeliest(encoder, small, monk
 
 def test_the_users_word_is_kept_without_a_measurement(encoder, small, monkeypatch):
     monkeypatch.setattr(execution, "_measure", lambda *_: pytest.fail("nothing to choose"))
-    given = configure(
-        "v2", {"image_size": 8, "batch_size": 8, "precision": "bf16", "layout": "contiguous", "compile": "off"}
-    )
+    stated = {"precision": "bf16", "layout": "contiguous", "compile": "off", "lanes": "off"}
+    given = configure("v2", {"image_size": 8, "batch_size": 8, **stated})
     chosen = choose(given, encoder, total_steps=10)
     assert chosen.config == given
     assert chosen.reason == "as configured"

@@ -57,7 +57,7 @@ def pretrain(
         data: a folder of images (nested, with or without class folders), a .npy/.npz file, the name of a torchvision
             data set (downloaded), a uint8 array (N, H, W, 3), or None for the embedded picture book.
         out: run folder, empty or not there yet; None means runs/NAME-RECIPE with a number.
-        recipe: v1, v2, cifar or picturebook; None means v2 (picturebook for the embedded set).
+        recipe: v1, v2, v3, v3-vit, cifar or picturebook; None means v2 (picturebook for the embedded set).
         resume: continue the run in `out`; its options are those of the run.
         quiet: neither messages nor a progress bar.
         options: fields of `moco.Config` that differ from the recipe's.

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from moco.data.ahead import Begun, ahead, default_workers
+from moco.data.ahead import Begun, Result, ahead, default_workers
 from moco.data.cache import DecodedCache, plan_cache
 from moco.data.cut import BoxDraws, resized_crop_pixels
 from moco.data.order import PHOTOMETRIC, SHUFFLE, VIEWS, EpochOrder, keyed_generator
@@ -64,6 +64,7 @@ class ViewLoader:
 
     Attributes:
         storage: one line on where the pixels are.
+        indices: source indices of the images of the newest batch, those of replacements where images are damaged.
     """
 
     def __init__(
@@ -94,6 +95,8 @@ class ViewLoader:
         if self.array is None:
             self.cache, self.storage = plan_cache(source, order.indices, budget=cache_bytes, min_side=self.min_side)
         self._on_device: Tensor | None = None
+        self.indices = np.empty(0, dtype=np.int64)
+        self._ahead_indices: dict[int, np.ndarray] = {}  # of the steps that are worked on, by step
 
     def batches(self, first_step: int) -> Iterator[Views]:
         """The views of step `first_step` and of each later one, without end; close the iterator to free threads.
@@ -116,14 +119,30 @@ class ViewLoader:
         return keyed_generator(self.order.seed, purpose, step, self.rank)
 
     def _indices(self, step: int) -> np.ndarray:
-        return self.order.batch(step, rank=self.rank, world_size=self.world_size)
+        indices = self.order.batch(step, rank=self.rank, world_size=self.world_size)
+        self._ahead_indices[step] = indices  # a damaged image's place is overwritten by whoever replaces it
+        return indices
+
+    def _ahead(self, first_step: int, begin: Callable[[int, ThreadPoolExecutor], Begun[Result]]) -> Generator[Result]:
+        """What each step's tasks make, in order; `indices` says which images that were."""
+
+        def noted(step: int, pool: ThreadPoolExecutor) -> Begun[Result]:
+            result, tasks = begin(step, pool)
+
+            def hand_over() -> Result:
+                self.indices = self._ahead_indices.pop(step)
+                return result()
+
+            return hand_over, tasks
+
+        return ahead(first_step, noted, workers=self.workers)
 
     def _resident(self, first_step: int) -> Iterator[Views]:
         if self.device.type == "cpu":
-            yield from ahead(first_step, self._plan_resident, workers=self.workers)
+            yield from self._ahead(first_step, self._plan_resident)
             return
         self._on_device = self._whole_on_device() if self._on_device is None else self._on_device
-        with contextlib.closing(ahead(first_step, self._gather, workers=self.workers)) as batches:
+        with contextlib.closing(self._ahead(first_step, self._gather)) as batches:
             for step, images in zip(itertools.count(first_step), batches, strict=False):
                 yield two_views(images.permute(0, 3, 1, 2), self.recipe, self.image_size, self._generator(VIEWS, step))
 
@@ -178,7 +197,7 @@ class ViewLoader:
 
     def _streaming(self, first_step: int) -> Iterator[Views]:
         if self.device.type == "cpu":
-            yield from ahead(first_step, self._plan_streaming, workers=self.workers)
+            yield from self._ahead(first_step, self._plan_streaming)
             return
         with contextlib.closing(self.crops(first_step)) as batches:
             for step, crops in zip(itertools.count(first_step), batches, strict=False):
@@ -203,7 +222,7 @@ class ViewLoader:
             tasks = [pool.submit(crop, place) for place in self._parts(crops.shape[1])]
             return (lambda: crops.to(self.device, non_blocking=True)), tasks
 
-        return ahead(first_step, begin, workers=self.workers)
+        return self._ahead(first_step, begin)
 
     def _parts(self, count: int) -> list[slice]:
         """Images of one task. On a CPU they do not depend on the number of workers, nor do the last bits of a view."""
@@ -226,18 +245,18 @@ class ViewLoader:
 
         def crop(place: slice) -> None:
             for position in range(place.start, place.stop):
-                pixels = self._load(int(indices[position]), step)
+                indices[position], pixels = self._load(int(indices[position]), step)
                 for view, number in enumerate((position, position + count)):
                     box = boxes.box(number, *pixels.shape[:2])
                     resized_crop_pixels(pixels, box, flips[number], out[view, position])
 
         return crops, crop
 
-    def _load(self, index: int, step: int) -> np.ndarray:
-        """The image's pixels, or those of the next readable one."""
+    def _load(self, index: int, step: int) -> tuple[int, np.ndarray]:
+        """The image's index and pixels, or those of the next readable one."""
         for candidate in self._candidates(index, step):
             try:
-                return self._pixels(candidate)
+                return candidate, self._pixels(candidate)
             except DamagedImage as error:
                 self.skipped.add(self.source.item_name(candidate), str(error))
         raise AssertionError("_candidates never ends without an error")

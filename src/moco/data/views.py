@@ -33,6 +33,7 @@ class ViewRecipe:
         brightness, contrast, saturation: half-widths of the factors' uniform distributions about 1, cut off at 0.
         hue: half-width of the uniform turn of the colour circle, 0 to 0.5.
         jitter_probability, grayscale_probability, blur_probability, solarize_probability, flip_probability: 0 to 1.
+        blur_probability_2, solarize_probability_2: of the second view; None means as of the first (2104.02057).
         grayscale_first: grey before the jitter (v1) or after it.
         blur_sigma: range of the uniform sigma in pixels.
         mean, std: of each channel, for images in [0, 1].
@@ -55,7 +56,9 @@ class ViewRecipe:
     grayscale_first: bool = False
     blur_probability: float = 0.0
     blur_sigma: tuple[float, float] = (0.1, 2.0)
+    blur_probability_2: float | None = None
     solarize_probability: float = 0.0
+    solarize_probability_2: float | None = None
     flip_probability: float = 0.5
     color: Literal["exact", "fast"] = "exact"
 
@@ -70,8 +73,19 @@ class ViewRecipe:
         if not 0 <= self.hue <= 0.5:
             raise ConfigError(f"hue={self.hue}: need 0 to 0.5")
         for field in dataclasses.fields(self):
-            if field.name.endswith("_probability") and not 0 <= getattr(self, field.name) <= 1:
-                raise ConfigError(f"{field.name}={getattr(self, field.name)}: need 0 to 1")
+            value = getattr(self, field.name)
+            if "_probability" in field.name and value is not None and not 0 <= value <= 1:
+                raise ConfigError(f"{field.name}={value}: need 0 to 1")
+
+    @property
+    def second(self) -> ViewRecipe:
+        """The recipe of the second view."""
+        changes = {
+            name: getattr(self, f"{name}_2")
+            for name in ("blur_probability", "solarize_probability")
+            if getattr(self, f"{name}_2") is not None
+        }
+        return dataclasses.replace(self, blur_probability_2=None, solarize_probability_2=None, **changes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,13 +160,28 @@ def _plan(
     pixels: int,
 ) -> PlannedViews:
     """Draw the photometric part. `crop` makes both views' crops of a part in [0, 255]; `pixels`: work for an image."""
-    finish = finisher(recipe, Draws.sample(2 * len(images), recipe, generator), images.device)
+    finish = finisher(recipe, sample_draws(len(images), recipe, generator), images.device)
     views = _empty_views(images, size)
 
     def make(place: slice) -> None:
         _finish_and_store(crop(place), finish, place, views)
 
     return PlannedViews((views[0], views[1]), _blocks(images, pixels), make)
+
+
+def sample_draws(images: int, recipe: ViewRecipe, generator: torch.Generator) -> Draws:
+    """The draws of the first view of each image, then of the second, which differ in how often something is done.
+
+    Both come from the same random numbers, so that a second view of its own changes nothing of the first.
+    """
+    start = generator.get_state()
+    draws = Draws.sample(2 * images, recipe, generator)
+    if recipe.second == recipe:
+        return draws
+    generator.set_state(start)
+    second = Draws.sample(2 * images, recipe.second, generator)
+    names = [field.name for field in dataclasses.fields(Draws)]
+    return Draws(**{name: torch.cat([getattr(draws, name)[:images], getattr(second, name)[images:]]) for name in names})
 
 
 def _empty_views(images: Tensor, size: int) -> list[Tensor]:

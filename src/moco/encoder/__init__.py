@@ -2,7 +2,10 @@
 
 from moco.encoder.backbone import Backbone, build_backbone, has_batchnorm, measure_width
 from moco.encoder.head import Encoder, build_encoder, linear_head, mlp_head
+from moco.encoder.head_v3 import v3_predictor, v3_projector
+from moco.encoder.residual import zero_residuals_
 from moco.encoder.small_resnet import SmallResNet
+from moco.encoder.vit import freeze_patch_projection_, patch_projection
 
 __all__ = [
     "Backbone",
@@ -10,8 +13,13 @@ __all__ = [
     "SmallResNet",
     "build_backbone",
     "build_encoder",
+    "freeze_patch_projection_",
     "has_batchnorm",
     "linear_head",
     "measure_width",
     "mlp_head",
+    "patch_projection",
+    "v3_predictor",
+    "v3_projector",
+    "zero_residuals_",
 ]

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from moco.encoder.small_resnet import WIDTHS, SmallResNet
 from moco.encoder.stem import STANDARD, STRIDES, Stem, check_stem, fit_stem, replace_input_channels, small_stem
+from moco.encoder.vit import PREFIX as V3
+from moco.encoder.vit import build_vit, vit_names
 from moco.errors import ArchitectureError
 
 
@@ -42,8 +44,9 @@ def build_backbone(
     """The backbone called `name`, with random weights, without its classifier.
 
     Looked up in this order: resnet_tiny, resnet_small, resnet_medium (ours); torchvision's classifiers; timm's, where
-    timm is installed. The prefixes torchvision/ and timm/ look in one place only. package.module:factory imports a
-    factory of the user's and calls it without arguments; its module is used as it comes.
+    timm is installed. The prefixes torchvision/ and timm/ look in one place only. v3/ has MoCo v3's own ViTs
+    (v3/vit_small, v3/vit_conv_small, v3/vit_tiny_patch8). package.module:factory imports a factory of the user's and
+    calls it without arguments; its module is used as it comes.
 
     `image_size`: side of the images in pixels. `stem`: "auto" gives ResNets a small stem at 64 pixels and below,
     "small" demands one, "standard" never changes anything; a stem's own name (3x3-stride1) is taken too.
@@ -126,7 +129,9 @@ def _from_library(
     name: str, image_size: int, stem: str, channels: int, num_heads: int | None
 ) -> tuple[nn.Module, str, str]:
     library, _, short = name.rpartition("/")
-    if library in ("", "torchvision") and short in torchvision_names():
+    if name.startswith(V3):
+        architecture, module = name, build_vit(name.removeprefix(V3), image_size=image_size, channels=channels)
+    elif library in ("", "torchvision") and short in torchvision_names():
         architecture = f"torchvision/{short}"
         module = _torchvision_model(short, image_size)
         if channels != 3:
@@ -213,10 +218,10 @@ def _call(what: str, make: Callable[..., Any], *args: Any, **options: Any) -> An
 
 def _unknown(name: str, library: str, short: str) -> str:
     if library not in ("", "torchvision", "timm"):
-        return f"backbone {name!r}: need NAME, torchvision/NAME, timm/NAME or package.module:factory"
+        return f"backbone {name!r}: need NAME, torchvision/NAME, timm/NAME, {V3}NAME or package.module:factory"
     names = [] if library == "timm" else torchvision_names()
     names += [] if library == "torchvision" else timm_names()
-    names += [] if library else list(WIDTHS)
+    names += [] if library else [*WIDTHS, *vit_names()]
     nearest = difflib.get_close_matches(short, dict.fromkeys(names), n=3, cutoff=0.5)
     advice = f"nearest: {', '.join(nearest)}" if nearest else "use for example resnet_small, resnet18 or resnet50"
     if library != "torchvision" and _timm() is None:

@@ -3,15 +3,16 @@
 N: images   C: embedding width   D: feature width
 """
 
-from typing import Literal
+from typing import Literal, cast, get_args
 
 from torch import Tensor, nn
 
 from moco.encoder.backbone import Backbone, build_backbone
+from moco.encoder.head_v3 import HIDDEN_DIM, PROJECTOR_LAYERS, HeadV3, v3_projector
 from moco.encoder.stem import Stem
 from moco.errors import ArchitectureError
 
-Head = Literal["linear", "mlp"]
+Head = Literal["linear", "mlp", "v3-resnet", "v3-vit"]
 
 
 def linear_head(feature_dim: int, embedding_dim: int) -> nn.Linear:
@@ -58,13 +59,34 @@ class Encoder(nn.Module):
 
 
 def build_encoder(
-    name: str, *, image_size: int, embedding_dim: int, head: Head = "mlp", stem: Stem = "auto", channels: int = 3
+    name: str,
+    *,
+    image_size: int,
+    embedding_dim: int,
+    head: Head = "mlp",
+    hidden_dim: int | None = None,
+    stem: Stem = "auto",
+    channels: int = 3,
 ) -> Encoder:
-    """Encoder with the backbone called `name` (see `build_backbone`) and the head of v1 ("linear") or v2 ("mlp")."""
-    if head not in ("linear", "mlp"):
-        raise ArchitectureError(f"head={head!r}: need linear (v1) or mlp (v2)")
+    """Encoder with the backbone called `name` (see `build_backbone`) and a projection head.
+
+    `head`: of v1 ("linear"), v2 ("mlp"), or v3 ("v3-resnet", "v3-vit"). `hidden_dim`: width between the head's layers;
+    None means the feature width for "mlp" and 4096 for v3's.
+    """
+    if head not in get_args(Head):
+        raise ArchitectureError(f"head={head!r}: need linear (v1), mlp (v2), v3-resnet or v3-vit")
     if embedding_dim < 1:
-        raise ArchitectureError(f"embedding_dim={embedding_dim}: need at least 1; the papers use 128")
+        raise ArchitectureError(f"embedding_dim={embedding_dim}: need at least 1; the papers use 128, v3 256")
     backbone = build_backbone(name, image_size=image_size, stem=stem, channels=channels)
-    make_head = linear_head if head == "linear" else mlp_head
-    return Encoder(backbone, make_head(backbone.feature_dim, embedding_dim))
+    return Encoder(backbone, _projection(backbone.feature_dim, embedding_dim, head, hidden_dim))
+
+
+def _projection(feature_dim: int, embedding_dim: int, head: str, hidden_dim: int | None) -> nn.Module:
+    if head in PROJECTOR_LAYERS:
+        hidden = HIDDEN_DIM if hidden_dim is None else hidden_dim
+        return v3_projector(feature_dim, embedding_dim, head=cast(HeadV3, head), hidden_dim=hidden)
+    if head == "mlp":
+        return mlp_head(feature_dim, embedding_dim, hidden_dim)
+    if hidden_dim is not None:
+        raise ArchitectureError(f"hidden_dim={hidden_dim} with head='linear', which has no layer in between")
+    return linear_head(feature_dim, embedding_dim)

@@ -7,6 +7,7 @@ import math
 
 from torch import Tensor
 
+from moco.encoder.vit import PATCH_SIZE, SIZES
 from moco.errors import ArchitectureError
 from moco.export.layouts import MOCO_V3, Recognised
 from moco.export.resnet_names import RESNETS, ResNet
@@ -96,7 +97,7 @@ def _shape_of_first(tensors: dict[str, Tensor], middle: Tensor) -> tuple[bool, i
 def _vit(recognised: Recognised, num_heads: int | None) -> Architecture:
     tensors = recognised.tensors
     if "patch_embed.proj.weight" not in tensors:
-        raise ArchitectureError("a ViT with a convolutional stem (MoCo v3's vit_conv_*): no library here builds it")
+        return _conv_vit(tensors, num_heads)
     width, _, patch, _ = tensors["patch_embed.proj.weight"].shape
     depth = len({name.split(".")[1] for name in tensors if name.startswith("blocks.")})
     size, own_heads = _VITS.get((width, depth), ("", 0))
@@ -114,3 +115,19 @@ def _vit(recognised: Recognised, num_heads: int | None) -> Architecture:
     side = math.isqrt(tensors["pos_embed"].shape[1] - 1) * patch if "pos_embed" in tensors else 224
     other = num_heads if num_heads != own_heads else None
     return Architecture(f"timm/vit_{size}_patch{patch}_224", "standard", side, other)
+
+
+def _conv_vit(tensors: dict[str, Tensor], num_heads: int | None) -> Architecture:
+    """One of MoCo v3's ViTs with a convolutional stem, of which there is no other."""
+    width = tensors["cls_token"].shape[-1]
+    sizes = [size for size, (known, _) in SIZES.items() if known == width and size != "tiny"]
+    halvings = sum(
+        value.ndim == 4 and value.shape[-1] == 3 for name, value in tensors.items() if name.startswith("patch_embed.")
+    )
+    if not sizes or not halvings or "pos_embed" not in tensors:
+        raise ArchitectureError(f"a ViT of width {width} whose patches are not projected as in MoCo v3: name another")
+    if num_heads not in (None, _V3_HEADS):
+        raise ArchitectureError(f"num_heads={num_heads} for MoCo v3's own ViT, which has {_V3_HEADS} heads")
+    side = math.isqrt(tensors["pos_embed"].shape[1] - 1) * 2**halvings
+    suffix = "" if 2**halvings == PATCH_SIZE else f"_patch{2**halvings}"
+    return Architecture(f"v3/vit_conv_{sizes[0]}{suffix}", "standard", side)

@@ -1,6 +1,7 @@
 """The MoCo authors' v1/v2 checkpoint: {epoch, arch, state_dict} with module.encoder_q.*, module.encoder_k.*, queue.
 
-Their tools (main_lincls.py, detection/convert-pretrain.py) and those of others that read it take it from there.
+A run of v3 is written in v3's layout instead (`to_moco_v3`). Their tools (main_lincls.py,
+detection/convert-pretrain.py) and those of others that read it take it from there.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from moco.encoder.backbone import torchvision_names
 from moco.errors import RunError
+from moco.export import to_moco_v3
 from moco.export.proof import Reader
 from moco.export.subject import Subject
 from moco.export.to_torchvision import classifier_input
@@ -22,10 +24,14 @@ _PREFIX = "module.encoder_q."
 
 def refusal(subject: Subject) -> str | None:
     """Why not: no checkpoint, or a network whose classifier is not torchvision's `fc`."""
+    if to_moco_v3.is_v3(subject):
+        return to_moco_v3.refusal(subject)
     if subject.library not in ("torchvision", "timm") or not _has_fc(subject):
         return f"the authors' layout is for torchvision's networks with an `fc`, not {subject.model.architecture}"
     if subject.checkpoint is None:
         return subject.stem_refusal() or "it needs the run's checkpoints/last.pt, which holds heads and key encoder"
+    if not any(name.startswith("encoder_k.") for name in subject.checkpoint):
+        return "it holds a key encoder and a queue, which this run's mechanism has not: export the backbone alone"
     return subject.stem_refusal()
 
 
@@ -38,6 +44,8 @@ def _has_fc(subject: Subject) -> bool:
 def write(subject: Subject, path: Path) -> None:
     """Write the file; `torch.load(path, weights_only=True)` reads it. The queue is (C, K), its pointer (1,)."""
     assert subject.checkpoint is not None
+    if to_moco_v3.is_v3(subject):
+        return to_moco_v3.write(subject, path)
     state = {_renamed(name): value.detach().contiguous() for name, value in subject.checkpoint.items()}
     if "module.queue" in state:
         state["module.queue"] = state["module.queue"].T.contiguous()
@@ -45,6 +53,7 @@ def write(subject: Subject, path: Path) -> None:
     about = subject.about()
     content: dict[str, Any] = {"epoch": subject.epoch, "arch": subject.name, "state_dict": state}
     torch.save({**content, "preprocessing": about["preprocessing"], "image_size": about["image_size"]}, path)
+    return None
 
 
 def _renamed(name: str) -> str:
@@ -63,6 +72,8 @@ def read(path: Path) -> Reader:
     """Read it as the authors' linear probe does: f_q without its `fc`, into torchvision's model."""
     content = torch.load(path, map_location="cpu", weights_only=True)
     state: dict[str, Tensor] = content["state_dict"]
+    if any(name.startswith(to_moco_v3.BASE) for name in state):
+        return to_moco_v3.read(content)
     query = {name.removeprefix(_PREFIX): value for name, value in state.items() if name.startswith(_PREFIX)}
     kept = {name: value for name, value in query.items() if not name.startswith("fc.")}
     if len(kept) == len(query):

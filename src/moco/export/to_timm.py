@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from moco.encoder.backbone import timm_names
+from moco.encoder.vit import ViTName
 from moco.export.proof import Reader
 from moco.export.subject import Subject
 
 
 def refusal(subject: Subject) -> str | None:
     """Why not: timm has no such model or no such stem."""
+    if subject.library == "v3":
+        return "timm has no convolutional stem" if ViTName.parse(subject.name).convolutional else None
     if subject.library != "timm" and subject.resnet is None:
         return f"timm has no {subject.model.architecture} with these tensors"
     if subject.library != "timm" and subject.name not in timm_names():
@@ -28,13 +31,17 @@ def write(subject: Subject, path: Path) -> None:
     path.mkdir()
     save_file(subject.tensors(), path / "model.safetensors", metadata={"format": "pt"})
     size, preprocess = subject.model.image_size, subject.model.preprocess
-    known = timm.get_pretrained_cfg(subject.name)
+    name: str = subject.name
+    heads_and_patch: dict[str, Any] = {}
+    if subject.library == "v3":
+        name, heads_and_patch = vit_of_timm(ViTName.parse(name))
+    known = timm.get_pretrained_cfg(name)
     fixed = bool(known is not None and known.fixed_input_size)
-    arguments: dict[str, Any] = {"img_size": size} if fixed else {}
+    arguments: dict[str, Any] = {**({"img_size": size} if fixed else {}), **heads_and_patch}
     if subject.model.num_heads is not None:
         arguments["num_heads"] = subject.model.num_heads
     config = {
-        "architecture": subject.name,
+        "architecture": name,
         "num_classes": 0,
         "num_features": subject.model.feature_dim,
         "model_args": arguments,
@@ -53,6 +60,11 @@ def write(subject: Subject, path: Path) -> None:
         },
     }
     (path / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def vit_of_timm(vit: ViTName) -> tuple[str, dict[str, Any]]:
+    """timm's model with these tensors, and the arguments that make it MoCo v3's: heads and patch."""
+    return f"vit_{vit.size}_patch16_224", {"num_heads": vit.num_heads, "patch_size": vit.patch_size}
 
 
 def read(path: Path) -> Reader:

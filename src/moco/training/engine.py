@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from moco.config import Config
-from moco.contrast import MoCo
+from moco.contrast import ContrastiveModel
 from moco.errors import ConfigError
 from moco.training.execution import memory_format
 from moco.training.lanes import LanedEncoder, Lanes
@@ -48,29 +48,32 @@ def make_fabric(config: Config) -> Fabric:
         raise ConfigError(f"accelerator={config.accelerator!r} devices={config.devices}: {error}") from error
 
 
-def place(model: MoCo, fabric: Fabric, config: Config) -> None:
+def place(model: ContrastiveModel, fabric: Fabric, config: Config) -> None:
     """Move the model to its device and layout, and run its encoders under Fabric's precision and strategy.
 
     Only the query encoder is wrapped for data parallelism: the key encoder has no gradient, and every rank enqueues
     the same gathered keys, so that the queues agree by construction.
     """
     model.to(fabric.device).to(memory_format=memory_format(config.layout))
-    query: Any = model.encoder_q
+    query: Any = model.query_side
     if fabric.world_size > 1:
-        query = fabric.setup_module(model.encoder_q, move_to_device=False)
-    query, key = (_translated(encoder) if config.compile == "on" else encoder for encoder in (query, model.encoder_k))
+        query = fabric.setup_module(query, move_to_device=False)
+    key: Any = getattr(model, "encoder_k", None)  # where there is none, keys go through f_q
+    if config.compile == "on":
+        query, key = _translated(query), None if key is None else _translated(key)
 
     def encode(encoder: Any, batch: Any) -> torch.Tensor:
         with fabric.autocast():
             embeddings: torch.Tensor = encoder(batch)
             return embeddings
 
-    if config.lanes == "on":
-        lanes = Lanes(torch.get_num_threads())
-        query, key = (LanedEncoder(e, encode, lanes, split_groups=model.split_groups) for e in (query, key))
-        model.run_encoders_with(query=query, key=key)
-    else:
-        model.run_encoders_with(query=functools.partial(encode, query), key=functools.partial(encode, key))
+    def wrapped(encoder: Any) -> Any:
+        if lanes is not None:
+            return LanedEncoder(encoder, encode, lanes, split_groups=model.split_groups)
+        return functools.partial(encode, encoder)
+
+    lanes = Lanes(torch.get_num_threads()) if config.lanes == "on" else None
+    model.run_encoders_with(query=wrapped(query), key=None if key is None else wrapped(key))
 
 
 def _translated(encoder: Any) -> Any:

@@ -103,6 +103,8 @@ def lanes_obstacle(config: Config, encoder: nn.Module, device: torch.device) -> 
         return "a compiled encoder takes whole batches"
     if samples % LANES:
         return f"a batch of {samples} has no equal halves"
+    if config.mechanism == "moco-v3":
+        return "the BatchNorm of MoCo v3 takes its statistics from the whole batch"
     if has_batchnorm(encoder):
         if config.batchnorm not in ("auto", "split"):
             return f"BatchNorm with the cure {config.batchnorm!r} takes its statistics from the whole batch"

@@ -33,3 +33,8 @@ def learning_rate_factor(
     if schedule == "cosine":
         return 0.5 * (1.0 + math.cos(math.pi * progress))
     return decay ** sum(progress >= milestone for milestone in milestones)
+
+
+def key_momentum_at(step: int, *, total_steps: int, start: float) -> float:
+    """m at `step` (from 0): from `start` to 1 along half a cosine over the run, step by step (2104.02057)."""
+    return 1.0 - (1.0 - start) * 0.5 * (1.0 + math.cos(math.pi * step / total_steps))

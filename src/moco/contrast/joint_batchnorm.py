@@ -1,0 +1,99 @@
+"""BatchNorm over the samples of all ranks, as MoCo v3 has it (SyncBN).
+
+N: samples on this rank   C: channels   W: ranks
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from moco.contrast.batchnorm import ACTIVATION_CHILDREN
+from moco.contrast.collective import all_gather_cat, world_size
+
+
+class JointBatchNorm(_BatchNorm):
+    """PyTorch's SyncBatchNorm, which computes on GPUs only, and the same by formula on a CPU.
+
+    Ranks must hold equally many samples, which is checked on a CPU. In eval mode, and on one rank, it is plain
+    BatchNorm. It is no subclass of SyncBatchNorm, because DistributedDataParallel refuses those on a CPU.
+    """
+
+    process_group = None  # all ranks; `SyncBatchNorm.forward` asks for it
+    _check_non_zero_input_channels = nn.SyncBatchNorm._check_non_zero_input_channels
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.ndim < 2:
+            raise ValueError(f"input of shape {tuple(input.shape)}: expected (N, C, ...)")
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise; shapes (N, C, ...) in and out."""
+        self._check_input_dim(input)
+        if not self.training or world_size() == 1:
+            output = super().forward(input)
+        elif input.is_cuda:
+            output = nn.SyncBatchNorm.forward(self, input)  # type: ignore[arg-type]
+        else:
+            output = self._over_ranks(input)
+        for layer in self.children():
+            output = layer(output)
+        return output
+
+    def _over_ranks(self, input: Tensor) -> Tensor:
+        values = input.float() if input.dtype in (torch.bfloat16, torch.float16) else input
+        others = [dimension for dimension in range(input.ndim) if dimension != 1]
+        variance_C, mean_C = torch.var_mean(values, dim=others, correction=0)
+        means_WC, variances_WC = all_gather_cat(torch.stack([mean_C, variance_C])[None]).unbind(dim=1)
+        mean_C = means_WC.mean(dim=0)
+        variance_C = (variances_WC + (means_WC - mean_C).square()).mean(dim=0)
+        shape = (1, -1, *[1] * (input.ndim - 2))
+        output = (values - mean_C.view(shape)) * torch.rsqrt(variance_C.view(shape) + self.eps)
+        if self.weight is not None:
+            output = output * self.weight.view(shape) + self.bias.view(shape)
+        self._track(mean_C.detach(), variance_C.detach(), input.numel() // input.shape[1] * world_size())
+        return output.to(input.dtype)
+
+    def _track(self, mean_C: Tensor, variance_C: Tensor, samples: int) -> None:
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            return
+        self.num_batches_tracked.add_(1)
+        factor = 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean_C, factor)
+        self.running_var.lerp_(variance_C * (samples / max(samples - 1, 1)), factor)
+
+
+def join_batchnorm(module: nn.Module) -> nn.Module:
+    """Replace every BatchNorm layer, in place, by a `JointBatchNorm` that owns the same parameters and buffers.
+
+    State-dict names do not change. Returns the module (a new one only if the module itself is a BatchNorm).
+
+    Raises:
+        ValueError: a subclass of BatchNorm with a forward of its own, which would be dropped silently (timm's
+            BatchNormAct2d is known).
+    """
+    if isinstance(module, JointBatchNorm):
+        return module
+    if isinstance(module, _BatchNorm):
+        return _as_joint(module)
+    for name, child in list(module._modules.items()):  # named_children() would leave out a layer's second name
+        if child is not None:
+            module._modules[name] = join_batchnorm(child)
+    return module
+
+
+def _as_joint(layer: _BatchNorm) -> JointBatchNorm:
+    own = type(layer).forward not in (_BatchNorm.forward, nn.SyncBatchNorm.forward)
+    if own and list(layer._modules) != ACTIVATION_CHILDREN:
+        raise ValueError(
+            f"{type(layer).__name__} is a BatchNorm with a forward of its own, which cannot be joined across ranks: "
+            "use plain BatchNorm layers"
+        )
+    joint = JointBatchNorm(
+        layer.num_features, layer.eps, layer.momentum, affine=False, track_running_stats=layer.track_running_stats
+    )
+    joint.affine, joint.training = layer.affine, layer.training
+    joint._parameters.update(layer._parameters)
+    joint._buffers.update(layer._buffers)
+    joint._modules.update(layer._modules)
+    return joint

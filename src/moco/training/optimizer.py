@@ -1,0 +1,57 @@
+"""Optimisers of what learns by gradient: f_q, and v3's predictor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from moco.config import Config
+from moco.contrast import ContrastiveModel
+from moco.errors import ConfigError
+
+TRUST_COEFFICIENT = 0.001  # of LARS (1708.03888)
+
+
+def check_optimizer(config: Config) -> None:
+    """Whether the optimiser is to be had here.
+
+    Raises:
+        ConfigError: LARS without timm.
+    """
+    if config.optimizer == "lars":
+        _lars()
+
+
+def make_optimizer(model: ContrastiveModel, config: Config) -> torch.optim.Optimizer:
+    """The configuration's optimiser on all parameters that take a gradient.
+
+    "sgd": weight decay on all parameters, as in MoCo v1 and v2. "adamw": the same, with PyTorch's betas (0.9, 0.999).
+    "lars": You et al. 2017 (1708.03888), each tensor's step scaled by 0.001 |w| / (|g| + decay |w|), momentum as in
+    PyTorch's SGD (the learning rate stays outside of it); biases and BatchNorm's weights (one dimension at most) are
+    neither decayed nor scaled.
+    """
+    parameters = [parameter for parameter in model.query_side.parameters() if parameter.requires_grad]
+    rate, decay, momentum = config.learning_rate, config.weight_decay, config.sgd_momentum
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay, fused=True)
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=rate, momentum=momentum, weight_decay=decay, fused=True)
+    scaled = {"params": [p for p in parameters if p.ndim > 1], "weight_decay": decay, "always_adapt": True}
+    plain = {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0, "always_adapt": False}
+    groups = [group for group in (scaled, plain) if group["params"]]
+    optimizer: torch.optim.Optimizer = _lars()(
+        groups, lr=rate, momentum=momentum, trust_coeff=TRUST_COEFFICIENT, eps=0.0, trust_clip=False, nesterov=False
+    )
+    return optimizer
+
+
+def _lars() -> Any:
+    """timm's LARS."""
+    try:
+        from timm.optim.lars import Lars
+    except ImportError as error:
+        raise ConfigError(
+            "optimizer='lars' needs timm: pip install 'moco-contrast[timm]', or choose 'sgd' or 'adamw'"
+        ) from error
+    return Lars
