@@ -21,7 +21,8 @@ from moco.data.loader import ViewLoader
 from moco.data.order import EpochOrder
 from moco.data.skipped import SkippedFiles
 from moco.data.source import Source
-from moco.pretraining import build_checked_encoder, build_moco
+from moco.mechanisms import build_model
+from moco.pretraining import build_checked_encoder
 from moco.recipes import configure
 from moco.training import loop
 from moco.training.engine import make_fabric, place
@@ -94,7 +95,7 @@ def contestants(setting: Setting, only: list[str] | None) -> dict[str, Contestan
 
 def trained(setting: Setting) -> Any:
     """Model and optimiser, placed."""
-    model = build_moco(build_checked_encoder(setting.config), setting.config)
+    model = build_model(build_checked_encoder(setting.config), setting.config, images=setting.config.batch_size)
     place(model, setting.fabric, setting.config)
     return model, loop.make_optimizer(model.train(), setting.config)
 
@@ -166,7 +167,7 @@ def whole_loop(setting: Setting, trained_model: Any, data: Path, *, cache_bytes:
         show_progress=False,
     )
     now = loop.Progression()
-    now.loss_sum = now.loss_sum.to(setting.device)
+    now.loss_sum, now.accuracy_sum = now.loss_sum.to(setting.device), now.accuracy_sum.to(setting.device)
 
     def start() -> tuple[Step, Callable[[], None]]:
         batches = loader.batches(now.step)

@@ -25,7 +25,7 @@ LAYERS = (
     {"recipes"},
     {"workload"},
     {"monitoring"},
-    {"summary"},
+    {"summary", "mechanisms"},
     {"pretraining", "comparison"},
     {"ablation"},
     {"commands"},

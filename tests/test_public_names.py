@@ -31,17 +31,28 @@ def test_public_names():
         "pack",
         "pretrain",
     ]
+    assert all(hasattr(moco, name) for name in moco.__all__)
+
+
+def test_public_names_of_the_algorithm():
     assert moco.contrast.__all__ == [
+        "Bank",
+        "ContrastiveModel",
+        "EndToEnd",
+        "MemoryBank",
         "MoCo",
         "Queue",
         "contrastive_logits",
         "ema_update_",
+        "end_to_end_step",
         "frozen_copy",
+        "in_batch_info_nce",
         "info_nce",
+        "memory_bank_step",
         "moco_step",
+        "scored_info_nce",
         "symmetric_moco_step",
     ]
-    assert all(hasattr(moco, name) for name in moco.__all__)
     assert all(hasattr(moco.contrast, name) for name in moco.contrast.__all__)
 
 

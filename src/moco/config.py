@@ -11,6 +11,7 @@ from typing import Literal, get_args
 
 from moco.errors import ConfigError
 
+Mechanism = Literal["moco", "memory-bank", "end-to-end"]
 Head = Literal["linear", "mlp"]
 Stem = Literal["auto", "small", "standard"]
 Schedule = Literal["cosine", "step"]
@@ -31,13 +32,16 @@ class Config:
 
     Attributes:
         recipe: name of the recipe that the other defaults came from; a record, changes nothing by itself.
+        mechanism: where negatives come from: moco (a queue of keys), memory-bank (an embedding stored for each
+            image) or end-to-end (the other keys of the batch).
         backbone: torchvision or timm name, resnet_tiny/small/medium, or package.module:factory.
         image_size: side of a view in pixels.
         stem: first layers; auto takes 3x3 without max-pool up to 64 px.
         head: projection head: linear (v1) or mlp (v2).
         embedding_dim: C, width of queries and keys.
-        dictionary_size: K, keys in the queue.
-        key_momentum: m, share of the key encoder that stays at each step, 0 to 1.
+        dictionary_size: K, keys in the queue, or drawn from the memory bank; null end-to-end, where it is the batch.
+        key_momentum: m, share of the key encoder that stays at each step, 0 to 1; null without a key encoder.
+        bank_momentum: share of an image's stored embedding that stays when it comes by, 0 to 1; null without a bank.
         temperature: divides the similarities, above 0.
         batchnorm: cure for the BatchNorm leak; auto splits on one device and shuffles across several.
         split_groups: BatchNorm groups of the split cure; null means 8, fewer for batches under 32.
@@ -87,13 +91,15 @@ class Config:
     """
 
     recipe: str = "v2"
+    mechanism: Mechanism = "moco"
     backbone: str = "resnet50"
     image_size: int = 224
     stem: Stem = "auto"
     head: Head = "mlp"
     embedding_dim: int = 128
-    dictionary_size: int = 65536
-    key_momentum: float = 0.999
+    dictionary_size: int | None = 65536
+    key_momentum: float | None = 0.999
+    bank_momentum: float | None = None
     temperature: float = 0.2
     batchnorm: BatchNormCure = "auto"
     split_groups: int | None = None
@@ -153,13 +159,33 @@ class Config:
                 remedy = ", or choose the end-to-end mechanism" if field == "dictionary_size" else ""
                 raise ConfigError(f"{field}={value}: need at least {minimum}{remedy}")
         for field in _SHARES:
-            if not 0.0 <= getattr(self, field) <= 1.0:
-                raise ConfigError(f"{field}={getattr(self, field)}: need a value from 0 to 1")
+            value = getattr(self, field)
+            if value is not None and not 0.0 <= value <= 1.0:
+                raise ConfigError(f"{field}={value}: need a value from 0 to 1")
         for field, choices in _CHOICES.items():
             if getattr(self, field) not in get_args(choices):
                 raise ConfigError(f"{field}={getattr(self, field)!r}: choose one of {', '.join(get_args(choices))}")
+        self._check_mechanism()
         self._check_ranges()
         self._check_combinations()
+
+    def _check_mechanism(self) -> None:
+        for field, why in LACKING.items():
+            value, has = getattr(self, field), field in MECHANISM_FIELDS[self.mechanism]
+            if value is None and has:
+                raise ConfigError(f"{field}=None with mechanism {self.mechanism!r}: give a value")
+            if value is not None and not has:
+                raise ConfigError(f"{field}={value} with mechanism {self.mechanism!r}, which has {why}: leave it out")
+        if self.mechanism in ("memory-bank", "end-to-end"):
+            if self.symmetric:
+                raise ConfigError(f"symmetric with mechanism {self.mechanism!r}: it belongs to 'moco', leave it out")
+            if self.batchnorm in ("average", *(["shuffle"] if self.mechanism == "memory-bank" else [])):
+                raise ConfigError(
+                    f"batchnorm={self.batchnorm!r} with mechanism {self.mechanism!r}, which has no key encoder of its "
+                    "own: choose 'auto'"
+                )
+        if self.mechanism == "end-to-end" and self.batch_size < 2:
+            raise ConfigError("batch_size=1 end-to-end: negatives are the batch's other keys, need at least 2")
 
     def _check_ranges(self) -> None:
         if not self.temperature > 0:
@@ -201,6 +227,17 @@ class Config:
         return self.batch_size // (self.devices * self.num_nodes)
 
 
+# Which of the fields in LACKING each mechanism has.
+MECHANISM_FIELDS: dict[str, tuple[str, ...]] = {
+    "moco": ("dictionary_size", "key_momentum"),
+    "memory-bank": ("dictionary_size", "bank_momentum"),
+    "end-to-end": (),
+}
+LACKING = {
+    "dictionary_size": "the batch as its dictionary",
+    "key_momentum": "no key encoder that follows",
+    "bank_momentum": "no memory bank",
+}
 _AT_LEAST = {
     "image_size": 8,
     "embedding_dim": 1,
@@ -227,6 +264,7 @@ _AT_LEAST = {
 }
 _SHARES = (
     "key_momentum",
+    "bank_momentum",
     "jitter_probability",
     "grayscale_probability",
     "blur_probability",
@@ -235,6 +273,7 @@ _SHARES = (
     "lr_decay",
 )
 _CHOICES = {
+    "mechanism": Mechanism,
     "stem": Stem,
     "head": Head,
     "schedule": Schedule,

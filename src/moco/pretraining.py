@@ -12,14 +12,15 @@ import torch
 import yaml
 
 from moco.config import Config
-from moco.contrast import MoCo
+from moco.contrast import ContrastiveModel
 from moco.data.loader import ViewLoader
-from moco.data.order import MODEL, EpochOrder, keyed_seed
+from moco.data.order import EpochOrder
 from moco.data.skipped import SkippedFiles
 from moco.data.views import ViewRecipe
 from moco.encoder import Encoder, build_encoder, has_batchnorm
 from moco.errors import ConfigError
 from moco.export.backbone import write_backbone
+from moco.mechanisms import batches_of, build_model, check_images, remarks
 from moco.monitoring import Monitoring, prepare
 from moco.summary import backbone_metadata, closing_lines, summarize
 from moco.training import loop
@@ -68,6 +69,7 @@ class Pretraining:
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         workload = open_workload(data, config)
+        check_images(config, len(workload.pretraining))
         encoder = build_checked_encoder(config)
         steps = config.steps or (config.epochs or 0) * (len(workload.pretraining) // config.batch_size)
         execution = choose(config, encoder, total_steps=steps)
@@ -97,7 +99,7 @@ class Pretraining:
         config, workload = self.config, self.workload
         first = fabric.is_global_zero
         skipped = SkippedFiles.read(self.folder.skipped) if resume else SkippedFiles()
-        model = build_moco(self.encoder, config)
+        model = build_model(self.encoder, config, images=len(workload.pretraining))
         place(model, fabric, config)
         model.train()
         optimizer = loop.make_optimizer(model, config)
@@ -114,7 +116,7 @@ class Pretraining:
         task = loop.Task(
             config=config,
             fabric=fabric,
-            batches=loader.batches,
+            batches=batches_of(loader, config),
             steps_per_epoch=order.steps_per_epoch,
             evaluate=functools.partial(_curve, monitoring) if monitoring else None,
             checkpoint=self.folder.checkpoint,
@@ -166,7 +168,7 @@ class Pretraining:
             skipped=skipped,
         )
 
-    def _announce(self, fabric: Any, task: loop.Task, model: MoCo, loader: ViewLoader) -> None:
+    def _announce(self, fabric: Any, task: loop.Task, model: ContrastiveModel, loader: ViewLoader) -> None:
         config, workload = self.config, self.workload
         images = len(workload.pretraining)
         self._say(
@@ -178,12 +180,8 @@ class Pretraining:
         self._say(loader.storage)
         compiled = ", compiled" if config.compile == "on" else ""
         self._say(f"computing in {config.precision}, {config.layout.replace('_', '-')}{compiled} ({self.reason})")
-        if config.dictionary_size > images:
-            self._say(
-                f"the queue ({config.dictionary_size:,} keys) is larger than the data set, so that an image meets its "
-                f"own older keys as negatives; consider --dictionary-size {max(1, images // 4)}"
-            )
-        self._say("the loss rises at first, while the queue fills with real keys: that is expected")
+        for remark in remarks(config, images):
+            self._say(remark)
 
     def _finish(
         self, fabric: Any, task: loop.Task, now: loop.Progression, progress: Progress, judged: Judged
@@ -252,22 +250,6 @@ def build_checked_encoder(config: Config) -> Encoder:
             f"which need at least {2 * (config.split_groups or 1)} here"
         )
     return encoder
-
-
-def build_moco(encoder: Encoder, config: Config) -> MoCo:
-    """Both encoders and the queue, drawn from the seed; to be called once the processes are there."""
-    torch.manual_seed(keyed_seed(config.seed, MODEL))
-    several = config.devices * config.num_nodes > 1
-    cured = has_batchnorm(encoder)
-    return MoCo(
-        encoder,
-        dictionary_size=config.dictionary_size,
-        embedding_dim=config.embedding_dim,
-        key_momentum=config.key_momentum,
-        temperature=config.temperature,
-        batchnorm=config.batchnorm,
-        split_groups=config.split_groups if cured and not (several and config.batchnorm == "auto") else None,
-    )
 
 
 def _curve(monitoring: Monitoring, encoder: Any) -> list[tuple[str, float]]:

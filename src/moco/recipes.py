@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Callable
 from typing import Any
 
-from moco.config import Config
+from moco.config import LACKING, MECHANISM_FIELDS, Config
 from moco.errors import ConfigError
 
 
@@ -81,6 +81,10 @@ def picturebook() -> Config:
 RECIPES: dict[str, Callable[[], Config]] = {"v1": v1, "v2": v2, "cifar": cifar, "picturebook": picturebook}
 
 
+# Where a recipe of another mechanism says nothing. Bank momentum: Wu et al. 2018 (1805.01978).
+MECHANISM_DEFAULTS = {"dictionary_size": 65536, "key_momentum": 0.999, "bank_momentum": 0.5}
+
+
 def default_recipe(data: object) -> str:
     """The embedded picture book has a recipe of its own; images of the user's start from v2."""
     return "picturebook" if data is None else "v2"
@@ -89,6 +93,7 @@ def default_recipe(data: object) -> str:
 def configure(recipe: str, options: dict[str, Any]) -> Config:
     """The recipe's configuration with the stated options in its place; `steps` alone replaces the recipe's epochs.
 
+    Another mechanism than the recipe's drops the options that it lacks and takes defaults for its own.
     A recipe's warm-up is cut to a quarter of the stated steps; a stated warm-up is taken as it is.
 
     Raises:
@@ -102,6 +107,7 @@ def configure(recipe: str, options: dict[str, Any]) -> Config:
             near = difflib.get_close_matches(name, known, n=3)
             raise ConfigError(f"unknown option {name!r}" + (f": did you mean {', '.join(near)}?" if near else ""))
     base = dataclasses.asdict(RECIPES[recipe]())
+    _suit(base, options.get("mechanism", base["mechanism"]))
     length = {name for name in ("epochs", "steps") if options.get(name) is not None}
     if len(length) == 1:
         base.update(epochs=None, steps=None)
@@ -115,3 +121,12 @@ def configure(recipe: str, options: dict[str, Any]) -> Config:
     if isinstance(chosen["lr_milestones"], list):
         chosen["lr_milestones"] = tuple(chosen["lr_milestones"])
     return Config(**chosen)
+
+
+def _suit(base: dict[str, Any], mechanism: str) -> None:
+    """Give the recipe's values the fields of the mechanism; an unknown one is left to `Config` to refuse."""
+    for field in LACKING if mechanism in MECHANISM_FIELDS else ():
+        if field not in MECHANISM_FIELDS[mechanism]:
+            base[field] = None
+        elif base[field] is None:
+            base[field] = MECHANISM_DEFAULTS[field]

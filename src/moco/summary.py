@@ -11,7 +11,7 @@ from moco.data.views import ViewRecipe
 from moco.encoder import Encoder
 from moco.version import __version__
 
-KNN_VALUES = ("loss", "knn_top1", "knn_random_init", "knn_pixels")
+VALUES = ("loss", "pretext_accuracy", "knn_top1", "knn_random_init", "knn_pixels")
 
 
 def summarize(
@@ -21,11 +21,13 @@ def summarize(
     return {
         "finished": measured.pop("finished"),
         "steps": step,
-        **{name: values.get(name) for name in KNN_VALUES},
+        **{name: values.get(name) for name in VALUES},
         "knn_protocol": protocol,
         "evaluation_seconds": values.get("evaluation_seconds", 0.0),
         **measured,
         "recipe": config.recipe,
+        "mechanism": config.mechanism,
+        "dictionary_size": config.dictionary_size or config.batch_size,
         "backbone": config.backbone,
         "seed": config.seed,
         "versions": versions(),
@@ -48,6 +50,7 @@ def versions() -> dict[str, str]:
 def backbone_metadata(config: Config, recipe: ViewRecipe, encoder: Encoder) -> dict[str, Any]:
     """What a reader of backbone.safetensors must know: architecture, feature width, preprocessing."""
     return {
+        "mechanism": config.mechanism,
         "architecture": encoder.architecture,
         "stem": encoder.stem,
         "image_size": config.image_size,

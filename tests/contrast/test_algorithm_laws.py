@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from moco.contrast import MoCo, algorithm, info_nce, moco_step, symmetric_moco_step
+from moco.contrast import MoCo, algorithm, info_nce, moco_step, scored_info_nce, symmetric_moco_step
 
 Step = Callable[..., Tensor]
 STEPS = pytest.mark.parametrize("step", [moco_step, symmetric_moco_step])
@@ -104,11 +104,11 @@ def test_key_momentum_zero_copies_the_query_encoder(step: Step) -> None:
 def test_no_view_meets_its_own_positive_as_a_negative(monkeypatch: pytest.MonkeyPatch, step: Step, size: int) -> None:
     met = []
 
-    def watched(q_NC: Tensor, k_NC: Tensor, keys_KC: Tensor, *, temperature: float) -> Tensor:
+    def watched(q_NC: Tensor, k_NC: Tensor, keys_KC: Tensor, *, temperature: float) -> tuple[Tensor, Tensor]:
         met.append(float(torch.cdist(k_NC, keys_KC).min()))
-        return info_nce(q_NC, k_NC, keys_KC, temperature=temperature)
+        return scored_info_nce(q_NC, k_NC, keys_KC, temperature=temperature)
 
-    monkeypatch.setattr(algorithm, "info_nce", watched)
+    monkeypatch.setattr(algorithm, "scored_info_nce", watched)
     model = build(plain(), dictionary_size=size, key_momentum=1.0)  # a key would be met again exactly
     optimizer = sgd(model)
     for _ in range(6):

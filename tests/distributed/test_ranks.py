@@ -9,6 +9,7 @@ import torch
 
 from tests.distributed.experiments import STEP_KINDS, STEPS, TOTAL, equal_to_one_process
 from tests.distributed.launch import run_ranks
+from tests.distributed.mechanisms import KINDS, mechanism
 
 Results = list[dict[str, Any]]
 
@@ -102,3 +103,27 @@ def test_unequal_batches_are_refused_on_every_rank(results: Results, attempt: st
 
 def test_ranks_work_together_after_a_refusal(results: Results) -> None:
     assert {rank["unequal_batches"]["afterwards"] for rank in results} == {str(list(range(len(results))))}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_other_mechanisms_on_ranks_equal_one_process_with_the_whole_batch(results: Results, kind: str) -> None:
+    """The keys' gradient through other ranks' queries included: without it the weights would differ."""
+    alone = mechanism(0, 1, kind)
+    close = {"rtol": 1e-5, "atol": 1e-5}
+    for value in ("losses", "accuracies"):
+        torch.testing.assert_close(torch.stack([r[kind][value] for r in results]).mean(dim=0), alone[value], **close)
+    for rank in results:
+        torch.testing.assert_close(rank[kind]["state"], alone["state"], **close)
+        for name, value in rank[kind]["state"].items():
+            assert torch.equal(value, results[0][kind]["state"][name]), name
+
+
+def test_the_gradient_of_gathered_rows_is_the_sum_over_ranks(results: Results) -> None:
+    total = float(sum(range(1, len(results) + 1)))
+    for rank in results:
+        assert torch.equal(rank["gathered_gradient"], torch.full((2, 3), total))
+
+
+def test_ranks_shuffle_end_to_end_and_need_no_cure_with_a_bank(results: Results) -> None:
+    for rank in results:
+        assert rank["mechanism_defaults"] == {"end-to-end": "shuffle", "memory-bank": "none"}

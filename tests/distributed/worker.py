@@ -18,6 +18,7 @@ from tests.distributed.experiments import (
     shuffled_batchnorm,
     unequal_batches,
 )
+from tests.distributed.mechanisms import KINDS, backward_once_more, defaults, mechanism
 
 
 def main(rank: int, world: int, folder: Path) -> None:
@@ -34,6 +35,9 @@ def main(rank: int, world: int, folder: Path) -> None:
         "company": company(rank, world),
         "own_order": own_order(rank),
         "unequal_batches": unequal_batches(rank),
+        "gathered_gradient": backward_once_more(rank),
+        "mechanism_defaults": defaults(),
+        **{kind: mechanism(rank, world, kind) for kind in KINDS},
         **{kind: equal_to_one_process(rank, world, kind, parallel) for kind in STEP_KINDS},
     }
     torch.save(results, folder / f"rank{rank}.pt")

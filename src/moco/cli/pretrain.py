@@ -9,7 +9,7 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from moco.cli.parser import Parser
-from moco.config import Config
+from moco.config import MECHANISM_FIELDS, Config
 from moco.recipes import RECIPES, configure, default_recipe
 
 FLAGS = ("--resume", "--quiet", "--print_config", "--help")  # options without a value
@@ -30,9 +30,11 @@ def make_parser(arguments: list[str]) -> ArgumentParser:
     parser.add_argument("--resume", action="store_true", help="continue the run in --out")
     parser.add_argument("--quiet", action="store_true", help="no progress bar and no messages")
     parser.add_class_arguments(Config, as_group=False, instantiate=False)
-    recipe = _scan(arguments, "--recipe")
-    if recipe in RECIPES or (recipe is None and "--config" not in arguments):
-        base = configure(recipe or default_recipe(_scan_data(arguments)), {})
+    recipe, mechanism = _stated(arguments, "recipe"), _stated(arguments, "mechanism")
+    if recipe is None:
+        recipe = "v2" if "--config" in arguments else default_recipe(_scan_data(arguments))
+    if recipe in RECIPES and mechanism in (None, *MECHANISM_FIELDS):  # the parser or `configure` refuses others
+        base = configure(recipe, {} if mechanism is None else {"mechanism": mechanism})
         parser.set_defaults({name: getattr(base, name) for name in base.__dataclass_fields__})
     return parser
 
@@ -62,6 +64,19 @@ def _data_of(configs: Any) -> str | None:
         if stored.get("data") is not None:
             return str(stored["data"])
     return None
+
+
+def _stated(arguments: list[str], option: str) -> str | None:
+    """What an option is before the parser exists, because other defaults depend on it: given here, or in a file."""
+    value = _scan(arguments, f"--{option}")
+    path = _scan(arguments, "--config")
+    if value is None and path is not None:
+        try:
+            stored = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError):
+            return None  # the parser says what is wrong with it
+        value = stored.get(option) if isinstance(stored, dict) else None
+    return value if isinstance(value, str) else None
 
 
 def _scan(arguments: list[str], option: str) -> str | None:

@@ -4,17 +4,28 @@ Nothing here knows of images, files, configurations or loggers, so text and rein
 """
 
 from moco.contrast.algorithm import MoCo, moco_step, symmetric_moco_step
-from moco.contrast.dictionary import Queue
-from moco.contrast.loss import contrastive_logits, info_nce
+from moco.contrast.dictionary import Bank, Queue
+from moco.contrast.end_to_end import EndToEnd, end_to_end_step
+from moco.contrast.loss import contrastive_logits, in_batch_info_nce, info_nce, scored_info_nce
+from moco.contrast.memory_bank import MemoryBank, memory_bank_step
+from moco.contrast.model import ContrastiveModel
 from moco.contrast.momentum import ema_update_, frozen_copy
 
 __all__ = [
+    "Bank",
+    "ContrastiveModel",
+    "EndToEnd",
+    "MemoryBank",
     "MoCo",
     "Queue",
     "contrastive_logits",
     "ema_update_",
+    "end_to_end_step",
     "frozen_copy",
+    "in_batch_info_nce",
     "info_nce",
+    "memory_bank_step",
     "moco_step",
+    "scored_info_nce",
     "symmetric_moco_step",
 ]

@@ -6,10 +6,12 @@ N: samples on this rank   W: number of ranks
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 # Shapes are exchanged padded to this many dimensions, because ranks may disagree about that number too.
 MAX_DIMS = 8
@@ -26,7 +28,10 @@ def rank() -> int:
 
 
 def all_gather_cat(local: Tensor) -> Tensor:
-    """Concatenate every rank's tensor along dimension 0, in rank order; without gradient.
+    """Concatenate every rank's tensor along dimension 0, in rank order.
+
+    A tensor that asks for a gradient gets the sum of those that the ranks have for it: with the gradients of the
+    weights averaged over ranks, as DistributedDataParallel does, that is the gradient of the mean of the ranks' losses.
 
     The tensors must have the same shape on all ranks, which is checked: a short last batch, or text padded to another
     length, on one rank would otherwise hang or mix samples.
@@ -42,9 +47,23 @@ def all_gather_cat(local: Tensor) -> Tensor:
             f"ranks hold batches of shapes {shapes}: give every rank the same number of samples, in one shape "
             "(drop the last partial batch, pad alike)"
         )
-    parts = [torch.empty_like(local, memory_format=torch.contiguous_format) for _ in range(world_size())]
-    dist.all_gather(parts, local.detach().contiguous())
-    return torch.cat(parts)
+    gathered: Tensor = _AllGather.apply(local)
+    return gathered
+
+
+class _AllGather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, local: Tensor) -> Tensor:
+        parts = [torch.empty_like(local, memory_format=torch.contiguous_format) for _ in range(world_size())]
+        dist.all_gather(parts, local.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        total = grad.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total.chunk(world_size())[rank()]
 
 
 def _gather_shapes(local: Tensor) -> list[tuple[int, ...]]:
@@ -55,12 +74,13 @@ def _gather_shapes(local: Tensor) -> list[tuple[int, ...]]:
     return [tuple(size for size in sizes if size >= 0) for sizes in torch.stack(everyone).tolist()]
 
 
-def shared_permutation(length: int, device: torch.device) -> Tensor:
+def shared_permutation(length: int, device: torch.device, *, count: int | None = None) -> Tensor:
     """One random permutation of 0..length-1, drawn by rank 0 from its global CPU generator, agreed by all ranks.
 
-    Every rank draws, so that their generators advance together, and rank 0's draw is the one used.
+    Every rank draws, so that their generators advance together, and rank 0's draw is the one used. `count` keeps the
+    first so many numbers.
     """
-    order = torch.randperm(length).to(device)
+    order = torch.randperm(length)[:count].to(device)
     if world_size() > 1:
         dist.broadcast(order, src=0)
     return order

@@ -8,12 +8,15 @@ N: samples   K: keys in the dictionary   C: embedding width
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
+
+from moco.contrast.collective import all_gather_cat, rank
 
 # Dictionary keys in one block: N=256 queries make a block of logits of 4 MiB, which stays in a CPU's cache.
 DEFAULT_CHUNK = 4096
@@ -38,15 +41,59 @@ def info_nce(
     Raises:
         ValueError: shapes that do not fit, or a temperature or chunk size that is not above 0.
     """
+    return scored_info_nce(q_NC, k_NC, keys_KC, temperature=temperature, chunk_size=chunk_size)[0]
+
+
+def scored_info_nce(
+    q_NC: Tensor,
+    k_NC: Tensor,
+    keys_KC: Tensor,
+    *,
+    temperature: float,
+    own_N: Tensor | None = None,
+    chunk_size: int = DEFAULT_CHUNK,
+) -> tuple[Tensor, Tensor]:
+    """The loss of `info_nce`, and the share of queries whose positive logit exceeds that of every negative.
+
+    The share is the accuracy of the pretext task, 0 to 1, without gradient; it costs nothing beside the loss.
+
+    Args:
+        q_NC, k_NC, keys_KC, temperature, chunk_size: as `info_nce`.
+        own_N: int64; the row of the dictionary that is query i's own sample and therefore none of its negatives, -1
+            for none. None means that no row is.
+
+    Raises:
+        ValueError: as `info_nce`.
+    """
     _check(q_NC, k_NC, keys_KC, temperature)
+    if own_N is not None and own_N.shape != q_NC.shape[:1]:
+        raise ValueError(f"own rows of shape {tuple(own_N.shape)}: expected ({len(q_NC)},), one for each query")
     if chunk_size < 1:
         raise ValueError(f"chunk_size={chunk_size}: need at least 1")
     dtype = _precision(q_NC)
     with torch.autocast(device_type=q_NC.device.type, enabled=False):
-        loss: Tensor = _StreamingInfoNCE.apply(
-            q_NC.to(dtype), k_NC.to(dtype), keys_KC.to(dtype), float(temperature), int(chunk_size)
+        loss, accuracy = _StreamingInfoNCE.apply(
+            q_NC.to(dtype), k_NC.to(dtype), keys_KC.to(dtype), own_N, float(temperature), int(chunk_size)
         )
-    return loss
+    return loss, accuracy
+
+
+def in_batch_info_nce(
+    q_NC: Tensor, k_NC: Tensor, *, temperature: float, chunk_size: int = DEFAULT_CHUNK
+) -> tuple[Tensor, Tensor]:
+    """Loss and accuracy as `scored_info_nce`, where the dictionary is the keys of the batch itself, over all ranks.
+
+    The positive of query i is k_i, its negatives are all other keys: cross-entropy over the N x N similarities with
+    label i. If the keys ask for a gradient they get it from all queries, those of other ranks included.
+
+    Raises:
+        ValueError: as `info_nce`; a single key, which leaves no negative; ranks whose batches differ in size.
+    """
+    keys_KC = all_gather_cat(k_NC)
+    if len(keys_KC) < 2:
+        raise ValueError(f"batch of {len(keys_KC)}: the negatives are the batch's other keys, need at least 2 samples")
+    own_N = torch.arange(len(k_NC), device=k_NC.device) + rank() * len(k_NC)
+    return scored_info_nce(q_NC, k_NC, keys_KC, temperature=temperature, own_N=own_N, chunk_size=chunk_size)
 
 
 def contrastive_logits(q_NC: Tensor, k_NC: Tensor, keys_KC: Tensor, *, temperature: float) -> Tensor:
@@ -71,15 +118,18 @@ class _StreamingInfoNCE(torch.autograd.Function):
     """Forward accumulates the log-sum-exp and the attention output together; backward only scales."""
 
     @staticmethod
-    def forward(ctx: Any, q_NC: Tensor, k_NC: Tensor, keys_KC: Tensor, temperature: float, chunk_size: int) -> Tensor:
+    def forward(
+        ctx: Any, q_NC: Tensor, k_NC: Tensor, keys_KC: Tensor, own_N: Tensor | None, temperature: float, chunk_size: int
+    ) -> tuple[Tensor, Tensor]:
         need_q, need_k, need_keys = ctx.needs_input_grad[:3]
         scaled_NC = q_NC / temperature
         positive_N = (scaled_NC * k_NC).sum(dim=1)
+        hardest_N = torch.full_like(positive_N, -torch.inf)  # largest logit of a negative so far
         peak_N, mass_N = positive_N, torch.ones_like(positive_N)  # log-sum-exp = peak + log(mass)
         attended_NC = torch.zeros_like(q_NC)  # sum over negatives of exp(logit - peak) * key
-        for chunk_JC in torch.split(keys_KC, chunk_size) if len(keys_KC) else ():
-            logits_NJ = scaled_NC @ chunk_JC.T
-            new_peak_N = torch.maximum(peak_N, logits_NJ.amax(dim=1))
+        for logits_NJ, chunk_JC in _blocks(scaled_NC, keys_KC, own_N, chunk_size):
+            hardest_N = torch.maximum(hardest_N, logits_NJ.amax(dim=1))
+            new_peak_N = torch.maximum(peak_N, hardest_N)
             weights_NJ = logits_NJ.sub_(new_peak_N[:, None]).exp_()
             shrink_N = (peak_N - new_peak_N).exp()
             mass_N = mass_N * shrink_N + weights_NJ.sum(dim=1)
@@ -87,27 +137,28 @@ class _StreamingInfoNCE(torch.autograd.Function):
                 attended_NC.mul_(shrink_N[:, None]).addmm_(weights_NJ, chunk_JC)
             peak_N = new_peak_N
         normaliser_N = peak_N + mass_N.log()
-        loss_N = normaliser_N - positive_N
         # d loss / d logit is (softmax - 1) for the positive and softmax for each negative.
         pull_N = torch.expm1(positive_N - normaliser_N)
         scale = 1.0 / (temperature * max(len(q_NC), 1))
         grad_q = (attended_NC / mass_N[:, None] + pull_N[:, None] * k_NC) * scale if need_q else None
         grad_k = pull_N[:, None] * q_NC * scale if need_k else None
-        ctx.save_for_backward(grad_q, grad_k, *((scaled_NC, keys_KC, normaliser_N) if need_keys else ()))
+        ctx.save_for_backward(grad_q, grad_k, *((scaled_NC, keys_KC, own_N, normaliser_N) if need_keys else ()))
         ctx.chunk_size = chunk_size
-        return loss_N.mean()
+        accuracy = (positive_N > hardest_N).to(positive_N.dtype).mean()
+        ctx.mark_non_differentiable(accuracy)
+        return (normaliser_N - positive_N).mean(), accuracy
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
         grad_q, grad_k, *rest = ctx.saved_tensors
         grad_keys = None
         if rest:  # a dictionary that learns (end-to-end) pays a second pass; a queue never comes here
-            scaled_NC, keys_KC, normaliser_N = rest
+            scaled_NC, keys_KC, own_N, normaliser_N = rest
             with torch.autocast(device_type=keys_KC.device.type, enabled=False):  # a backward may run inside autocast
                 parts = [
-                    (scaled_NC @ chunk_JC.T - normaliser_N[:, None]).exp().T @ scaled_NC
-                    for chunk_JC in torch.split(keys_KC, ctx.chunk_size)
+                    logits_NJ.sub_(normaliser_N[:, None]).exp_().T @ scaled_NC
+                    for logits_NJ, _chunk_JC in _blocks(scaled_NC, keys_KC, own_N, ctx.chunk_size)
                 ]
             grad_keys = torch.cat(parts) * (grad / max(len(scaled_NC), 1))
         return (
@@ -116,7 +167,23 @@ class _StreamingInfoNCE(torch.autograd.Function):
             grad_keys,
             None,
             None,
+            None,
         )
+
+
+def _blocks(
+    scaled_NC: Tensor, keys_KC: Tensor, own_N: Tensor | None, chunk_size: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The logits of each chunk of the dictionary, minus infinity at a query's own row, and the chunk itself."""
+    for first in range(0, len(keys_KC), chunk_size):
+        chunk_JC = keys_KC[first : first + chunk_size]
+        logits_NJ = scaled_NC @ chunk_JC.T
+        if own_N is not None:  # one element in each row, found without asking the device how many there are
+            place_N1 = (own_N - first).clamp(0, len(chunk_JC) - 1)[:, None]
+            is_own_N1 = place_N1 + first == own_N[:, None]
+            value_N1 = logits_NJ.gather(1, place_N1).masked_fill_(is_own_N1, -torch.inf)
+            logits_NJ.scatter_(1, place_N1, value_N1)
+        yield logits_NJ, chunk_JC
 
 
 def _check(q_NC: Tensor, k_NC: Tensor, keys_KC: Tensor, temperature: float) -> None:

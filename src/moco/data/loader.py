@@ -59,6 +59,7 @@ class ViewLoader:
 
     Attributes:
         storage: one line on where the pixels are.
+        indices: source indices of the images of the newest batch, those of replacements where images are damaged.
     """
 
     def __init__(
@@ -89,6 +90,8 @@ class ViewLoader:
         if self.array is None:
             self.cache, self.storage = plan_cache(source, order.indices, budget=cache_bytes, min_side=self.min_side)
         self._on_device: Tensor | None = None
+        self.indices = np.empty(0, dtype=np.int64)
+        self._ahead_indices: dict[int, np.ndarray] = {}  # of the steps that are worked on, by step
 
     def batches(self, first_step: int) -> Iterator[Views]:
         """The views of step `first_step` and of each later one, without end; close the iterator to free threads.
@@ -111,7 +114,9 @@ class ViewLoader:
         return keyed_generator(self.order.seed, purpose, step, self.rank)
 
     def _indices(self, step: int) -> np.ndarray:
-        return self.order.batch(step, rank=self.rank, world_size=self.world_size)
+        indices = self.order.batch(step, rank=self.rank, world_size=self.world_size)
+        self._ahead_indices[step] = indices  # a damaged image's place is overwritten by whoever replaces it
+        return indices
 
     def _ahead(self, first_step: int, begin: Callable[[int, ThreadPoolExecutor], Begun]) -> Generator[Tensor]:
         """The images of each step on the device; those of the next steps are worked on meanwhile."""
@@ -124,6 +129,7 @@ class ViewLoader:
                     images, tasks = begun.popleft()
                     for task in tasks:
                         task.result()
+                    self.indices = self._ahead_indices.pop(step - PREFETCH)
                     yield images().to(self.device, non_blocking=True)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
@@ -194,18 +200,18 @@ class ViewLoader:
 
         def work(first: int) -> None:
             for position in range(first, min(first + chunk, count)):
-                pixels = self._load(int(indices[position]), step)
+                indices[position], pixels = self._load(int(indices[position]), step)
                 for view, number in enumerate((position, position + count)):
                     box = boxes.box(number, *pixels.shape[:2])
                     resized_crop_pixels(pixels, box, flips[number], out[view, position])
 
         return lambda: crops, [pool.submit(work, first) for first in range(0, count, chunk)]
 
-    def _load(self, index: int, step: int) -> np.ndarray:
-        """The image's pixels, or those of the next readable one."""
+    def _load(self, index: int, step: int) -> tuple[int, np.ndarray]:
+        """The image's index and pixels, or those of the next readable one."""
         for candidate in self._candidates(index, step):
             try:
-                return self._pixels(candidate)
+                return candidate, self._pixels(candidate)
             except DamagedImage as error:
                 self.skipped.add(self.source.item_name(candidate), str(error))
         raise AssertionError("_candidates never ends without an error")

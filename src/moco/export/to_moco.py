@@ -26,6 +26,8 @@ def refusal(subject: Subject) -> str | None:
         return f"the authors' layout is for torchvision's networks with an `fc`, not {subject.model.architecture}"
     if subject.checkpoint is None:
         return subject.stem_refusal() or "it needs the run's checkpoints/last.pt, which holds heads and key encoder"
+    if not any(name.startswith("encoder_k.") for name in subject.checkpoint):
+        return "it holds a key encoder and a queue, which this run's mechanism has not: export the backbone alone"
     return subject.stem_refusal()
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from moco.config import Config
-from moco.contrast import MoCo
+from moco.contrast import ContrastiveModel
 from moco.errors import ConfigError
 from moco.training.execution import memory_format
 
@@ -46,7 +46,7 @@ def make_fabric(config: Config) -> Fabric:
         raise ConfigError(f"accelerator={config.accelerator!r} devices={config.devices}: {error}") from error
 
 
-def place(model: MoCo, fabric: Fabric, config: Config) -> None:
+def place(model: ContrastiveModel, fabric: Fabric, config: Config) -> None:
     """Move the model to its device and layout, and run its encoders under Fabric's precision and strategy.
 
     Only the query encoder is wrapped for data parallelism: the key encoder has no gradient, and every rank enqueues
@@ -56,7 +56,9 @@ def place(model: MoCo, fabric: Fabric, config: Config) -> None:
     query: Any = model.encoder_q
     if fabric.world_size > 1:
         query = fabric.setup_module(model.encoder_q, move_to_device=False)
-    query, key = (_translated(encoder) if config.compile == "on" else encoder for encoder in (query, model.encoder_k))
+    key: Any = getattr(model, "encoder_k", None)  # where there is none, keys go through f_q
+    if config.compile == "on":
+        query, key = _translated(query), None if key is None else _translated(key)
 
     def in_precision(encoder: Any) -> Any:
         def forward(batch: Any) -> torch.Tensor:
@@ -66,7 +68,7 @@ def place(model: MoCo, fabric: Fabric, config: Config) -> None:
 
         return forward
 
-    model.run_encoders_with(query=in_precision(query), key=in_precision(key))
+    model.run_encoders_with(query=in_precision(query), key=None if key is None else in_precision(key))
 
 
 def _translated(encoder: Any) -> Any:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from moco.config import Config
-from moco.contrast import MoCo, moco_step, symmetric_moco_step
+from moco.contrast import ContrastiveModel, end_to_end_step, memory_bank_step, moco_step, symmetric_moco_step
 from moco.errors import RunError
 from moco.training import checkpoint
 from moco.training.interrupt import StopRequest
@@ -23,7 +23,14 @@ from moco.training.schedule import learning_rate_factor
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
-Views = tuple[Tensor, Tensor]
+Batch = tuple[Tensor, Tensor]  # two views, or a view and its samples' numbers in the memory bank
+# What a step of each mechanism is, plain and symmetric.
+STEPS: dict[tuple[str, bool], Callable[..., Tensor]] = {
+    ("moco", False): moco_step,
+    ("moco", True): symmetric_moco_step,
+    ("memory-bank", False): memory_bank_step,
+    ("end-to-end", False): end_to_end_step,
+}
 Evaluate = Callable[[nn.Module], Iterable[tuple[str, float]]]
 
 
@@ -34,7 +41,7 @@ class Task:
     Attributes:
         config: the run's configuration.
         fabric: device, precision and processes.
-        batches: from a first step, the views of each following step, on the device.
+        batches: from a first step, what each following step takes, on the device.
         steps_per_epoch: steps in a pass over the images.
         evaluate: from the query backbone, named values (a kNN accuracy); None for none.
         checkpoint: file of the newest checkpoint.
@@ -44,7 +51,7 @@ class Task:
 
     config: Config
     fabric: Fabric
-    batches: Callable[[int], Iterator[Views]]
+    batches: Callable[[int], Iterator[Batch]]
     steps_per_epoch: int
     evaluate: Evaluate | None
     checkpoint: Path
@@ -78,6 +85,7 @@ class Progression:
     Attributes:
         step: steps done.
         loss_sum: sum of the losses since the last logged line, on the device.
+        accuracy_sum: sum of the pretext accuracies of the same steps, on the device.
         loss_count: how many they are.
         last: newest value of each logged name.
         seconds: seconds of training in earlier, interrupted parts of the run.
@@ -85,12 +93,13 @@ class Progression:
 
     step: int = 0
     loss_sum: Tensor = dataclasses.field(default_factory=lambda: torch.zeros(()))
+    accuracy_sum: Tensor = dataclasses.field(default_factory=lambda: torch.zeros(()))
     loss_count: int = 0
     last: dict[str, float] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
 
 
-def make_optimizer(model: MoCo, config: Config) -> torch.optim.SGD:
+def make_optimizer(model: ContrastiveModel, config: Config) -> torch.optim.SGD:
     """SGD on the query encoder, weight decay on all parameters, as in the papers."""
     return torch.optim.SGD(
         model.encoder_q.parameters(),
@@ -101,7 +110,7 @@ def make_optimizer(model: MoCo, config: Config) -> torch.optim.SGD:
     )
 
 
-def train(model: MoCo, optimizer: torch.optim.Optimizer, task: Task, now: Progression) -> Progress:
+def train(model: ContrastiveModel, optimizer: torch.optim.Optimizer, task: Task, now: Progression) -> Progress:
     """Train from `now.step` to the end, or to the next step boundary after Ctrl-C; a checkpoint is written either way.
 
     Returns the progress with its rates; `now` says how far it came.
@@ -113,15 +122,16 @@ def train(model: MoCo, optimizer: torch.optim.Optimizer, task: Task, now: Progre
     evaluation_steps = spaced_steps(task.total_steps, config.knn_evaluations if task.evaluate else 0)
     writer = MetricsWriter(task.folder)
     progress = Progress(task.total_steps * batch_size, now.step * batch_size, show=task.show_progress)
-    now.loss_sum = now.loss_sum.to(task.fabric.device)
+    device = task.fabric.device
+    now.loss_sum, now.accuracy_sum = now.loss_sum.to(device), now.accuracy_sum.to(device)
     batches, saved_at = task.batches(now.step), time.monotonic()
     try:
         with StopRequest() as stop:
             while now.step < task.total_steps and not _should_stop(stop, task, now.step):
                 asked_at = time.perf_counter()
-                views = next(batches)
+                batch = next(batches)
                 waited = time.perf_counter() - asked_at
-                rate = one_step(model, views, optimizer, task, now)
+                rate = one_step(model, batch, optimizer, task, now)
                 progress.advance(batch_size, waited)
                 if now.step % config.log_every == 0 or now.step == task.total_steps:
                     _log(task, writer, progress, now, rate)
@@ -138,11 +148,15 @@ def train(model: MoCo, optimizer: torch.optim.Optimizer, task: Task, now: Progre
     return progress
 
 
-def one_step(model: MoCo, views: Views, optimizer: torch.optim.Optimizer, task: Task, now: Progression) -> float:
-    """One step of the run's algorithm at its learning rate, which is returned; nothing waits for the device."""
-    step_function = symmetric_moco_step if task.config.symmetric else moco_step
+def one_step(
+    model: ContrastiveModel, batch: Batch, optimizer: torch.optim.Optimizer, task: Task, now: Progression
+) -> float:
+    """One step of the run's mechanism at its learning rate, which is returned; nothing waits for the device."""
+    step = STEPS[task.config.mechanism, task.config.symmetric]
     rate = set_learning_rate(optimizer, task.learning_rate(now.step))
-    now.loss_sum += step_function(model, *views, optimizer, backward=task.fabric.backward)
+    now.loss_sum += step(model, *batch, optimizer, backward=task.fabric.backward)
+    assert model.pretext_accuracy is not None
+    now.accuracy_sum += model.pretext_accuracy
     now.loss_count += 1
     now.step += 1
     return rate
@@ -176,22 +190,24 @@ def _reduced(task: Task, value: Tensor, operation: str) -> Tensor:
 
 
 def _log(task: Task, writer: MetricsWriter, progress: Progress, now: Progression, rate: float) -> None:
-    loss = now.loss_sum / now.loss_count
+    means = torch.stack([now.loss_sum, now.accuracy_sum]) / now.loss_count
     if task.fabric.world_size > 1:
-        loss = _reduced(task, loss, "mean")
-    value = float(loss)
+        means = _reduced(task, means, "mean")
+    value, accuracy = means.tolist()
     if not math.isfinite(value):
         raise RunError(
             f"the loss is {value} at step {now.step}: lower base_learning_rate, or use precision fp32; "
             f"the last good checkpoint is {task.checkpoint}"
         )
     now.loss_sum.zero_()
+    now.accuracy_sum.zero_()
     now.loss_count = 0
-    now.last["loss"] = value
+    now.last.update(loss=value, pretext_accuracy=accuracy)
     writer.write(
         now.step,
         epoch=now.step / task.steps_per_epoch,
         loss=value,
+        pretext_accuracy=accuracy,
         learning_rate=rate,
         images_per_second=progress.images_per_second,
         data_wait=progress.data_wait,
@@ -199,7 +215,7 @@ def _log(task: Task, writer: MetricsWriter, progress: Progress, now: Progression
     progress.say(loss=f"{value:.3f}")
 
 
-def _evaluate(model: MoCo, task: Task, writer: MetricsWriter, progress: Progress, now: Progression) -> None:
+def _evaluate(model: ContrastiveModel, task: Task, writer: MetricsWriter, progress: Progress, now: Progression) -> None:
     if task.folder is None or task.evaluate is None:  # rank 0 evaluates for all
         return
     start = time.perf_counter()
@@ -213,7 +229,12 @@ def _evaluate(model: MoCo, task: Task, writer: MetricsWriter, progress: Progress
 
 
 def _save_if_due(
-    model: MoCo, optimizer: torch.optim.Optimizer, task: Task, now: Progression, progress: Progress, saved_at: float
+    model: ContrastiveModel,
+    optimizer: torch.optim.Optimizer,
+    task: Task,
+    now: Progression,
+    progress: Progress,
+    saved_at: float,
 ) -> float:
     """Write a checkpoint if the last one is old; returns when the newest was written."""
     if time.monotonic() - saved_at <= 60 * task.config.checkpoint_minutes:
@@ -223,7 +244,7 @@ def _save_if_due(
     return time.monotonic()
 
 
-def save(model: MoCo, optimizer: torch.optim.Optimizer, task: Task, now: Progression) -> None:
+def save(model: ContrastiveModel, optimizer: torch.optim.Optimizer, task: Task, now: Progression) -> None:
     """Write the newest checkpoint (rank 0; the key encoder's BatchNorm statistics are rank 0's own)."""
     if task.folder is None:
         return
@@ -236,7 +257,7 @@ def save(model: MoCo, optimizer: torch.optim.Optimizer, task: Task, now: Progres
     checkpoint.save_atomically(state, task.checkpoint)
 
 
-def restore(model: MoCo, optimizer: torch.optim.Optimizer, path: Path, device: torch.device) -> Progression:
+def restore(model: ContrastiveModel, optimizer: torch.optim.Optimizer, path: Path, device: torch.device) -> Progression:
     """Continue from a checkpoint: model, queue, optimiser, generators, position.
 
     Raises:
@@ -253,7 +274,7 @@ def restore(model: MoCo, optimizer: torch.optim.Optimizer, path: Path, device: t
     return progression
 
 
-def _close(batches: Iterator[Views]) -> None:
+def _close(batches: Iterator[Batch]) -> None:
     close = getattr(batches, "close", None)
     if close is not None:
         close()

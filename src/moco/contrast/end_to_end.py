@@ -1,0 +1,74 @@
+"""The end-to-end mechanism, figure 2a of He et al. 2020: keys of the current batch, with gradient.
+
+N: samples on this rank   C: embedding width
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from moco.contrast.batchnorm import BatchNormCure
+from moco.contrast.collective import copy_from_first_
+from moco.contrast.loss import in_batch_info_nce
+from moco.contrast.model import Backward, ContrastiveModel
+
+
+def end_to_end_step(
+    model: EndToEnd, x_q: Any, x_k: Any, optimizer: torch.optim.Optimizer, *, backward: Backward = torch.Tensor.backward
+) -> Tensor:
+    """One step on two views of the same samples; returns the detached mean loss in nats, log(batch) for equal logits.
+
+    The dictionary is the batch itself, over all ranks: a query's negatives are the keys of the other samples.
+    """
+    q_NC = model.query(x_q)  # f_q, unit norm
+    k_NC = model.key(x_k)  # f_q again, in other company, with gradient
+    loss, model.pretext_accuracy = in_batch_info_nce(q_NC, k_NC, temperature=model.temperature)
+    optimizer.zero_grad()
+    backward(loss)
+    optimizer.step()  # f_q learns by the gradients of both views
+    return loss.detach()
+
+
+class EndToEnd(ContrastiveModel):
+    """One encoder for queries and keys, f_k = f_q; the state dict has `encoder_q.*` alone.
+
+    The paper lets the two encoders be the same, partially shared or different; here they are the same, the usual form
+    of in-batch contrast. BatchNorm is cured as in MoCo: keys are encoded in other company than their queries.
+
+    Args:
+        encoder, embedding_dim, temperature, split_groups: as `moco.contrast.MoCo`.
+        batchnorm: as there, without "average", which is for a key encoder that follows.
+
+    Raises:
+        ValueError: an argument outside its range, or a cure that cannot work here.
+
+    Source: He et al. 2020 (1911.05722), section 3.2.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        *,
+        embedding_dim: int,
+        temperature: float,
+        batchnorm: BatchNormCure = "auto",
+        split_groups: int | None = None,
+    ) -> None:
+        if batchnorm == "average":
+            raise ValueError("batchnorm='average' end to end: there is no key encoder to average, choose 'auto'")
+        super().__init__(
+            encoder,
+            embedding_dim=embedding_dim,
+            temperature=temperature,
+            batchnorm=batchnorm,
+            split_groups=split_groups,
+        )
+        copy_from_first_([*self.parameters(), *self.buffers()])  # ranks may have drawn from different seeds
+        self.train(encoder.training)
+
+    def key(self, x_k: Any) -> Tensor:
+        """k = f_q(x_k), (N, C), unit norm, with gradient; the batch is shuffled where the cure says so."""
+        return self._encode_keys(self.encoder_q if self._call_q is None else self._call_q, x_k)

@@ -1,0 +1,97 @@
+"""The memory bank, figure 2b of He et al. 2020, from Wu et al. 2018: an embedding stored for each sample, one encoder.
+
+N: samples on this rank   K: negatives drawn from the bank   M: samples in the bank   C: embedding width
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from moco.contrast.batchnorm import BatchNormCure
+from moco.contrast.collective import all_gather_cat, copy_from_first_, world_size
+from moco.contrast.dictionary import Bank, rows_of
+from moco.contrast.loss import scored_info_nce
+from moco.contrast.model import Backward, ContrastiveModel
+
+
+def memory_bank_step(
+    model: MemoryBank,
+    x: Any,
+    indices_N: Tensor,
+    optimizer: torch.optim.Optimizer,
+    *,
+    backward: Backward = torch.Tensor.backward,
+) -> Tensor:
+    """One step on one view of each sample; returns the detached mean loss in nats.
+
+    Args:
+        model: encoder and bank.
+        x: the view.
+        indices_N: which samples they are, int64, 0 to M - 1, on the model's device.
+        optimizer: over `model.encoder_q`.
+        backward: as in `moco_step`.
+    """
+    q_NC = model.query(x)  # f_q, unit norm
+    k_NC = model.bank.embeddings_MC[indices_N]  # what the bank remembers of the same samples
+    drawn_K = model.bank.draw(model.dictionary_size)
+    keys_KC, own_N = model.bank.embeddings_MC[drawn_K], rows_of(indices_N, drawn_K)  # own samples are no negatives
+    loss, model.pretext_accuracy = scored_info_nce(q_NC, k_NC, keys_KC, temperature=model.temperature, own_N=own_N)
+    optimizer.zero_grad()
+    backward(loss)
+    optimizer.step()  # f_q learns by gradient
+    model.bank.update_(all_gather_cat(indices_N), all_gather_cat(q_NC.detach()), bank_momentum=model.bank_momentum)
+    return loss.detach()
+
+
+class MemoryBank(ContrastiveModel):
+    """Query encoder and bank; the state dict has `encoder_q.*` and `bank.embeddings_MC`.
+
+    A step draws K different samples of the bank, the same for all its queries. Where a query's own sample is among
+    them, it is left out of that query's negatives, which are then K - 1.
+
+    Args:
+        encoder, embedding_dim, temperature, split_groups: as `moco.contrast.MoCo`.
+        num_samples: M, samples to learn from.
+        dictionary_size: K, 1 to M; M takes the whole bank at each step.
+        bank_momentum: share of a stored embedding that stays when its sample comes by, 0 to 1.
+        batchnorm: "split" or "none"; "auto" is split on one process, as in MoCo, so that f_q is the same, and none on
+            several. Keys are not encoded in a batch, so nothing can leak.
+
+    Raises:
+        ValueError: an argument outside its range, or a cure that cannot work here.
+
+    Source: Wu et al. 2018 (1805.01978); He et al. 2020 (1911.05722), section 3.2.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        *,
+        num_samples: int,
+        dictionary_size: int,
+        embedding_dim: int,
+        bank_momentum: float,
+        temperature: float,
+        batchnorm: BatchNormCure = "auto",
+        split_groups: int | None = None,
+    ) -> None:
+        if not 0.0 <= bank_momentum <= 1.0:
+            raise ValueError(f"bank_momentum={bank_momentum}: need a value from 0 (newest query) to 1 (never changes)")
+        if not 1 <= dictionary_size <= num_samples:
+            raise ValueError(f"dictionary_size={dictionary_size} with {num_samples} samples: need 1 to {num_samples}")
+        if batchnorm in ("shuffle", "average"):
+            raise ValueError(f"batchnorm={batchnorm!r} with a memory bank, which encodes no keys: choose 'auto'")
+        super().__init__(
+            encoder,
+            embedding_dim=embedding_dim,
+            temperature=temperature,
+            batchnorm="none" if batchnorm == "auto" and world_size() > 1 else batchnorm,
+            split_groups=split_groups,
+        )
+        self.dictionary_size, self.bank_momentum = dictionary_size, bank_momentum
+        self.bank = Bank(num_samples, embedding_dim)
+        copy_from_first_([*self.parameters(), *self.buffers()])  # ranks may have drawn from different seeds
+        self.train(encoder.training)

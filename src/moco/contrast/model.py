@@ -1,0 +1,133 @@
+"""What the mechanisms share: a query encoder with its BatchNorm cure, and how keys are encoded in other company.
+
+N: samples on this rank   C: embedding width
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, get_args
+
+import torch
+from torch import Tensor, nn
+
+from moco.contrast.batchnorm import (
+    BatchNormCure,
+    batch_length,
+    gather_batch,
+    has_batchnorm,
+    interleave,
+    invert,
+    resolve_groups,
+    select,
+    split_batchnorm,
+)
+from moco.contrast.collective import all_gather_cat, rank, shared_permutation, world_size
+from moco.contrast.loss import normalize
+
+Backward = Callable[[Tensor], Any]
+
+
+class ContrastiveModel(nn.Module):
+    """A query encoder, trained by gradient; each mechanism adds where its keys and negatives come from.
+
+    Args:
+        encoder, embedding_dim, temperature, batchnorm, split_groups: as `moco.contrast.MoCo`.
+
+    Attributes:
+        pretext_accuracy: share of the newest step's queries whose positive beat every negative, 0 to 1, on the device;
+            None before the first step.
+
+    Raises:
+        ValueError: an argument outside its range, or a cure that cannot work here.
+    """
+
+    pretext_accuracy: Tensor | None = None
+    _call_q: Callable[[Any], Tensor] | None = None
+    _call_k: Callable[[Any], Tensor] | None = None
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        *,
+        embedding_dim: int,
+        temperature: float,
+        batchnorm: BatchNormCure,
+        split_groups: int | None,
+    ) -> None:
+        super().__init__()
+        if not temperature > 0:
+            raise ValueError(f"temperature={temperature}: need a value above 0 (the papers use 0.07 to 0.2)")
+        self.batchnorm = _resolve_cure(batchnorm, encoder, split_groups)
+        self.split_groups = split_groups
+        self.has_batchnorm = has_batchnorm(encoder)
+        self.temperature, self.embedding_dim = temperature, embedding_dim
+        self.encoder_q = split_batchnorm(encoder, split_groups) if self.batchnorm == "split" else encoder
+
+    def run_encoders_with(self, *, query: Callable[[Any], Tensor], key: Callable[[Any], Tensor] | None = None) -> None:
+        """Call the encoders through wrappers (autocast, DistributedDataParallel, compilation).
+
+        `key` is for a model with a key encoder of its own; where keys come from f_q, they go through `query` too.
+        The wrappers are not registered, so that the state dict stays the same under every strategy. They stay behind
+        when the model is copied or pickled, because they would go on calling the encoders of the original.
+        """
+        self.__dict__.update(_call_q=query, _call_k=key)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in ("_call_q", "_call_k")}
+
+    def query(self, x_q: Any) -> Tensor:
+        """q = f_q(x_q), (N, C), unit norm, with gradient."""
+        length, device = self._checked_length(x_q)
+        encode = self.encoder_q if self._call_q is None else self._call_q
+        if self.batchnorm != "split" or not self.training:
+            return self._embed(encode, x_q, length)
+        order = interleave(length, resolve_groups(self.split_groups, length), device)
+        return self._embed(encode, select(x_q, order), length)[invert(order)]
+
+    def _encode_keys(self, encode: Callable[[Any], Tensor], x_k: Any) -> Tensor:
+        """Unit-norm keys of a batch that is shuffled first where the cure says so; in the order of the samples."""
+        length, device = self._checked_length(x_k)
+        if self.batchnorm == "shuffle":
+            return self._shuffled_key(encode, x_k, length, device)
+        if self.batchnorm != "split" or not self.training:
+            return self._embed(encode, x_k, length)
+        order = torch.randperm(length).to(device)
+        return self._embed(encode, select(x_k, order), length)[invert(order)]
+
+    def _shuffled_key(self, encode: Callable[[Any], Tensor], x_k: Any, length: int, device: torch.device) -> Tensor:
+        """Each rank encodes a random slice of the whole batch, so that a key's BatchNorm company is not its query's."""
+        mine = slice(rank() * length, (rank() + 1) * length)
+        everyone = gather_batch(x_k)  # first, because it checks that the ranks' batches agree
+        order = shared_permutation(length * world_size(), device)
+        keys_NC = self._embed(encode, select(everyone, order[mine]), length)
+        return all_gather_cat(keys_NC)[invert(order)][mine]
+
+    def _checked_length(self, batch: Any) -> tuple[int, torch.device]:
+        length, device = batch_length(batch)
+        if length < 2 and self.training and self.has_batchnorm:
+            raise ValueError(f"batch of {length} with BatchNorm: its statistics need at least 2 samples")
+        return length, device
+
+    def _embed(self, encode: Callable[[Any], Tensor], batch: Any, length: int) -> Tensor:
+        embeddings = encode(batch)
+        if embeddings.shape != (length, self.embedding_dim):
+            raise ValueError(
+                f"the encoder returned {tuple(embeddings.shape)}: expected {(length, self.embedding_dim)} "
+                "(one row for each sample, embedding_dim wide)"
+            )
+        return normalize(embeddings)
+
+
+def _resolve_cure(cure: BatchNormCure, encoder: nn.Module, split_groups: int | None) -> BatchNormCure:
+    if cure not in get_args(BatchNormCure):
+        raise ValueError(f"batchnorm={cure!r}: choose one of {', '.join(get_args(BatchNormCure))}")
+    if cure == "shuffle" and world_size() == 1:
+        raise ValueError("batchnorm='shuffle' needs at least 2 processes, here is 1: choose 'split'")
+    if cure == "auto":
+        cure = "none" if not has_batchnorm(encoder) else "split" if world_size() == 1 else "shuffle"
+    elif cure != "none" and not has_batchnorm(encoder):
+        raise ValueError(f"batchnorm={cure!r} for an encoder without BatchNorm layers: choose 'auto' or 'none'")
+    if split_groups is not None and (cure != "split" or split_groups < 1):
+        raise ValueError(f"split_groups={split_groups} with batchnorm={cure!r}: groups belong to 'split', at least 1")
+    return cure

@@ -1,0 +1,101 @@
+"""What the mechanisms need around their steps: the model, the batches, and what a reader should be told."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Generator, Iterator
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from moco.config import Config
+from moco.contrast import ContrastiveModel, EndToEnd, MemoryBank, MoCo
+from moco.data.loader import ViewLoader
+from moco.data.order import MODEL, keyed_seed
+from moco.encoder import Encoder, has_batchnorm
+from moco.errors import ConfigError
+
+Batch = tuple[Tensor, Tensor]
+
+
+def check_images(config: Config, images: int) -> None:
+    """Whether so many images can serve the mechanism.
+
+    Raises:
+        ConfigError: a memory bank smaller than the dictionary drawn from it.
+    """
+    if config.mechanism == "memory-bank" and (config.dictionary_size or 0) > images:
+        raise ConfigError(
+            f"dictionary_size={config.dictionary_size} with {images} images: the memory bank holds one embedding of "
+            f"each, so choose --dictionary-size {images} or less"
+        )
+
+
+def build_model(encoder: Encoder, config: Config, *, images: int) -> ContrastiveModel:
+    """The mechanism's model around the query encoder, drawn from the seed; to be called once the processes are there.
+
+    Args:
+        encoder: the query encoder at its random start.
+        config: the configuration.
+        images: how many are learnt from.
+    """
+    torch.manual_seed(keyed_seed(config.seed, MODEL))
+    several = config.devices * config.num_nodes > 1
+    split_groups = config.split_groups
+    if not has_batchnorm(encoder) or (several and config.batchnorm == "auto"):
+        split_groups = None
+    shared: dict[str, Any] = {
+        "embedding_dim": config.embedding_dim,
+        "temperature": config.temperature,
+        "batchnorm": config.batchnorm,
+        "split_groups": split_groups,
+    }
+    if config.mechanism == "end-to-end":
+        return EndToEnd(encoder, **shared)
+    assert config.dictionary_size is not None  # the configuration has checked what each mechanism needs
+    shared["dictionary_size"] = config.dictionary_size
+    if config.mechanism == "memory-bank":
+        assert config.bank_momentum is not None
+        return MemoryBank(encoder, num_samples=images, bank_momentum=config.bank_momentum, **shared)
+    assert config.key_momentum is not None
+    return MoCo(encoder, key_momentum=config.key_momentum, **shared)
+
+
+def batches_of(loader: ViewLoader, config: Config) -> Callable[[int], Iterator[Batch]]:
+    """From a first step, what the mechanism's step takes: two views, or a view and its images' rows in the bank."""
+    if config.mechanism != "memory-bank":
+        return loader.batches
+    row_of = np.full(len(loader.source), -1, dtype=np.int64)
+    row_of[loader.order.indices] = np.arange(len(loader.order.indices))
+
+    def numbered(first_step: int) -> Iterator[Batch]:
+        with contextlib.closing(cast(Generator[Batch], loader.batches(first_step))) as batches:
+            for view, _ in batches:
+                yield view, torch.from_numpy(row_of[loader.indices]).to(loader.device, non_blocking=True)
+
+    return numbered
+
+
+def remarks(config: Config, images: int) -> list[str]:
+    """Lines for the start of a run: the mechanism's dictionary, its cost and how its loss begins."""
+    size = config.dictionary_size or config.batch_size
+    if config.mechanism == "end-to-end":
+        return [
+            f"mechanism end-to-end: {size - 1:,} negatives a query, the other keys of the batch; two encoder passes a "
+            "step, both with gradient"
+        ]
+    if config.mechanism == "memory-bank":
+        return [
+            f"mechanism memory-bank: {size:,} of {images:,} stored embeddings drawn at each step, "
+            f"{images * config.embedding_dim * 4 / 2**20:,.0f} MiB in all; one encoder pass a step",
+            "the loss rises for the first epochs, while the stored embeddings are near their random start: that is "
+            "expected",
+        ]
+    crowded = (
+        f"the queue ({size:,} keys) is larger than the data set, so that an image meets its own older keys as "
+        f"negatives; consider --dictionary-size {max(1, images // 4)}"
+    )
+    rising = "the loss rises at first, while the queue fills with real keys: that is expected"
+    return [crowded, rising] if size > images else [rising]
