@@ -40,7 +40,7 @@ def make_parser() -> ArgumentParser:
     parser.add_argument("--recipe", help="of all runs, as for moco pretrain", **text)
     parser.add_argument("--set", metavar="FIELD=VALUE", help="an option of moco pretrain for all runs", **several)
     parser.add_argument("--vary", metavar="FIELD=V1,V2", help="a grid over an option, instead of STUDY", **several)
-    parser.add_argument("--values", metavar="[STUDY=]V1,V2", help="instead of the study's own values", **several)
+    parser.add_argument("--values", dest="study_values", metavar="[STUDY=]V1,V2", help="instead of the study's own values", **several)
     parser.add_argument("--seeds", type=str, default="0", metavar="S1,S2", help="of each point")
     parser.add_argument("--linear", action="store_true", help="a linear probe after each run (the default)")
     parser.add_argument("--no_linear", action="store_true", help="no linear probe, kNN only")
@@ -91,7 +91,7 @@ def read_options(given: dict[str, Any]) -> dict[str, Any]:
     options = {name: read(name, text) for name, text in _pairs("set", given.get("set"))}
     vary = {name: read_list(name, text) for name, text in _pairs("vary", given.get("vary"))}
     values: dict[str, list[Any]] = {}
-    for text in given.get("values") or []:
+    for text in given.get("study_values") or []:
         study, equals, listed = text.rpartition("=")
         names = (study,) if equals else study_names(given.get("study") or "") if given.get("study") else ()
         if len(names) != 1:
