@@ -107,7 +107,7 @@ class Grid:
         expected = self._expected(todo)
         lines = [f"  {run.name}: {self._cost(run)}, {spell(expected[run.name])}" for run in todo]
         jobs = self.settings.jobs
-        side = f", {jobs} side by side, {self.threads} threads each" if jobs > 1 else ""
+        side = f", {jobs} side by side" if jobs > 1 else ""
         whole = wall_seconds(list(expected.values()), jobs)
         limit = f"; this call stops after {self.settings.minutes:g} min" if self.settings.minutes else ""
         return "\n".join([f"{heading}, to run:", *lines, f"about {spell(whole)} in all{side}{limit}"])
@@ -124,7 +124,7 @@ class Grid:
         self.rates = Rates.from_dict(stored) if stored else None
         if self.rates is not None and self.rates.covers([run.config for run in todo]):
             return
-        self._say(f"measuring {len(configs)} kinds of run ...")
+        self._say(f"measuring the kinds of run that there are ({len(configs)}) ...")
         request = {
             "data": self.settings.data,
             "configs": [self._job_config(run_config) for run_config in configs],

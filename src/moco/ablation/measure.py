@@ -57,10 +57,11 @@ def report(data: str | None, configs: list[Config], taken: dict[str, dict[str, A
     "taken" has precision, layout and compile of each network: those that came in, and those chosen here.
     """
     workload = open_workload(data, configs[0])
-    start_seconds = time.time() - started
+    opened = time.time() - started
     images = len(workload.pretraining)
     scratch = dataclasses.replace(workload, test=None, held_out=None)
-    seconds = []
+    seconds: list[float | None] = []
+    aside: list[float] = []
     for config in configs:
         encoder = build_checked_encoder(config)
         key = network(config)
@@ -69,7 +70,8 @@ def report(data: str | None, configs: list[Config], taken: dict[str, dict[str, A
             taken[key] = {name: getattr(settled, name) for name in CHOSEN}
         # Compiling takes minutes: a compiled run will be faster than what is measured here.
         quick = dataclasses.replace(config, **{**taken[key], "compile": "off"})
-        seconds.append(seconds_per_step(Pretraining(quick, _NOWHERE, scratch, encoder, view_recipe(quick), True, 0.0)))
+        work = Pretraining(quick, _NOWHERE, scratch, encoder, view_recipe(quick), True, 0.0)
+        seconds.append(seconds_per_step(work, aside))
     evaluation = None
     if workload.test is not None and workload.held_out is not None:
         evaluation = evaluation_seconds(configs[0], images, len(workload.held_out))
@@ -78,25 +80,29 @@ def report(data: str | None, configs: list[Config], taken: dict[str, dict[str, A
         "seconds_per_step": seconds,
         "taken": taken,
         "hardware": hardware(expected_device(configs[0])),
-        "start_seconds": start_seconds,
+        "start_seconds": opened + (aside[0] if aside else 0.0),  # the first trial loaded the libraries
         "evaluation": evaluation,
     }
 
 
-def seconds_per_step(work: Pretraining) -> float | None:
-    """Seconds of a step, the first left out; None where the run fails, which it will then do for itself."""
+def seconds_per_step(work: Pretraining, aside: list[float]) -> float | None:
+    """Seconds of a step, the first left out; None where the run fails, which it will then do for itself.
+
+    What a trial took beside its steps is added to `aside`.
+    """
     total = steps_of(work.config, len(work.workload.pretraining))
     try:
-        few = _trial(work, FEW)
+        few = _trial(work, FEW, aside)
         if few * FEW >= SECONDS or total <= FEW:
             return few
-        return _trial(work, min(MOST, max(FEW, int(SECONDS / few))))
+        return _trial(work, min(MOST, max(FEW, int(SECONDS / few))), aside)
     except (MocoError, RuntimeError, ValueError) as error:  # out of memory is a RuntimeError
         print(f"not measured: {error}", file=sys.stderr)
         return None
 
 
-def _trial(work: Pretraining, steps: int) -> float:
+def _trial(work: Pretraining, steps: int, aside: list[float]) -> float:
+    start = time.perf_counter()
     config = dataclasses.replace(
         work.config,
         steps=steps + 1,
@@ -112,6 +118,7 @@ def _trial(work: Pretraining, steps: int) -> float:
         dataclasses.replace(work, config=config, folder=RunFolder(folder), encoder=encoder).run(resume=False)
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     ends = [line["step"] * config.batch_size / line["images_per_second"] for line in lines]
+    aside.append(time.perf_counter() - start - ends[-1])
     return float(ends[-1] - ends[0]) / steps
 
 
@@ -139,11 +146,15 @@ def evaluation_seconds(config: Config, bank: int, queries: int) -> dict[str, flo
     part = min(bank, CURVE_BANK), min(queries, CURVE_QUERIES)
     curve = sum(part) * image + part[0] * part[1] * pair(width)
     features = torch.randn(_FITTED, width)
-    fit = _seconds(lambda: fit_logistic(features, labels[:_FITTED], num_classes=_CLASSES, seed=0)) * bank / _FITTED
+
+    def fit(rows: int) -> float:
+        return _seconds(lambda: fit_logistic(features[:rows], labels[:rows], num_classes=_CLASSES, seed=0))
+
+    library = fit(2 * _CLASSES)  # and what little there is to fit
     return {
         "baselines": whole + bank * queries * pair(_PIXELS),
         "monitor": whole + config.knn_evaluations * curve,
-        "linear": (bank + queries) * image + fit,
+        "linear": library + (bank + queries) * image + fit(_FITTED) * bank / _FITTED,
     }
 
 

@@ -150,7 +150,7 @@ class _Shared:
 
 def _end_with_parent() -> None:
     """Ask this process to stop once nobody holds the other end of its standard input."""
-    while sys.stdin.buffer.read(4096):
+    while os.read(0, 4096):  # not sys.stdin, whose lock would be held when the interpreter ends
         pass
     signal.raise_signal(signal.SIGTERM)
 

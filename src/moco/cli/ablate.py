@@ -40,7 +40,9 @@ def make_parser() -> ArgumentParser:
     parser.add_argument("--recipe", help="of all runs, as for moco pretrain", **text)
     parser.add_argument("--set", metavar="FIELD=VALUE", help="an option of moco pretrain for all runs", **several)
     parser.add_argument("--vary", metavar="FIELD=V1,V2", help="a grid over an option, instead of STUDY", **several)
-    parser.add_argument("--values", dest="study_values", metavar="[STUDY=]V1,V2", help="instead of the study's own values", **several)
+    parser.add_argument(
+        "--values", dest="study_values", metavar="[STUDY=]V1,V2", help="instead of the study's own values", **several
+    )
     parser.add_argument("--seeds", type=str, default="0", metavar="S1,S2", help="of each point")
     parser.add_argument("--linear", action="store_true", help="a linear probe after each run (the default)")
     parser.add_argument("--no_linear", action="store_true", help="no linear probe, kNN only")
