@@ -99,7 +99,8 @@ class Grid:
         """What is to come, measured first where that has not been done yet."""
         done = len(self.plan.runs) - len(todo)
         points = sum(len(study.points) for study in self.plan.studies)
-        heading = f"{len(self.plan.runs)} runs ({points} points, {len(self.settings.seeds)} seeds)"
+        seeds = f"seed{'s' * (len(self.settings.seeds) > 1)} {', '.join(map(str, self.settings.seeds))}"
+        heading = f"{len(self.plan.runs)} runs ({points} points, {seeds})"
         heading += f", {done} of them done" if done else ""
         if not todo:
             return f"{heading}: nothing is left to run"

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from moco.ablation.studies import VARIED, study_names
+from moco.ablation.studies import STUDIES, VARIED, study_names
 from moco.config import Config
 from moco.errors import ConfigError
 from moco.recipes import default_recipe
@@ -108,7 +108,7 @@ def make(study: str | None, data: Any, *, out: Any, values: Any = None, **rest: 
             near = difflib.get_close_matches(name, known, n=3)
             fields = " (fields of Config go into options={...})" if name in FIELDS else ""
             raise ConfigError(f"unknown option {name!r}" + (f": did you mean {', '.join(near)}?" if near else fields))
-    if rest.get("vary") and study is not None and data is None:
+    if rest.get("vary") and study is not None and data is None and study.partition(",")[0] not in STUDIES:
         study, data = None, study  # moco ablate --vary ... DATA
     if not isinstance(data, str | os.PathLike | None):
         raise ConfigError(

@@ -141,6 +141,7 @@ BUILT_IN: dict[str, Callable[[Base, Values], Study]] = {
     "v2": v2,
 }
 TOGETHER = {"paper": ("mechanism", "momentum")}
+STUDIES = (*BUILT_IN, *TOGETHER)
 # The option that the values of a study are of; v2 has none.
 VARIED = {
     "mechanism": "dictionary_size",
@@ -159,10 +160,9 @@ def study_names(study: str) -> tuple[str, ...]:
     """
     names: list[str] = []
     for word in study.split(","):
-        if word not in BUILT_IN and word not in TOGETHER:
-            known = [*BUILT_IN, *TOGETHER]
-            near = difflib.get_close_matches(word, known, n=2)
-            advice = f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(known)}"
+        if word not in STUDIES:
+            near = difflib.get_close_matches(word, STUDIES, n=2)
+            advice = f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(STUDIES)}"
             raise ConfigError(f"unknown study {word!r}: {advice}")
         names += TOGETHER.get(word, (word,))
     return tuple(dict.fromkeys(names))

@@ -11,7 +11,7 @@ from typing import Any, get_args, get_type_hints
 from jsonargparse import ArgumentParser, Namespace
 
 from moco.ablation.settings import check_field, field_of_values
-from moco.ablation.studies import BUILT_IN, TOGETHER, study_names
+from moco.ablation.studies import STUDIES, study_names
 from moco.cli.parser import Parser
 from moco.config import Config
 from moco.errors import ConfigError
@@ -22,7 +22,7 @@ ENDINGS = {"planned": 0, "finished": 0, "unfinished": UNFINISHED, "interrupted":
 
 def make_parser() -> ArgumentParser:
     """The parser."""
-    known = ", ".join([*BUILT_IN, *TOGETHER])
+    known = ", ".join(STUDIES)
     parser = Parser(
         exit_on_error=False,
         description=(
