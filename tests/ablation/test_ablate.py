@@ -52,7 +52,7 @@ def here(monkeypatch):
             for task in tasks:
                 started.append(task.name)
                 with pytest.MonkeyPatch.context() as patch:
-                    patch.setattr(worker.threading.Thread, "start", lambda thread: None)
+                    patch.setattr(worker, "_end_with_parent", lambda: None)
                     task.log.touch()
                     self.ended(task.name, worker.main([task.command[-1]]))
 
@@ -290,18 +290,10 @@ def test_the_command_and_python_ask_for_the_same(monkeypatch, tmp_path):
     monkeypatch.setattr(grid_module.Grid, "prepare", stop)
     main(
         [
-            "ablate",
-            "--vary",
-            "key-momentum=0.9,0.99",
-            "--vary",
-            "head=mlp",
-            "CIFAR10",
-            "--out",
-            "grid",
-            "--seeds",
-            "0,1",
+            *("ablate", "--vary", "key-momentum=0.9,0.99", "--vary", "head=mlp", "CIFAR10", "--out", "grid"),
+            *("--seeds", "0,1", "--set", "steps=7", "--set", "split-groups=null"),
+            *("--jobs", "2", "--minutes", "5", "--no-linear"),
         ]
-        + ["--set", "steps=7", "--set", "split-groups=null", "--jobs", "2", "--minutes", "5", "--no-linear"]
     )
     vary = {"key_momentum": [0.9, 0.99], "head": ["mlp"]}
     options = {"steps": 7, "split_groups": None}
