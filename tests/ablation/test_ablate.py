@@ -159,12 +159,13 @@ def test_a_folder_of_something_else_or_in_use_is_refused(data, tmp_path, unmeasu
     (tmp_path / "other" / "photo.jpg").touch()
     with pytest.raises(RunError, match="holds other files"):
         ablate(data, tmp_path / "other", values=[0.5])
+    ablate(data, tmp_path / "grid", values=[0.5])
     store = Store(tmp_path / "grid")
     store.take()
-    (tmp_path / "grid" / "grid.json").write_text("{}")
-    with pytest.raises((RunError, ConfigError)):
+    with pytest.raises(RunError, match="in use by another grid"):
         ablate(data, tmp_path / "grid", values=[0.5])
     store.close()
+    assert ablate(data, tmp_path / "grid", values=[0.5]).finished
 
 
 def test_a_probe_that_is_asked_for_later_does_not_train_again(data, tmp_path, unmeasured, here, monkeypatch):
@@ -259,7 +260,7 @@ def test_mistakes_on_the_command_line_are_one_line_with_the_nearest_name(tmp_pat
     for arguments, message in (
         (["momentun", "--out", "o"], "did you mean momentum?"),
         (["momentum"], "ablate without out"),
-        (["momentum", "--out", "o", "--set", "tmperature=1"], "did you mean temperature?"),
+        (["momentum", "--out", "o", "--set", "tmperature=1"], "did you mean temperature, knn_temperature?"),
         (["momentum", "--out", "o", "--set", "temperature=warm"], "temperature=warm: expected float"),
         (["momentum", "--out", "o", "--set", "head=mpl"], "head=mpl: did you mean mlp?"),
         (["momentum", "--out", "o", "--set", "head"], "expected FIELD=VALUE"),
@@ -268,7 +269,7 @@ def test_mistakes_on_the_command_line_are_one_line_with_the_nearest_name(tmp_pat
         (["momentum", "--out", "o", "--values", "quue=8"], "did you mean queue?"),
         (["v2", "--out", "o", "--values", "1"], "its rows are fixed"),
         (["--vary", "batchnorm=splitt", "--out", "o"], "did you mean split?"),
-        (["--vary", "key_momentun=0.9", "--out", "o"], "did you mean key_momentum?"),
+        (["--vary", "key_momentun=0.9", "--out", "o"], "did you mean key_momentum, "),
         (["momentum", "--out", "o", "--seeds", "one"], "expected whole numbers"),
         (["momentum", "--out", "o", "--job", "2"], "did you mean --jobs?"),
         (["momentum", "nowhere", "--out", "o"], "nowhere"),
