@@ -175,6 +175,7 @@ def test_a_probe_that_is_asked_for_later_does_not_train_again(data, tmp_path, un
     monkeypatch.setattr("moco.pretraining.Pretraining.run", None)
     result = ablate(data, tmp_path / "grid", values=[0.5])
     assert result.tables[0].rows[0].mean("linear_top1") is not None
+    assert result.budget.endswith("about 3 s in all"), "start, kNN and probe, of a second each; no step"
 
 
 def test_a_dry_run_says_the_budget_and_writes_nothing(data, tmp_path, unmeasured, here, capsys):
@@ -200,7 +201,11 @@ def test_a_worker_goes_on_where_it_was_and_ends_as_if_never_stopped(data, tmp_pa
     with monkeypatch.context() as patch:
         patch.setattr(loop, "_should_stop", lambda stop, task, step: step >= 3)
         assert carry_out(job("part")) is None
+    steps = []
+    one_step = loop.one_step
+    monkeypatch.setattr(loop, "one_step", lambda *arguments: steps.append(1) or one_step(*arguments))
     part = carry_out(job("part"))
+    assert len(steps) == 3, "the first three are not made again"
     for name in ("loss", "knn_top1", "linear_top1", "pretext_accuracy", "steps"):
         assert part[name] == whole[name], name
 
@@ -271,7 +276,7 @@ def test_mistakes_on_the_command_line_are_one_line_with_the_nearest_name(tmp_pat
         (["--vary", "batchnorm=splitt", "--out", "o"], "did you mean split?"),
         (["--vary", "key_momentun=0.9", "--out", "o"], "did you mean key_momentum, "),
         (["momentum", "--out", "o", "--seeds", "one"], "expected whole numbers"),
-        (["momentum", "--out", "o", "--job", "2"], "did you mean --jobs?"),
+        (["momentum", "--out", "o", "--jbos", "2"], "did you mean --jobs?"),
         (["momentum", "nowhere", "--out", "o"], "nowhere"),
     ):
         assert main(["ablate", *arguments]) == 2, arguments
