@@ -105,18 +105,21 @@ class Grid:
         if not todo:
             return f"{heading}: nothing is left to run"
         self._measure(todo)
+        assert self.rates is not None
         expected = self._expected(todo)
         lines = [f"  {run.name}: {self._cost(run)}, {spell(expected[run.name])}" for run in todo]
         jobs = self.settings.jobs
         side = f", {jobs} side by side" if jobs > 1 else ""
         whole = wall_seconds(list(expected.values()), jobs)
+        unknown = any(self.rates.seconds_per_step(run.config) is None for run in todo)
+        side += ", without the training whose time is not known" if unknown else ""
         limit = f"; this call stops after {self.settings.minutes:g} min" if self.settings.minutes else ""
         return "\n".join([f"{heading}, to run:", *lines, f"about {spell(whole)} in all{side}{limit}"])
 
     def _cost(self, run: Planned) -> str:
         assert self.rates is not None
         seconds, batch = self.rates.seconds_per_step(run.config), run.config.batch_size
-        rate = "not measured (its trial failed)" if seconds is None else f"{batch / seconds:,.0f} images/s"
+        rate = "time not known" if seconds is None else f"{batch / seconds:,.0f} images/s"
         return f"{run.steps:,} steps of {batch}, {rate}"
 
     def _measure(self, todo: list[Planned]) -> None:
@@ -143,8 +146,7 @@ class Grid:
         assert self.rates is not None
         expected, seen = {}, set()
         for run in todo:
-            trained = self.store.state(run, linear=True) == "trained"
-            left = 0 if trained else run.steps - self.store.steps_done(run.name)
+            left = run.steps - self.store.steps_done(run.name)
             first = (network(run.config), run.config.seed) not in seen and left == run.steps
             seen.add((network(run.config), run.config.seed))
             evaluation = self.rates.evaluation_seconds(linear=self.settings.linear, first=first)

@@ -86,11 +86,14 @@ def report(data: str | None, configs: list[Config], taken: dict[str, dict[str, A
 
 
 def seconds_per_step(work: Pretraining, aside: list[float]) -> float | None:
-    """Seconds of a step, the first left out; None where the run fails, which it will then do for itself.
+    """Seconds of a step, the first left out; None where the run fails, which it will then do for itself, and on several
+    devices, where each trial would start processes of its own.
 
     What a trial took beside its steps is added to `aside`.
     """
     total = steps_of(work.config, len(work.workload.pretraining))
+    if work.config.devices * work.config.num_nodes > 1:
+        return None
     try:
         few = _trial(work, FEW, aside)
         if few * FEW >= SECONDS or total <= FEW:

@@ -19,7 +19,7 @@ from moco.config import Config
 from moco.errors import ConfigError, MocoError, RunError
 from moco.recipes import configure
 
-State = Literal["new", "begun", "trained", "finished", "failed"]
+State = Literal["new", "begun", "finished", "failed"]
 
 
 class Store:
@@ -143,9 +143,6 @@ class Store:
             return "failed"
         if outcome is not None and (not linear or "linear_top1" in outcome):
             return "finished"
-        summary = read_json(self.run(run.name) / "summary.json")
-        if summary is not None and summary.get("finished"):
-            return "trained"
         return "begun" if (self.run(run.name) / "config.yaml").is_file() else "new"
 
     def outcome(self, name: str) -> dict[str, Any] | None:

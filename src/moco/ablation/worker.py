@@ -61,7 +61,10 @@ class Job:
 
 
 def main(arguments: list[str]) -> int:
-    """Do the job in the file; 0 when its outcome is written, 130 when it was stopped."""
+    """Do the job in the file; 0 when its outcome is written, 130 when it was stopped.
+
+    A run on several devices starts this again for each further one, with nothing to report.
+    """
     job = Job(**json.loads(Path(arguments[0]).read_text(encoding="utf-8")))
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
@@ -69,14 +72,17 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return STOPPED
     except Exception as error:
+        if not FIRST:
+            raise
         traceback.print_exc()
         said = str(error).strip().splitlines() or [""]
         reason = said[0] if isinstance(error, MocoError) else f"{type(error).__name__}: {said[0]}"
         outcome = {"state": "failed", "reason": reason, "configuration": job.config}
+    if not FIRST:
+        return 0
     if outcome is None:
         return STOPPED
-    if FIRST:
-        write_json(Path(job.outcome), outcome)
+    write_json(Path(job.outcome), outcome)
     return 0
 
 
@@ -93,12 +99,11 @@ def carry_out(job: Job) -> dict[str, Any] | None:
         shared = _Shared(job, config)
         work.baselines = shared.read()
         summary = work.run(resume=folder.config.is_file())
-        if not summary["finished"]:
+        if not summary["finished"] or not FIRST:
             return None
-        if FIRST:
-            shared.write(summary)
+        shared.write(summary)
     outcome = {"state": "finished", **_figures(summary, config), "configuration": job.config}
-    if job.linear and FIRST:
+    if job.linear:
         outcome.update(_linear(work, folder))
     return outcome
 
