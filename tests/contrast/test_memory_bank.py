@@ -141,3 +141,13 @@ def test_one_view_is_encoded_once_and_the_bank_takes_no_gradient() -> None:
 def test_what_cannot_work_is_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build(normalizing(), **options)
+
+
+def test_it_learns_to_tell_samples_apart() -> None:
+    """Without learning the loss stays at 2.0: stored embeddings come near their own queries anyway."""
+    model = build(nn.Sequential(nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, WIDTH)), dictionary_size=SAMPLES)
+    samples, optimizer, losses = torch.randn(SAMPLES, 6), sgd(model.encoder_q), []
+    for _ in range(300):
+        indices = torch.randperm(SAMPLES)[:10]
+        losses.append(memory_bank_step(model, samples[indices] + 0.1 * torch.randn(10, 6), indices, optimizer).item())
+    assert sum(losses[-30:]) / 30 < 1.0

@@ -202,6 +202,25 @@ def test_damaged_images_are_replaced_and_listed_and_the_run_goes_on():
     assert same(batches[6:], take(loader(Flat(20, damaged=damaged)), 9, first_step=6))
 
 
+class Even(Flat):
+    """All of one size, so that a cache becomes an array."""
+
+    def image(self, index, *, min_side=None):
+        return super().image(index, min_side=min_side).resize((20, 20))
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 2**20])
+@pytest.mark.parametrize("kind", [array_source, Flat, Even])
+def test_the_loader_tells_which_images_a_batch_holds(kind, cache_bytes):
+    source = kind(20) if kind is array_source else kind(20, damaged={0, 3, 4, 11})
+    source_loader = loader(source, cache_bytes=cache_bytes)
+    batches = source_loader.batches(3)
+    for _ in range(12):
+        view, _second = next(batches)
+        assert source_loader.indices.tolist() == numbers(view)
+    batches.close()
+
+
 def test_replacements_come_from_the_images_in_use():
     """Never from those that are held out."""
     for view, _ in take(loader(Flat(60, damaged=range(20, 36)), indices=range(20, 40)), 10):
