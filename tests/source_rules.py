@@ -28,6 +28,7 @@ LAYERS = (
     {"monitoring"},
     {"summary", "mechanisms"},
     {"pretraining", "comparison"},
+    {"ablation"},
     {"commands"},
     {"cli"},
     {"__main__", "__init__"},
@@ -40,7 +41,7 @@ CLOSED = {
 }
 LONGEST_FUNCTION, LONGEST_FILE = 40, 300
 NETWORK = {"requests", "urllib", "urllib3", "socket", "ssl", "http", "httpx", "aiohttp", "ftplib", "smtplib"}
-LAZY = {"torchvision", "timm", "lightning"}
+LAZY = {"torchvision", "timm", "lightning", "matplotlib"}
 HEAVY = LAZY | {"torch", "numpy", "PIL"}
 
 

@@ -9,6 +9,7 @@ import moco.contrast
 
 def test_public_names():
     assert moco.__all__ == [
+        "Ablation",
         "Config",
         "Embedded",
         "Exported",
@@ -19,6 +20,7 @@ def test_public_names():
         "Pretrained",
         "Run",
         "__version__",
+        "ablate",
         "contrast",
         "embed",
         "evaluate",

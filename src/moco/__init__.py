@@ -15,6 +15,8 @@ from moco.version import __version__
 
 if TYPE_CHECKING:
     from moco import contrast
+    from moco.ablation.report import Ablation
+    from moco.commands.ablate import ablate
     from moco.commands.embed import Embedded, embed
     from moco.commands.evaluate import evaluate
     from moco.commands.export import Exported, export_weights
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from moco.export.load import Pretrained, load
 
 __all__ = [
+    "Ablation",
     "Config",
     "Embedded",
     "Exported",
@@ -37,6 +40,7 @@ __all__ = [
     "Pretrained",
     "Run",
     "__version__",
+    "ablate",
     "contrast",
     "embed",
     "evaluate",
@@ -50,6 +54,7 @@ __all__ = [
 
 # Importing PyTorch takes seconds; `moco --help` and a configuration error must not wait for it.
 _HOMES = {
+    "Ablation": "moco.ablation.report",
     "Config": "moco.config",
     "Embedded": "moco.commands.embed",
     "Exported": "moco.commands.export",
@@ -59,6 +64,7 @@ _HOMES = {
     "Packed": "moco.commands.pack",
     "Pretrained": "moco.export.load",
     "Run": "moco.commands.pretrain",
+    "ablate": "moco.commands.ablate",
     "embed": "moco.commands.embed",
     "evaluate": "moco.commands.evaluate",
     "export_weights": "moco.commands.export",

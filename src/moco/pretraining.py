@@ -47,6 +47,7 @@ class Pretraining:
         quiet: neither messages nor a progress bar.
         start: time.perf_counter() when the command began.
         reason: why precision and layout are what they are.
+        baselines: knn_pixels and knn_random_init where another run has found them; None computes them.
     """
 
     config: Config
@@ -57,6 +58,7 @@ class Pretraining:
     quiet: bool
     start: float
     reason: str = ""
+    baselines: dict[str, float] | None = None
 
     @classmethod
     def prepare(cls, data: Any, config: Config, folder: RunFolder, *, quiet: bool, start: float) -> Pretraining:
@@ -148,6 +150,8 @@ class Pretraining:
         """What the reader compares with: raw pixels, and the network before it has learnt anything."""
         if monitoring is None:
             return {}
+        if self.baselines is not None:
+            return dict(self.baselines)
         pixels, random_init = monitoring.pixels(), monitoring.final(self.encoder.backbone)
         self._say(f"kNN: raw pixels {pixels:.1%}, random weights {random_init:.1%}")
         return {"knn_pixels": pixels, "knn_random_init": random_init}

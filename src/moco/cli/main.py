@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from jsonargparse import ArgumentParser, Namespace
 
-from moco.cli import functions, pretrain
+from moco.cli import ablate, functions, pretrain
 from moco.cli.parser import Parser, one_line, with_underscores
 from moco.errors import MocoError
 from moco.version import __version__
@@ -25,7 +25,9 @@ INTERRUPTED = 130  # the shell's code for Ctrl-C
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code: 0 done, 2 an error that the user can cure, 130 ended by Ctrl-C."""
+    """Run the command; returns its exit code: 0 done, 2 an error that the user can cure, 3 out of the time that it was
+    given, 130 ended by Ctrl-C.
+    """
     os.environ.setdefault(*SHORT_WAITING)  # read when PyTorch is loaded, which has not happened yet
     _keep_freed_memory()
     arguments = with_underscores(list(sys.argv[1:] if argv is None else argv))
@@ -36,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         # Only what the user gave: the recipe fills in the rest, for the command as for Python.
         chosen = parser.parse_args(arguments, defaults="--print_config" in arguments)
-        return 0 if _call(chosen, arguments) else INTERRUPTED
+        return _call(chosen, arguments)
     except argparse.ArgumentError as error:
         print(f"moco: error: {one_line(str(error), subparsers.get(arguments[0], parser))}", file=sys.stderr)
         return 2
@@ -65,15 +67,21 @@ def _parsers(arguments: list[str]) -> tuple[ArgumentParser, dict[str, ArgumentPa
     commands = parser.add_subcommands(required=True, dest="subcommand")
     subparsers = {"pretrain": pretrain.make_parser(arguments)}
     commands.add_subcommand("pretrain", subparsers["pretrain"], help="learn an encoder from a folder of images")
+    subparsers["ablate"] = ablate.make_parser()
+    commands.add_subcommand("ablate", subparsers["ablate"], help="what a choice of the method contributes, in tables")
     for name, command in functions.COMMANDS.items():
         subparsers[name] = functions.make_parser(command)
         commands.add_subcommand(name, subparsers[name], help=command.help)
     return parser, subparsers
 
 
-def _call(chosen: Namespace, arguments: list[str]) -> bool:
-    """Whether the command came to its end."""
+def _call(chosen: Namespace, arguments: list[str]) -> int:
+    """The exit code of the command."""
     name = chosen.subcommand
+    if name == "ablate":
+        return ablate.call(chosen[name], arguments)
     if name == "pretrain":
-        return pretrain.call(chosen[name], arguments)
-    return functions.call(functions.COMMANDS[name], chosen[name])
+        ended = pretrain.call(chosen[name], arguments)
+    else:
+        ended = functions.call(functions.COMMANDS[name], chosen[name])
+    return 0 if ended else INTERRUPTED

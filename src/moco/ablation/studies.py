@@ -1,0 +1,220 @@
+"""The built-in studies, after the papers' own tables, and grids over any option."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from moco.ablation import published
+from moco.ablation.study import Base, Point, Study, axis_of, number
+from moco.errors import ConfigError
+
+SIZES = (256, 512, 1024, 4096, 16384, 65536)  # of the dictionary: figure 3 of 1911.05722
+LARGEST_BATCH = 1024  # of the end-to-end mechanism there
+MOMENTA = (0.0, 0.9, 0.99, 0.999, 0.9999)
+TEMPERATURES = (0.07, 0.1, 0.2, 0.3, 0.4, 0.5)
+CURES = ("none", "split", "average", "shuffle")
+Values = Sequence[Any] | None
+
+
+def mechanism(base: Base, values: Values) -> Study:
+    """Queue, memory bank and end-to-end over the number of negatives. End-to-end has K = batch, its learning rate
+    scaled linearly, and sees as many samples as the others.
+    """
+    sizes, notes = _sizes(base, values, "mechanism")
+    points = [
+        Point(
+            label=f"{kind}, K = {number(size)}",
+            name=f"{kind}-K{size}",
+            options={"mechanism": kind, "dictionary_size": size},
+            line=kind,
+            x=size,
+            published=published.MECHANISM[kind].get(size, ""),
+            without=without,
+        )
+        for kind, without in (("moco", ()), ("memory-bank", ("key_momentum",)))
+        for size in sizes
+    ]
+    points += [_end_to_end(base, size) for size in sizes if size <= LARGEST_BATCH]
+    return Study(
+        "mechanism",
+        "Three contrastive mechanisms",
+        "K, number of negatives",
+        "log",
+        tuple(points),
+        (*notes, f"end-to-end: K = batch, at most {number(LARGEST_BATCH)}"),
+    )
+
+
+def _end_to_end(base: Base, batch: int) -> Point:
+    config = base.config
+    ratio = config.batch_size / batch
+    options: dict[str, Any] = {"mechanism": "end-to-end", "batch_size": batch}
+    if config.steps is not None:
+        options["steps"] = max(1, round(config.steps * ratio))
+    if config.warmup_steps:
+        options["warmup_steps"] = min(round(config.warmup_steps * ratio), options.get("steps", 10**9) - 1)
+    return Point(
+        label=f"end-to-end, K = {number(batch)}",
+        name=f"end-to-end-K{batch}",
+        options=options,
+        line="end-to-end",
+        x=batch,
+        published=published.MECHANISM["end-to-end"].get(batch, ""),
+        without=("dictionary_size", "key_momentum"),
+    )
+
+
+def momentum(base: Base, values: Values) -> Study:
+    """How slowly the key encoder follows."""
+    chosen = [float(value) for value in values or MOMENTA]
+    points = [
+        Point(number(m), f"m{m:g}", {"key_momentum": m}, x=m, published=published.MOMENTUM.get(m, "")) for m in chosen
+    ]
+    return Study("momentum", "Key momentum", "key momentum m", "even", tuple(points))
+
+
+def batchnorm(base: Base, values: Values) -> Study:
+    """Cures for the BatchNorm leak, and none; shuffling needs several devices, splitting has one."""
+    config = base.config
+    several = config.devices * config.num_nodes > 1
+    cures = tuple(values or [cure for cure in CURES if several or cure != "shuffle"])
+    return Study(
+        "batchnorm", "BatchNorm cure", "BatchNorm cure", "category", tuple(_cure(base, cure) for cure in cures)
+    )
+
+
+def _cure(base: Base, cure: str) -> Point:
+    return Point(cure, f"batchnorm-{cure}", _settled(base, {"batchnorm": cure}))
+
+
+def temperature(base: Base, values: Values) -> Study:
+    """What the similarities are divided by."""
+    figures = published.TEMPERATURE[base.config.head]
+    points = [
+        Point(number(t), f"T{t:g}", {"temperature": t}, x=t, published=figures.get(t, ""))
+        for t in (float(value) for value in values or TEMPERATURES)
+    ]
+    return Study("temperature", "Temperature", "temperature", "linear", tuple(points))
+
+
+def queue(base: Base, values: Values) -> Study:
+    """How many keys the dictionary holds."""
+    sizes, notes = _sizes(base, values, "queue")
+    figures = published.QUEUE[base.config.head]
+    points = [
+        Point(number(size), f"K{size}", {"dictionary_size": size}, x=size, published=figures.get(size, ""))
+        for size in sizes
+    ]
+    return Study("queue", "Dictionary size", "K, keys in the dictionary", "log", tuple(points), notes)
+
+
+V1_VIEWS = {"jitter_probability": 1.0, "hue": 0.4, "grayscale_first": True, "blur_probability": 0.0}
+V2_VIEWS = {"jitter_probability": 0.8, "hue": 0.1, "grayscale_first": False, "blur_probability": 0.5}
+# The temperature goes with the head, as in the table: each has its own best one.
+LINEAR_HEAD, MLP_HEAD = {"head": "linear", "temperature": 0.07}, {"head": "mlp", "temperature": 0.2}
+V2_ROWS: Mapping[str, tuple[str, dict[str, Any]]] = {
+    "v1": ("v1", {**LINEAR_HEAD, **V1_VIEWS, "schedule": "step"}),
+    "+MLP": ("v1-mlp", {**MLP_HEAD, **V1_VIEWS, "schedule": "step"}),
+    "+aug+": ("v1-aug", {**LINEAR_HEAD, **V2_VIEWS, "schedule": "step"}),
+    "+MLP +aug+": ("v1-mlp-aug", {**MLP_HEAD, **V2_VIEWS, "schedule": "step"}),
+    "+MLP +aug+ +cosine": ("v2", {**MLP_HEAD, **V2_VIEWS, "schedule": "cosine"}),
+}
+
+
+def v2(base: Base, values: Values) -> Study:
+    """From v1 to v2, one change after the other: the MLP head with its temperature, stronger views, cosine."""
+    if values:
+        raise ConfigError(f"values={list(values)} with the study v2: its rows are fixed, leave values out")
+    points = [Point(row, name, options, published=published.V2[row]) for row, (name, options) in V2_ROWS.items()]
+    return Study("v2", "From v1 to v2", "change", "category", tuple(points))
+
+
+BUILT_IN: dict[str, Callable[[Base, Values], Study]] = {
+    "mechanism": mechanism,
+    "momentum": momentum,
+    "batchnorm": batchnorm,
+    "temperature": temperature,
+    "queue": queue,
+    "v2": v2,
+}
+TOGETHER = {"paper": ("mechanism", "momentum")}
+STUDIES = (*BUILT_IN, *TOGETHER)
+# The option that the values of a study are of; v2 has none.
+VARIED = {
+    "mechanism": "dictionary_size",
+    "momentum": "key_momentum",
+    "batchnorm": "batchnorm",
+    "temperature": "temperature",
+    "queue": "dictionary_size",
+}
+
+
+def study_names(study: str) -> tuple[str, ...]:
+    """The studies that a word stands for: one, several with commas, or paper.
+
+    Raises:
+        ConfigError: no such study; the nearest names are suggested.
+    """
+    names: list[str] = []
+    for word in study.split(","):
+        if word not in STUDIES:
+            near = difflib.get_close_matches(word, STUDIES, n=2)
+            advice = f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(STUDIES)}"
+            raise ConfigError(f"unknown study {word!r}: {advice}")
+        names += TOGETHER.get(word, (word,))
+    return tuple(dict.fromkeys(names))
+
+
+def vary(base: Base, fields: Mapping[str, Sequence[Any]]) -> Study:
+    """Every combination of these values of these options."""
+    first = next(iter(fields))
+    axis = axis_of(fields[first])
+    points = []
+    for values in itertools.product(*(dict.fromkeys(choices) for choices in fields.values())):
+        options = dict(zip(fields, values, strict=True))
+        said = [f"{name} = {value}" for name, value in options.items()]
+        points.append(
+            Point(
+                label=", ".join(said),
+                name="-".join(f"{name}-{_in_a_name(value)}" for name, value in options.items()),
+                options=_settled(base, options),
+                line=", ".join(said[1:]),
+                x=None if axis == "category" else values[0],
+            )
+        )
+    title = " and ".join(name.replace("_", " ") for name in fields)
+    # Bars stand side by side, with all that they are; curves are told apart by a legend.
+    varied = title if axis == "category" else first.replace("_", " ")
+    return Study("-".join(fields), title, varied, axis, tuple(points))
+
+
+def _settled(base: Base, options: dict[str, Any]) -> dict[str, Any]:
+    """The number of groups belongs to the split alone: other cures go without the recipe's."""
+    cure = options.get("batchnorm", "auto")
+    drop = cure not in ("auto", "split") and "split_groups" not in options and base.config.split_groups is not None
+    return {**options, "split_groups": None} if drop else options
+
+
+def _in_a_name(value: Any) -> str:
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return "".join(letter if letter.isalnum() or letter in "._" else "-" for letter in text)
+
+
+def _sizes(base: Base, values: Values, study: str) -> tuple[list[int], tuple[str, ...]]:
+    """Dictionary sizes, and a word about those that are left out: beyond the data set an image meets its own keys."""
+    if values:
+        return [int(value) for value in values], ()
+    fitting = [size for size in SIZES if size <= base.images]
+    if not fitting:
+        raise ConfigError(
+            f"study {study}: K from {SIZES[0]} on is more than the {base.images:,} images; give values, as in 64,128"
+        )
+    left = [number(size) for size in SIZES if size not in fitting]
+    return fitting, (f"K = {_joined(left)} left out: more than the {base.images:,} images",) if left else ()
+
+
+def _joined(words: Iterable[str]) -> str:
+    return " and ".join(", ".join(words).rsplit(", ", 1))

@@ -1,0 +1,101 @@
+"""A study is a list of points, each a few options that differ from the base; here are its parts and the base.
+
+Loads without PyTorch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from moco.config import Config
+from moco.recipes import configure
+
+Axis = Literal["log", "even", "linear", "category"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """One row of a study's table.
+
+    Attributes:
+        label: as the table shows it.
+        name: for the run's folder.
+        options: fields of `Config` in which the point differs from the base.
+        line: the curve in the plot that it belongs to; "" where there is one only.
+        x: place on a numeric axis; None for a category.
+        published: the papers' figure, "" where there is none.
+        without: options of the base that mean nothing here, and are left out.
+    """
+
+    label: str
+    name: str
+    options: Mapping[str, Any]
+    line: str = ""
+    x: float | None = None
+    published: str = ""
+    without: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """A question and the points that answer it.
+
+    Attributes:
+        name: for files and the command.
+        title: what is asked.
+        axis_label: what varies.
+        axis: scale of the plot's x axis; "even" places numbers side by side, category draws bars.
+        points: the rows.
+        notes: what the reader should know of the choice of points.
+    """
+
+    name: str
+    title: str
+    axis_label: str
+    axis: Axis
+    points: tuple[Point, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Base:
+    """What all runs of a grid share.
+
+    Attributes:
+        recipe: its name.
+        options: fields of `Config` that differ from the recipe's.
+        images: how many images are learnt from.
+    """
+
+    recipe: str
+    options: Mapping[str, Any]
+    images: int
+
+    @property
+    def config(self) -> Config:
+        """The configuration before any point changes it."""
+        return configure(self.recipe, dict(self.options))
+
+    def at(self, point: Point, *, seed: int) -> Config:
+        """The configuration of a point.
+
+        Raises:
+            ConfigError: values that cannot work together.
+        """
+        shared = {name: value for name, value in self.options.items() if name not in point.without}
+        return configure(self.recipe, {**shared, **point.options, "seed": seed})
+
+
+def axis_of(values: Sequence[Any]) -> Axis:
+    """Bars for what is no number; a logarithm where numbers span more than a factor of 20."""
+    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+        return "category"
+    low, high = min(values), max(values)
+    return "log" if low > 0 and high / low > 20 else "linear"
+
+
+def number(value: float) -> str:
+    """4,096 and 0.999, as the tables show them."""
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
