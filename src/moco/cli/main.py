@@ -20,7 +20,8 @@ from moco.version import __version__
 SHORT_WAITING = ("GOMP_SPINCOUNT", "1000")
 # Parameters of glibc's mallopt: no mapping of its own for a large tensor, and nothing handed back in between. Otherwise
 # each step asks the kernel for its activations again, page by page: 7,500 page faults a ResNet-18 step (docs/log.md).
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+# All threads share one heap, because those of threads are handed back whatever was set.
+M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
 INTERRUPTED = 130  # the shell's code for Ctrl-C
 
 
@@ -57,6 +58,7 @@ def _keep_freed_memory() -> None:
         if mallopt is not None:
             mallopt(M_MMAP_MAX, 0)
             mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+            mallopt(M_ARENA_MAX, 1)
 
 
 def _parsers(arguments: list[str]) -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
