@@ -11,7 +11,8 @@ Images per second, in turn and again (A B C A B C ...), in one process:
   packed    the same from a pack of JPEG records, decoded at each visit
   lightly   lightly's MoCo v2 example on the same files, backbone, size and batch, where lightly is installed
 
-All but lightly run in the precision and layout that `moco pretrain` chooses here; lightly's example runs as published.
+All but lightly run in the precision, layout and lanes that `moco pretrain` chooses here; lightly's example runs as
+published. The process keeps freed memory, as that of the command does, for all contestants alike.
 The data: a folder, or without --data drawings in JPEG files of --photo pixels that are made first. Prints a table and
 writes STEM.json and STEM.png; the breakdown of a step stands beside it (`breakdown.py`).
 """
@@ -32,6 +33,7 @@ import torch
 
 from breakdown import breakdown
 from contestants import Contestant, contestants, make_setting
+from moco.cli.main import keep_freed_memory
 from moco.summary import versions
 from moco.training.engine import peak_memory_bytes
 from photographs import make_photographs
@@ -42,6 +44,7 @@ WARM_STEPS = 6  # more than are decoded ahead, so that none of those is counted
 def main() -> None:
     """Measure, print, write."""
     options = parse()
+    keep_freed_memory()
     scratch = Path(tempfile.mkdtemp(prefix="moco-throughput-"))
     try:
         folder = Path(options.data) if options.data else make_photographs(scratch / "photographs", options)
@@ -118,7 +121,7 @@ def summarize(timings: dict[str, Any], options: argparse.Namespace, setting: Any
         "question": __doc__.partition("\n")[0],
         "contestants": rows,
         "peak_memory_bytes": peak_memory_bytes(setting.device),
-        "execution": f"{setting.config.precision}, {setting.config.layout}, compile {setting.config.compile}",
+        "execution": f"{setting.config.precision}, {setting.config.layout}, compile {setting.config.compile}, lanes {setting.config.lanes}",
         "options": {**vars(options), "data": Path(options.data).name if options.data else "drawings"},
         "hardware": hardware(setting.device),
         "commit": commit.stdout.strip(),

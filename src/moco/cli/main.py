@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given, 130 ended by Ctrl-C.
     """
     os.environ.setdefault(*SHORT_WAITING)  # read when PyTorch is loaded, which has not happened yet
-    _keep_freed_memory()
+    keep_freed_memory()
     arguments = with_underscores(list(sys.argv[1:] if argv is None else argv))
     try:
         parser, subparsers = _parsers(arguments)
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Let glibc keep what is freed; done for the command's own process only. Elsewhere it does nothing."""
     if sys.platform.startswith("linux"):
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
