@@ -121,7 +121,10 @@ def summarize(timings: dict[str, Any], options: argparse.Namespace, setting: Any
         "question": __doc__.partition("\n")[0],
         "contestants": rows,
         "peak_memory_bytes": peak_memory_bytes(setting.device),
-        "execution": f"{setting.config.precision}, {setting.config.layout}, compile {setting.config.compile}, lanes {setting.config.lanes}",
+        "execution": ", ".join(
+            [setting.config.precision, setting.config.layout]
+            + [f"{name} {getattr(setting.config, name)}" for name in ("compile", "lanes")]
+        ),
         "options": {**vars(options), "data": Path(options.data).name if options.data else "drawings"},
         "hardware": hardware(setting.device),
         "commit": commit.stdout.strip(),
