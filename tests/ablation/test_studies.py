@@ -21,7 +21,10 @@ def planned(study, recipe="cifar", images=CIFAR, **options):
     return make_plan(make(study, "CIFAR10", out="unused", recipe=recipe, **options), images)
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+WITH_QUEUE = [name for name, recipe in RECIPES.items() if recipe().mechanism == "moco"]
+
+
+@pytest.mark.parametrize("recipe", WITH_QUEUE)
 @pytest.mark.parametrize("study", BUILT_IN)
 def test_every_point_of_every_study_is_a_valid_configuration(study, recipe):
     made = planned(study, recipe, seeds=(0, 1))
@@ -31,6 +34,13 @@ def test_every_point_of_every_study_is_a_valid_configuration(study, recipe):
     assert len(made.places) == 2 * len(points)
     assert {run.config.seed for run in made.runs} == {0, 1}
     assert len({run.name for run in made.runs}) == len(made.runs)
+
+
+@pytest.mark.parametrize("recipe", sorted(set(RECIPES) - set(WITH_QUEUE)))
+@pytest.mark.parametrize("study", ["batchnorm", "queue", "v2"])
+def test_a_study_of_what_v3_does_not_have_is_refused_by_name(study, recipe):
+    with pytest.raises(ConfigError, match="mechanism 'moco-v3'"):
+        planned(study, recipe)
 
 
 def test_the_two_studies_of_the_paper_share_equal_runs():

@@ -14,7 +14,7 @@ from moco.config import Config
 from moco.errors import ConfigError
 
 # Where and how fast a run computes, not what: they may differ between two calls for one grid.
-OPERATIONAL = ("threads", "workers", "cache_gib", "data_root", "checkpoint_minutes")
+OPERATIONAL = ("threads", "lanes", "workers", "cache_gib", "data_root", "checkpoint_minutes")
 CHOSEN = ("precision", "layout", "compile")  # "auto" is settled once for a grid
 
 

@@ -92,7 +92,7 @@ def _cure(base: Base, cure: str) -> Point:
 
 def temperature(base: Base, values: Values) -> Study:
     """What the similarities are divided by."""
-    figures = published.TEMPERATURE[base.config.head]
+    figures = published.TEMPERATURE.get(base.config.head, {})
     points = [
         Point(number(t), f"T{t:g}", {"temperature": t}, x=t, published=figures.get(t, ""))
         for t in (float(value) for value in values or TEMPERATURES)
@@ -103,7 +103,7 @@ def temperature(base: Base, values: Values) -> Study:
 def queue(base: Base, values: Values) -> Study:
     """How many keys the dictionary holds."""
     sizes, notes = _sizes(base, values, "queue")
-    figures = published.QUEUE[base.config.head]
+    figures = published.QUEUE.get(base.config.head, {})
     points = [
         Point(number(size), f"K{size}", {"dictionary_size": size}, x=size, published=figures.get(size, ""))
         for size in sizes

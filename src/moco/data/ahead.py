@@ -36,7 +36,8 @@ def ahead(
     begun: deque[Begun[Result]] = deque()
     try:
         for step in itertools.count(first_step):
-            begun.append(begin(step, pool))
+            with torch.inference_mode(False):  # the threads write into what is made here, and they are not in it
+                begun.append(begin(step, pool))
             if len(begun) > PREFETCH:
                 result, tasks = begun.popleft()
                 for task in tasks:
