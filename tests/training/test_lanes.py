@@ -110,10 +110,22 @@ class Meeting(nn.Module):
         return images.flatten(1)[:, :5] - images.flatten(1)[:, :5].mean(dim=0)
 
 
+class Drawing(nn.Module):
+    """Its draws change no result, but in two threads their order would be chance."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.flatten(1)[:, :5] + 0 * torch.rand(1)
+
+
 @pytest.mark.parametrize(
     ("module", "independent"),
-    [(network(groups=2), True), (nn.Sequential(nn.Flatten(), nn.Dropout(0.5)), False), (Meeting(), False)],
-    ids=["split BatchNorm", "random draws", "samples meet"],
+    [
+        (network(groups=2), True),
+        (nn.Sequential(nn.Flatten(), nn.Dropout(0.5)), False),
+        (Drawing(), False),
+        (Meeting(), False),
+    ],
+    ids=["split BatchNorm", "dropout", "draws", "samples meet"],
 )
 def test_networks_whose_halves_depend_on_each_other_are_found_out(module, independent):
     before = torch.get_num_threads()
