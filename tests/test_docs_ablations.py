@@ -59,4 +59,4 @@ def test_the_page_names_all_studies_and_their_values():
     assert set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == {*BUILT_IN, *TOGETHER}
     for values in (MOMENTA, TEMPERATURES, SIZES):
         assert ", ".join(f"{value:,}" if value > 1 else f"{value:g}" for value in values) in table
-    assert len(COMMANDS) == 4
+    assert len(COMMANDS) == 5
