@@ -42,6 +42,7 @@ from PIL import __version__ as pillow_version
 
 import moco
 from data_processes import in_processes
+from moco import hardware
 from moco.data import jpeg
 from moco.data.cache import DecodedCache
 from moco.data.crop import batched_resized_crop, sample_crops
@@ -79,7 +80,7 @@ def main() -> None:
             **{name: value for name, value in vars(options).items() if name not in ("scratch", "out")},
             "data": Path(options.data).name if options.data else "made",
         },
-        "hardware": f"{processor()}, {os.cpu_count()} cores",
+        "hardware": f"{hardware.processor()}, {os.cpu_count()} cores",
         "commit": commit.stdout.strip(),
         "versions": {**versions(), "pillow": pillow_version, "simplejpeg": library and library.__version__},
     }
@@ -259,12 +260,6 @@ def memory(options: argparse.Namespace) -> Any:
     command = [sys.executable, str(script), "--entries", str(options.entries)]
     command += ["--scratch", options.scratch] if options.scratch else []
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-
-
-def processor() -> str:
-    """The CPU's name."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown CPU")
 
 
 if __name__ == "__main__":

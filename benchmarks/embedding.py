@@ -23,9 +23,9 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the command does
 import torch  # after the variable, which is read when PyTorch is loaded
 
 import moco
+from moco import hardware
 from moco.cli.main import keep_freed_memory
 from moco.summary import versions
-from throughput import hardware
 
 BATCH = 32
 
@@ -48,7 +48,7 @@ def main() -> None:
         "seconds": times,
         "ratio": {"median": statistics.median(ratios), "all": ratios},
         "options": {"image_size": options.image_size, "folder": Path(options.folder).name},
-        "hardware": hardware(torch.device("cpu")),
+        "hardware": hardware.name(torch.device("cpu")),
         "commit": commit.stdout.strip(),
         "versions": versions(),
     }

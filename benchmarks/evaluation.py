@@ -17,7 +17,6 @@ import argparse
 import importlib.util
 import json
 import os
-import platform
 import statistics
 import subprocess
 import time
@@ -29,6 +28,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the command does
 import torch  # after the variable, which is read when PyTorch is loaded
 from torch import Tensor
 
+from moco import hardware
 from moco.evaluation.knn import knn_predict
 from moco.evaluation.logistic import fit_logistic
 from moco.summary import versions
@@ -97,7 +97,7 @@ def report(seconds: dict[str, list[float]], accuracy: dict[str, float]) -> dict:
         "question": "seconds for the evaluation of extracted features",
         "seconds": {name: {"median": statistics.median(all_), "all": all_} for name, all_ in seconds.items()},
         "accuracy": accuracy,
-        "hardware": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads",
+        "hardware": hardware.name(torch.device("cpu")),
         "load_average": os.getloadavg(),
         "commit": commit.stdout.strip(),
         "versions": versions(),

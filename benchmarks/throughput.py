@@ -33,6 +33,7 @@ import torch
 
 from breakdown import breakdown
 from contestants import Contestant, contestants, make_setting
+from moco import hardware
 from moco.cli.main import keep_freed_memory
 from moco.summary import versions
 from moco.training.engine import peak_memory_bytes
@@ -126,7 +127,7 @@ def summarize(timings: dict[str, Any], options: argparse.Namespace, setting: Any
             + [f"{name} {getattr(setting.config, name)}" for name in ("compile", "lanes")]
         ),
         "options": {**vars(options), "data": Path(options.data).name if options.data else "drawings"},
-        "hardware": hardware(setting.device),
+        "hardware": hardware.name(setting.device),
         "commit": commit.stdout.strip(),
         "versions": versions(),
     }
@@ -173,16 +174,6 @@ def plot(report: dict[str, Any], path: Path) -> None:
     right.set(xlabel="milliseconds a step, one after the other")
     figure.savefig(path, dpi=110)
     plt.close(figure)
-
-
-def hardware(device: torch.device) -> str:
-    """Processor or GPU, and threads."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "CPU")
-    return f"{name}, {torch.get_num_threads()} threads"
 
 
 def synchronize(device: torch.device) -> None:

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "src" / "moco"
 # Bottom-up. A module may import its own room and rooms on lower lines; rooms on one line do not know of each other.
 # The assembly modules stand one above the other: commands calls pretraining, which puts the three below it together.
 LAYERS = (
-    {"errors", "version"},
+    {"errors", "version", "hardware"},
     {"limits"},
     {"config"},
     {"encoder"},
@@ -35,7 +35,7 @@ LAYERS = (
 )
 # Lower rooms that are closed all the same: the algorithm serves any data, data knows no network, evaluation no MoCo.
 CLOSED = {
-    "contrast": {"errors", "version", "limits", "config", "encoder"},
+    "contrast": {"errors", "version", "hardware", "limits", "config", "encoder"},
     "data": {"encoder"},
     "evaluation": {"contrast"},
 }

@@ -22,10 +22,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def lanes() -> Lanes:
-    before = torch.get_num_threads()
-    made = Lanes(2)
-    torch.set_num_threads(before)
-    return made
+    return Lanes(2)
 
 
 def network(*, groups: int = 4) -> nn.Module:
@@ -80,6 +77,12 @@ def test_lanes_run_at_the_same_time_on_half_of_the_threads(lanes):
     assert lanes.run(arrive, [0, 1]) == [1, 1]
 
 
+def test_making_lanes_leaves_the_process_its_threads():
+    before = torch.get_num_threads()
+    Lanes(before + 3)
+    assert torch.get_num_threads() == before
+
+
 def test_without_gradients_no_graph_is_kept(lanes):
     with torch.no_grad():
         assert not LanedEncoder(network(), plain, lanes, split_groups=4)(torch.randn(16, 3, 8, 8)).requires_grad
@@ -128,9 +131,7 @@ class Drawing(nn.Module):
     ids=["split BatchNorm", "dropout", "draws", "samples meet"],
 )
 def test_networks_whose_halves_depend_on_each_other_are_found_out(module, independent):
-    before = torch.get_num_threads()
     assert independent_halves(module.train(), torch.randn(8, 3, 8, 8), split_groups=2) is independent
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

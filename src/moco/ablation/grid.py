@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import sys
 import time
 from typing import Any, Literal
@@ -17,6 +16,7 @@ from moco.ablation.report import Ablation, write
 from moco.ablation.settings import Settings
 from moco.ablation.store import Store, last_step, write_json
 from moco.errors import ConfigError
+from moco.hardware import cores
 from moco.recipes import configure
 
 Ending = Literal["planned", "finished", "unfinished", "interrupted"]
@@ -231,11 +231,6 @@ def count_images(settings: Settings) -> int:
     from moco.workload import open_workload
 
     return len(open_workload(settings.data, configure(*settings.base)).pretraining)
-
-
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _asked(settings: Settings) -> dict[str, Any]:

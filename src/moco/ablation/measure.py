@@ -8,8 +8,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import os
-import platform
 import sys
 import tempfile
 import time
@@ -20,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from moco import hardware
 from moco.ablation.budget import network
 from moco.ablation.plan import CHOSEN, steps_of
 from moco.ablation.store import write_json
@@ -79,7 +78,7 @@ def report(data: str | None, configs: list[Config], taken: dict[str, dict[str, A
         "images": images,
         "seconds_per_step": seconds,
         "taken": taken,
-        "hardware": hardware(expected_device(configs[0])),
+        "hardware": hardware.name(expected_device(configs[0])),
         "start_seconds": opened + (aside[0] if aside else 0.0),  # the first trial loaded the libraries
         "evaluation": evaluation,
     }
@@ -159,16 +158,6 @@ def evaluation_seconds(config: Config, bank: int, queries: int) -> dict[str, flo
         "monitor": whole + config.knn_evaluations * curve,
         "linear": library + (bank + queries) * image + fit(_FITTED) * bank / _FITTED,
     }
-
-
-def hardware(device: torch.device) -> str:
-    """The GPU, or the processor with its cores."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    return f"{name or platform.processor() or device.type}, {os.cpu_count()} cores"
 
 
 def _seconds(action: Callable[[], object]) -> float:

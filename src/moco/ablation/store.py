@@ -18,6 +18,7 @@ from moco.ablation.plan import Plan, Planned, differences, identity
 from moco.config import Config
 from moco.errors import ConfigError, MocoError, RunError
 from moco.recipes import configure
+from moco.training.run_folder import locked
 
 State = Literal["new", "begun", "finished", "failed"]
 
@@ -54,19 +55,9 @@ class Store:
         try:
             for folder in ("runs", "outcomes", "baselines"):
                 (self.path / folder).mkdir(parents=True, exist_ok=True)
-            self._lock = (self.path / ".lock").open("w")
         except OSError as error:
             raise RunError(f"cannot use {self.path} as output folder: {error.strerror or error}") from error
-        try:
-            import fcntl
-        except ImportError:  # Windows: no advisory locks
-            return
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._lock.close()
-            self._lock = None
-            raise RunError(f"{self.path} is in use by another grid: wait for it or choose another out") from error
+        self._lock = locked(self.path, "grid: wait for it or choose another out")
 
     def close(self) -> None:
         """Unlock."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
+
+from moco.hardware import cores
 
 PREFETCH = 3  # steps worked on ahead: enough to cover a slow disk, little memory
 MOST_WORKERS = 16
@@ -20,8 +21,7 @@ Begun = tuple[Callable[[], Result], list["Future[None]"]]  # what gives the resu
 
 def default_workers() -> int:
     """One thread for each core that this process may use, at most 16."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(MOST_WORKERS, cores)
+    return min(MOST_WORKERS, cores())
 
 
 def ahead(

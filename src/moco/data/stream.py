@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
+from moco.data.ahead import default_workers
 from moco.data.crop import resized_crop_image
 from moco.data.preprocess import centre_square
 from moco.data.skipped import SkippedFiles
@@ -59,10 +59,9 @@ def fixed_batches(
             stop = min(start + batch_size, len(source))
             yield FixedBatch(stop, np.arange(start, stop), np.array(array[start:stop], order="C"))
         return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4
     starts = iter(range(first, len(source), batch_size))
     waiting: deque[_Pending] = deque()
-    pool = ThreadPoolExecutor(workers or min(16, cores), thread_name_prefix="moco-decode")
+    pool = ThreadPoolExecutor(workers or default_workers(), thread_name_prefix="moco-decode")
     try:
         while True:
             while len(waiting) <= AHEAD and (begin := next(starts, None)) is not None:

@@ -24,6 +24,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from moco import hardware
 from moco.config import Config
 from moco.contrast.batchnorm import has_batchnorm, split_batchnorm
 from moco.errors import ConfigError
@@ -239,19 +240,11 @@ def _name(choice: Choice) -> str:
 
 def _key(config: Config, encoder: nn.Module, device: torch.device, candidates: list[Choice]) -> str:
     """What the measurement depends on, as a short digest."""
-    hardware = torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.machine()} {_processor()}"
+    computer = torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.machine()} {hardware.processor()}"
     network = [(name, tuple(parameter.shape)) for name, parameter in encoder.named_parameters()]
     samples = (config.batch_size_per_rank, config.split_groups)
-    about = (hardware, str(torch.__version__), torch.get_num_threads(), network, config.image_size, samples, candidates)
+    about = (computer, str(torch.__version__), torch.get_num_threads(), network, config.image_size, samples, candidates)
     return hashlib.sha256(repr(about).encode()).hexdigest()[:16]
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
 
 
 def _read(path: Path) -> dict[str, list[float]]:

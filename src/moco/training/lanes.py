@@ -36,8 +36,9 @@ class Lanes:
 
     def __init__(self, threads: int) -> None:
         self._threads = [ThreadPoolExecutor(1, thread_name_prefix=f"moco-lane-{lane}") for lane in range(LANES)]
+        before = torch.get_num_threads()
         self.run(_use_threads, [threads // LANES] * LANES)
-        torch.set_num_threads(threads)  # the call in a lane changed what later threads begin with
+        torch.set_num_threads(before)  # the call in a lane changed what later threads begin with
 
     def run(self, function: Callable[..., Any], *per_lane: Any) -> list[Any]:
         """`function` once in each lane, at the same time, with that lane's element of each argument."""

@@ -10,6 +10,30 @@ from typing import IO, Any
 from moco.errors import RunError
 
 
+def locked(folder: Path, other: str) -> IO[str]:
+    """Lock a folder against other processes until the file that is returned is closed, or the process ends.
+
+    `other`: who may hold it, and what to do then, for the message.
+
+    Raises:
+        RunError: another process holds the lock, or the folder cannot be written to.
+    """
+    try:
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise RunError(f"cannot use {folder} as output folder: {error.strerror or error}") from error
+    try:
+        import fcntl
+    except ImportError:  # Windows: no advisory locks; a run's folder that is not empty is still refused
+        return lock
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        raise RunError(f"{folder} is in use by another {other}") from error
+    return lock
+
+
 class RunFolder:
     """One run's files: config.yaml, metrics.jsonl, summary.json, checkpoints/, backbone.safetensors.
 
@@ -61,19 +85,9 @@ class RunFolder:
         """
         try:
             (self.path / "checkpoints").mkdir(parents=True, exist_ok=True)
-            self._lock = (self.path / ".lock").open("w")
         except OSError as error:
             raise RunError(f"cannot use {self.path} as output folder: {error.strerror or error}") from error
-        try:
-            import fcntl
-        except ImportError:  # Windows: no advisory locks; the check above still refuses a used folder
-            return
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._lock.close()
-            self._lock = None
-            raise RunError(f"{self.path} is in use by another run: wait for it or choose another --out") from error
+        self._lock = locked(self.path, "run: wait for it or choose another --out")
 
     def close(self) -> None:
         """Unlock."""

@@ -1,0 +1,35 @@
+"""What the process computes on is told as the system tells it."""
+
+from __future__ import annotations
+
+import os
+import platform
+
+import pytest
+import torch
+
+from moco import hardware
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
+def test_cores_are_those_that_the_process_may_use():
+    everything = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(everything)})
+        assert hardware.cores() == 1
+        assert hardware.name(torch.device("cpu")).endswith(", 1 cores")
+    finally:
+        os.sched_setaffinity(0, everything)
+    assert hardware.cores() == len(everything)
+
+
+def test_the_processor_is_named_or_else_the_platform_is_asked(tmp_path, monkeypatch):
+    listing = tmp_path / "cpuinfo"
+    monkeypatch.setattr(hardware, "Path", lambda _: listing)
+    monkeypatch.setattr(platform, "processor", lambda: "asked")
+    assert hardware.processor() == "asked"
+    listing.write_text("flags\t: fpu\nmodel name\t: Fast One: 3\nmodel name\t: Other\n")
+    assert hardware.processor() == "Fast One: 3"
+    listing.write_text("flags\t: fpu\n")
+    assert hardware.processor() == ""
+    assert hardware.name(torch.device("cpu")).startswith("cpu, ")
