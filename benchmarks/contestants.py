@@ -22,9 +22,9 @@ from moco.data.order import EpochOrder
 from moco.data.skipped import SkippedFiles
 from moco.data.source import Source
 from moco.mechanisms import build_model
-from moco.pretraining import build_checked_encoder
 from moco.recipes import configure
 from moco.training import loop
+from moco.training.encoder import build_checked_encoder
 from moco.training.engine import make_fabric, place
 from moco.training.execution import choose
 from moco.training.optimizer import make_optimizer

@@ -34,7 +34,7 @@ import torch
 from breakdown import breakdown
 from contestants import Contestant, contestants, make_setting
 from moco import hardware
-from moco.cli.main import keep_freed_memory
+from moco.hardware import keep_freed_memory
 from moco.summary import versions
 from moco.training.engine import peak_memory_bytes
 from photographs import make_photographs
