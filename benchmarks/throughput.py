@@ -11,8 +11,9 @@ Images per second, in turn and again (A B C A B C ...), in one process:
   packed    the same from a pack of JPEG records, decoded at each visit
   lightly   lightly's MoCo v2 example on the same files, backbone, size and batch, where lightly is installed
 
-All but lightly run in the precision, layout and lanes that `moco pretrain` chooses here; lightly's example runs as
-published. The process keeps freed memory, as that of the command does, for all contestants alike.
+All but lightly run in the precision and layout that `moco pretrain` chooses here, and all but lightly and the bare
+encoder, which is a plain PyTorch step on all cores, in its lanes; lightly's example runs as published. The process
+keeps freed memory, as that of the command does, for all contestants alike.
 The data: a folder, or without --data drawings in JPEG files of --photo pixels that are made first. Prints a table and
 writes STEM.json and STEM.png; the breakdown of a step stands beside it (`breakdown.py`).
 """

@@ -26,7 +26,7 @@ from moco.training import loop
 from moco.training.encoder import build_checked_encoder
 from moco.training.engine import make_fabric, peak_memory_bytes, place
 from moco.training.execution import choose
-from moco.training.lanes import Lanes
+from moco.training.lanes import LANES, Lanes
 from moco.training.metrics import Progress
 from moco.training.optimizer import check_optimizer, make_optimizer
 from moco.training.run_folder import RunFolder
@@ -140,6 +140,8 @@ class Pretraining:
         )
         self._announce(fabric, task, model, loader)
         progress = loop.train(model, optimizer, task, now)
+        if self.lanes is not None:  # what follows has the cores to itself
+            self.lanes.close()
         if not first:
             return {"finished": now.step >= task.total_steps}
         return self._finish(fabric, task, now, progress, (monitoring, skipped))
@@ -224,7 +226,7 @@ class Pretraining:
             data_wait=progress.data_wait,
             seconds=time.perf_counter() - self.start,
             training_seconds=now.seconds,
-            peak_memory_bytes=peak_memory_bytes(fabric.device),
+            peak_memory_bytes=peak_memory_bytes(fabric.device, lanes=LANES if self.lanes is not None else 0),
             skipped=skipped.count,
         )
         self.folder.write_json("summary.json", summary)

@@ -84,8 +84,11 @@ def _translated(encoder: Any) -> Any:
     return torch.compile(encoder, dynamic=False)
 
 
-def peak_memory_bytes(device: torch.device) -> int:
-    """Largest memory so far: allocated on a CUDA device, resident for the process otherwise."""
+def peak_memory_bytes(device: torch.device, *, lanes: int = 0) -> int:
+    """Largest memory so far: allocated on a CUDA device, resident for the process otherwise.
+
+    `lanes`: how many processes besides, which have ended; each is taken to have been as large as the largest.
+    """
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     try:
@@ -93,5 +96,5 @@ def peak_memory_bytes(device: torch.device) -> int:
         import sys
     except ImportError:  # Windows
         return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(peak if sys.platform == "darwin" else peak * 1024)
+    own, other = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return int((own + lanes * other) * (1 if sys.platform == "darwin" else 1024))

@@ -90,7 +90,8 @@ def _choose_lanes(config: Config, encoder: nn.Module, device: torch.device, reas
         return Execution(config, reason, Lanes(config))
     if obstacle or total_steps < WORTH_LANES:
         return Execution(dataclasses.replace(config, lanes="off"), reason)
-    key = _key(config, encoder, device, [{"precision": config.precision, "layout": config.layout, "lanes": "processes"}])
+    manner = {"precision": config.precision, "layout": config.layout, "lanes": "processes"}
+    key = _key(config, encoder, device, [manner])
     (whole, halves), _ = _remembered(key, lambda: _measure_lanes(config, encoder, device))
     told = f"{reason}; whole batch {whole:,.0f}, in two lanes {halves:,.0f}"
     if halves > whole:  # where they are equal on a quiet machine, lanes lose less on a busy one
