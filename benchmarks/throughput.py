@@ -15,8 +15,8 @@ Images per second, in turn and again (A B C A B C ...), in one process:
 All but lightly run in the precision and layout that `moco pretrain` chooses here, and all but lightly and the bare
 encoder, which is a plain PyTorch step on all cores, in its lanes; lightly's example runs as published. The process
 keeps freed memory, as that of the command does, for all contestants alike.
-The data: a folder or an .npz file, or without --data drawings in JPEG files of --photo pixels that are made first. Prints a table and
-writes STEM.json and STEM.png; the breakdown of a step stands beside it (`breakdown.py`).
+The data: a folder or an .npz file, or without --data drawings in JPEG files of --photo pixels that are made first.
+Prints a table and writes STEM.json and STEM.png; the breakdown of a step stands beside it (`breakdown.py`).
 """
 
 from __future__ import annotations
