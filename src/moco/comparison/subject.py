@@ -172,11 +172,11 @@ def _imagenet(backbone: Backbone, *, download: bool) -> nn.Module:
     chosen = weights.DEFAULT
     file = Path(torch.hub.get_dir()) / "checkpoints" / chosen.url.rpartition("/")[2]
     if not file.is_file() and not download:
-        raise ArchitectureError(f"{file.name} is not on the disk (--download true fetches it)")
+        raise ArchitectureError(f"{file.name} is not on the disk (--download fetches it)")
     try:
         state = chosen.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except (OSError, RuntimeError, UnpicklingError) as error:
-        raise ConfigError(f"ImageNet weights {chosen.url}: {error}; use --download false to do without") from error
+        raise ConfigError(f"ImageNet weights {chosen.url}: {error}; leave out --download to do without") from error
     module = _build(backbone).module
     expected = module.state_dict()
     if any(name not in state or state[name].shape != value.shape for name, value in expected.items()):
