@@ -80,7 +80,7 @@ def embed(
     features lie in OUT.parts.
 
     Args:
-        run: run folder, or a backbone.safetensors file.
+        run: run folder, a backbone.safetensors file, or a run's checkpoints/last.pt.
         data: folder of images (nested), .npy or .npz array, or the name of a torchvision data set.
         out: file to write: .npz, .parquet (needs pyarrow) or .pt.
         batch_size: images at a time; None means 32 on a CPU, 256 elsewhere.
@@ -100,8 +100,7 @@ def embed(
     from moco.export.load import load
 
     work = _Work(load(run, allow_factory=allow_factory), open_images(data), chosen_device(device), precision, quiet)
-    identity = work.identity(run, batch_size)
-    return work.run(path, identity, start, workers, overwrite=overwrite)
+    return work.run(path, work.identity(run, batch_size), start, workers, overwrite=overwrite)
 
 
 @dataclasses.dataclass(frozen=True)
