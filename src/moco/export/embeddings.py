@@ -122,17 +122,21 @@ class Store:
                 for file in (values, indices):
                     file.flush()
                     os.fsync(file.fileno())
-                self._commit(stop, rows)
+                self._commit(*whole)
 
-            rows, stop, last = self._rows, self.done, time.monotonic()
-            for start, (stop, chosen, batch) in _with_start(features, self.done):
-                values.write(batch.astype("<f4", copy=False).tobytes())
-                indices.write(chosen.astype("<i8", copy=False).tobytes())
-                rows += len(chosen)
-                tell(stop - start)
-                if time.monotonic() - last > COMMIT_SECONDS:
-                    commit()
-                    last = time.monotonic()
+            whole, last = (self.done, self._rows), time.monotonic()  # images looked at, rows written
+            try:
+                for start, (stop, chosen, batch) in _with_start(features, self.done):
+                    values.write(batch.astype("<f4", copy=False).tobytes())
+                    indices.write(chosen.astype("<i8", copy=False).tobytes())
+                    whole = stop, whole[1] + len(chosen)
+                    tell(stop - start)
+                    if time.monotonic() - last > COMMIT_SECONDS:
+                        commit()
+                        last = time.monotonic()
+            except KeyboardInterrupt:
+                commit()
+                raise
             commit()
 
     def _commit(self, done: int, rows: int) -> None:
