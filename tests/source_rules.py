@@ -18,7 +18,7 @@ PACKAGE = ROOT / "src" / "moco"
 # The assembly modules stand one above the other: commands calls pretraining, which puts the three below it together.
 LAYERS = (
     {"errors", "version", "hardware"},
-    {"limits"},
+    {"limits", "lock"},
     {"config"},
     {"encoder"},
     {"contrast", "data"},
@@ -35,7 +35,7 @@ LAYERS = (
 )
 # Lower rooms that are closed all the same: the algorithm serves any data, data knows no network, evaluation no MoCo.
 CLOSED = {
-    "contrast": {"errors", "version", "hardware", "limits", "config", "encoder"},
+    "contrast": {"errors", "version", "hardware", "limits", "lock", "config", "encoder"},
     "data": {"encoder"},
     "evaluation": {"contrast"},
 }

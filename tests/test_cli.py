@@ -10,6 +10,9 @@ import yaml
 from PIL import Image
 
 from moco.cli import main
+from moco.cli.ablate import read
+from moco.cli.functions import COMMANDS, make_parser
+from moco.cli.parser import with_underscores
 from moco.config import Config
 from moco.errors import ConfigError
 from moco.recipes import RECIPES, configure
@@ -31,7 +34,19 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
         (["pretrain", "--recipe", "v9"], "choose one of v1, v2"),
         (["pretrain", "nowhere/at/all"], "nowhere/at/all"),
         (["pretrain", "--resume"], "resume without out"),
-        (["pretrain", "--image-size", "many"], "image_size"),
+        (["pretrain", "--image-size", "many"], "image_size=many: only whole numbers are possible"),
+        (["pretrain", "--compile", "onn"], "compile=onn: choose one of auto, on, off; did you mean on?"),
+        (["evaluate", "run", "--quiet", "true"], "true: options that are on or off take no value"),
+        (["evaluate", "run", "--quiet=true"], "--quiet=true: this option takes no value"),
+        (["evaluate", "run", "--learning-rates", "a,3"], "learning_rates=a: only numbers are possible"),
+        (["evaluate", "run", "--learning-rates", "--quiet"], "--learning-rates: its value is missing"),
+        (["evaluate", "run", "--learning-rates="], "learning_rates=[]: need at least one"),
+        (["evaluate", "run", "--lerning-rates", "3"], "did you mean --learning-rates?"),
+        (["evaluate", "run", "--probe", "slow"], "probe=slow: choose one of fast, paper, both"),
+        (["import", "file", "--normalization", "none"], "normalization=none: choose one of imagenet, cifar"),
+        (["evaluate"], "MODEL is missing"),
+        (["embed"], "RUN, DATA is missing"),
+        (["evaluat", "run"], "no command evaluat: choose one of pretrain"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(capsys, tmp_path, monkeypatch, arguments, message):
@@ -151,3 +166,61 @@ def test_the_shown_recipe_is_that_of_the_data_wherever_it_stands(arguments, caps
     with pytest.raises(SystemExit):
         main(["pretrain", *arguments, "--print_config"])
     assert "recipe: v2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_options_that_are_on_or_off_take_no_value(command):
+    parser = make_parser(COMMANDS[command])
+    given = ["word"] * sum(not action.option_strings for action in parser._actions)
+    for action in parser._actions:
+        if isinstance(action.default, bool):
+            assert action.nargs == 0, action.dest
+            chosen = parser.parse_args([*given, f"--{action.dest}"], defaults=False)
+            assert chosen[action.dest] is True
+
+
+def test_the_flags_of_a_recipe_can_be_taken_back(capsys):
+    assert printed(capsys, "--recipe", "v3")["symmetric"] is True
+    assert printed(capsys, "--recipe", "v3", "--no-symmetric")["symmetric"] is False
+    assert printed(capsys, "--recipe", "v2", "--grayscale-first", "photos")["grayscale_first"] is True
+
+
+def test_a_flag_before_the_images_does_not_hide_them(monkeypatch):
+    asked = []
+    monkeypatch.setattr("moco.commands.pretrain.pretrain", lambda data, **_: asked.append(data) or FinishedRun())
+    for flag in ("--symmetric", "--no-grayscale-first", "--quiet"):
+        assert main(["pretrain", flag, "photos"]) == 0
+    assert asked == ["photos"] * 3
+
+
+@pytest.mark.parametrize(
+    "written", [["0.2,0.7"], ["[0.2,0.7]"], ["0.2", "0.7"], ["[0.2, 0.7]"], ["0.2,", "0.7"], ["=0.2", "=0.7"]]
+)
+def test_a_list_has_commas_or_is_repeated(capsys, written):
+    words = [f"--lr-milestones{w}" if w[0] == "=" else w for w in written]
+    options = [part for word in words for part in ([word] if word[:2] == "--" else ["--lr-milestones", word])]
+    assert printed(capsys, *options)["lr_milestones"] == [0.2, 0.7]
+    rates = [option.replace("lr-milestones", "learning-rates") for option in options]
+    chosen = make_parser(COMMANDS["evaluate"]).parse_args(with_underscores(["run", *rates]))
+    assert list(chosen.learning_rates) == [0.2, 0.7]
+
+
+def test_a_grid_reads_lists_and_truth_values_too():
+    assert list(read("lr_milestones", "0.2,0.7")) == [0.2, 0.7]
+    assert read("symmetric", "true") is True
+
+
+def printed(capsys, *options):
+    """The configuration that `moco pretrain` would use."""
+    with pytest.raises(SystemExit):
+        main(["pretrain", *options, "--print-config"])
+    return yaml.safe_load(capsys.readouterr().out)
+
+
+def test_help_speaks_the_command_lines_words(capsys):
+    for command in ("pretrain", *COMMANDS):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        said = capsys.readouterr().out
+        for word in ("Union", "PathLike", "Literal", "None means", "{true,false}", "[ITEM", "type:"):
+            assert word not in said, (command, word)

@@ -87,7 +87,10 @@ def same_classes(source: Source, test: Source) -> Source:
         return test
     unknown = sorted(set(test.class_names) - set(source.class_names))
     if unknown:
-        raise DataError(f"{test.name} has classes that {source.name} has not ({', '.join(unknown[:3])}): use the same")
+        raise DataError(
+            f"{test.name} has classes that {source.name} has not ({', '.join(unknown[:3])}): "
+            "name them alike, add train images of them, or leave those test images out"
+        )
     number = np.array([source.class_names.index(name) for name in test.class_names])
     assert test.labels is not None
     return test.with_labels(np.where(test.labels >= 0, number[test.labels], -1), source.class_names)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import moco
 from moco.cli import main
@@ -17,21 +15,6 @@ from moco.evaluation import knn_accuracy
 from moco.export.load import load
 
 QUICK = {"quiet": True, "epochs": 1, "num_neighbors": 3, "seed": 0}
-
-
-@pytest.fixture(scope="session")
-def coloured(tmp_path_factory):
-    """Three classes that differ in colour: train with 20 images each, test with 8."""
-    root = tmp_path_factory.mktemp("coloured")
-    generator = np.random.default_rng(0)
-    for part, count in (("train", 20), ("test", 8)):
-        for number, name in enumerate(("blue", "green", "red")):
-            (root / part / name).mkdir(parents=True)
-            for item in range(count):
-                pixels = generator.integers(0, 90, (18, 20, 3), dtype=np.uint8)
-                pixels[..., 2 - number] += 120
-                Image.fromarray(pixels).save(root / part / name / f"{item}.png")
-    return root
 
 
 @pytest.fixture(scope="session")
@@ -93,6 +76,13 @@ def test_fast_and_paper_probe_agree_on_an_easy_set(run, coloured):
     assert abs(report.value("linear_top1") - report.value("linear_paper_top1")) < 0.15
 
 
+@pytest.mark.parametrize("rates", [[1e-12, 1.0], [1.0, 1e-12]])
+def test_the_best_learning_rate_of_a_sweep_is_taken_wherever_it_stands(run, coloured, rates):
+    options = {"protocol": "linear", "probe": "paper", "probe_epochs": 20, "baselines": "none"}
+    assert evaluate(run, coloured, learning_rates=rates, **options).value("linear_paper_top1") > 0.7
+    assert evaluate(run, coloured, learning_rates=[1e-12], **options).value("linear_paper_top1") < 0.7
+
+
 def test_fine_tuning_learns_and_is_compared_at_each_share(run, coloured):
     report = evaluate(run, coloured, protocol="finetune", label_fractions=[0.2, 1.0], epochs=25)
     assert report.value("finetune_top1") > 0.8
@@ -100,6 +90,16 @@ def test_fine_tuning_learns_and_is_compared_at_each_share(run, coloured):
         (network, share) for network in ("run", "from_scratch") for share in (0.2, 1.0)
     }
     assert "12 images" in next(row.how for row in report.rows if row.label_fraction == 0.2)
+    compared = [(row.label_fraction, row.difference) for row in report.differences]
+    assert compared == [
+        (share, pytest.approx(figure(report, "run", share) - figure(report, "from_scratch", share)))
+        for share in (0.2, 1.0)
+    ]
+
+
+def figure(report, network, share):
+    (row,) = [row for row in report.rows if (row.network, row.label_fraction) == (network, share)]
+    return row.values[0]
 
 
 def test_scores_need_no_labels(run, coloured, tmp_path):

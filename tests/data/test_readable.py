@@ -110,6 +110,14 @@ def test_copies_are_found_in_arrays_by_their_pixels():
     train, test = noise(10), noise(4, seed=1)
     test[2] = train[7]
     assert shared_images(readable(ArraySource(train)), readable(ArraySource(test))) == [("array[2]", "array[7]")]
+    train[3] = train[9] = train[7]
+    assert shared_images(readable(ArraySource(train)), readable(ArraySource(test))) == [("array[2]", "array[3]")]
+
+
+def test_images_of_other_shapes_are_no_copies_though_their_bytes_are_the_same():
+    wide, high = noise(3, height=10, width=20), noise(3, height=10, width=20).reshape(3, 20, 10, 3)
+    assert wide.tobytes() == high.tobytes()
+    assert shared_images(readable(ArraySource(wide)), readable(ArraySource(high))) == []
 
 
 def test_several_labels_of_an_image_from_one_file(photos):

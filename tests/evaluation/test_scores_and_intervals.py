@@ -35,6 +35,13 @@ def test_bootstrap_of_a_mean_has_the_normal_width():
     assert (low, high) == bootstrap(lambda at: float(values[at].mean()), 400, resamples=2000)
 
 
+def test_resamples_without_a_figure_are_left_out():
+    def figure(at: np.ndarray) -> float:
+        return math.nan if at[0] == 0 else 0.25  # as mAP is where no image of a resample has a class
+
+    assert bootstrap(figure, 4) == (0.25, 0.25)
+
+
 def test_average_precision_is_scikit_learns_ties_included():
     sklearn = pytest.importorskip("sklearn.metrics")
     generator = torch.Generator().manual_seed(0)

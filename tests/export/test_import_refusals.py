@@ -118,3 +118,36 @@ def test_the_command_says_what_the_file_is(tmp_path, capsys, monkeypatch):
     assert "holds something already" in capsys.readouterr().err
     assert main(["import", "v2.pth.tar", "--out", "other", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["architecture"] == "torchvision/resnet18"
+
+
+def twice_as_wide():
+    """ResNet-50 with twice the channels in every layer (R50w2x), which torchvision has not."""
+    from torch import nn
+    from torchvision.models.resnet import Bottleneck, ResNet
+
+    class Wide(ResNet):
+        def _make_layer(self, block, planes, blocks, stride=1, dilate=False):
+            if self.inplanes == 64:
+                self.inplanes = 128
+                self.conv1, self.bn1 = nn.Conv2d(3, 128, 7, stride=2, padding=3, bias=False), nn.BatchNorm2d(128)
+            return super()._make_layer(block, 2 * planes, blocks, stride, dilate)
+
+    model = Wide(Bottleneck, [3, 4, 6, 3])
+    model.fc = nn.Identity()
+    return model
+
+
+def test_a_resnet_that_is_wide_everywhere_is_named_and_can_be_built_by_a_function(tmp_path):
+    torch.manual_seed(1)
+    model = twice_as_wide().eval()
+    assert (len(model.conv1.weight), sum(p.numel() for p in model.parameters())) == (128, 93_907_072)
+    file = files.saved({"state_dict": model.state_dict()}, tmp_path / "w2.pth")
+    with pytest.raises(ArchitectureError, match=r"2 times the channels .*R50w2x.*--architecture package") as error:
+        moco.import_weights(file, out=tmp_path / "run")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
+    factory = f"{__name__}:twice_as_wide"
+    moco.import_weights(file, out=tmp_path / "run", architecture=factory, image_size=64)
+    images = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        assert torch.equal(moco.load(tmp_path / "run", allow_factory=True)(images), model(images))

@@ -17,8 +17,8 @@ import yaml
 from moco.ablation.plan import Plan, Planned, differences, identity
 from moco.config import Config
 from moco.errors import ConfigError, MocoError, RunError
+from moco.lock import locked
 from moco.recipes import configure
-from moco.training.run_folder import locked
 
 State = Literal["new", "begun", "finished", "failed"]
 

@@ -119,7 +119,7 @@ def read(field: str, text: str) -> Any:
         ConfigError: no such field, or no such value; the nearest ones are suggested.
     """
     check_field(field)
-    parser = ArgumentParser(exit_on_error=False)
+    parser = Parser(exit_on_error=False)
     hint = get_type_hints(Config)[field]
     parser.add_argument(f"--{field}", type=hint)
     try:

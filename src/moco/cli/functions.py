@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import inspect
 import json
 from typing import Any
 
-import docstring_parser
 from jsonargparse import ArgumentParser, Namespace
 
 from moco.cli.parser import Parser
@@ -41,14 +39,15 @@ COMMANDS: dict[str, Command] = {
 
 
 def make_parser(command: Command) -> ArgumentParser:
-    """Required parameters are positional, those that are False unless given are flags, the others options."""
+    """Required parameters are positional, truth values flags, the others options."""
     function = getattr(importlib.import_module(command.home), command.function)
+    everything = Parser(exit_on_error=False)
+    everything.add_function_arguments(function, as_group=False, as_positional=True)
+    truths = [action for action in everything._actions if isinstance(action.default, bool)]
+    flags = {action.dest: action.default for action in truths}
     parser = Parser(exit_on_error=False, description=(function.__doc__ or "").partition("\n")[0])
-    flags = [name for name, parameter in inspect.signature(function).parameters.items() if parameter.default is False]
     parser.add_function_arguments(function, as_group=False, as_positional=True, skip=set(flags))
-    said = {parameter.arg_name: parameter.description for parameter in docstring_parser.parse(function.__doc__).params}
-    for name in flags:
-        parser.add_argument(f"--{name}", action="store_true", help=said.get(name))
+    parser.add_flags(flags, {action.dest: action.help for action in truths})
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     return parser
 

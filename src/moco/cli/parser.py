@@ -2,31 +2,105 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import re
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ActionYesNo, ArgumentParser, DefaultHelpFormatter, Namespace
+
+_LIST = "[ITEM,...]"  # how jsonargparse shows a list
+
+
+class Formatter(DefaultHelpFormatter):
+    """Help in the command line's words: no Python types, and by default instead of None."""
+
+    def _expand_help(self, action: argparse.Action) -> str:
+        text, _, about = re.sub(r"\((required, )?type: ", "\0", super()._expand_help(action)).partition("\0")
+        text, kind = text.removesuffix(" (default: False)").strip(), re.match(r"(int|float)\b", about)
+        shown = [kind[1]] if kind else []
+        default = re.search(r"default: (.*)\)$", about)
+        if default is None or default[1] == "null":
+            text = re.sub(r"\b(None|null) means", "by default", text)
+        elif default[1] == "True":
+            shown.append("on by default")
+        elif default[1] != "False":
+            shown.append("default " + re.sub(r"^[(\[](.*?),?[)\]]$", r"\1", default[1]).replace(", ", ","))
+        return f"{text} ({', '.join(shown)})" if shown else text
 
 
 class Parser(ArgumentParser):
-    """Shows options with dashes, as they are usually typed; underscores work too."""
+    """Shows options with dashes, as they are usually typed; underscores work too. Lists are A,B,C or repeated."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, formatter_class=Formatter, **options)
 
     def format_help(self, *arguments: Any, **options: Any) -> str:
         """The help text."""
-        shown = super().format_help(*arguments, **options)
+        shown = re.sub(rf",\s+--\w+\+ {re.escape(_LIST)}", "", super().format_help(*arguments, **options))
+        shown = shown.replace(_LIST, "A,B,...")
         return re.sub(r"--\w+", lambda match: match.group().replace("_", "-"), shown)
+
+    def parse_args(self, args: Sequence[str] | None = None, *others: Any, **options: Any) -> Namespace:  # type: ignore[override]
+        """The values of the arguments."""
+        lists = {f"--{action.dest}" for action in self._actions if _is_list(getattr(action, "_typehint", None))}
+        return super().parse_args(None if args is None else _bracketed(list(args), lists), *others, **options)
+
+    def add_flags(self, defaults: Mapping[str, bool], said: Mapping[str, str | None]) -> None:
+        """Options without a value: --NAME, and --no_NAME of those that may be on already.
+
+        `defaults`: name to what holds without the flag; `said`: name to help.
+        """
+        for name, default in defaults.items():
+            if default:
+                self.add_argument(f"--{name}", action=ActionYesNo, default=True, help=said.get(name))
+            else:
+                self.add_argument(f"--{name}", action="store_true", help=said.get(name))
 
 
 def one_line(message: str, parser: ArgumentParser) -> str:
-    """The parser's message on one line, with the nearest option names where one is unknown."""
-    first = message.strip().splitlines()[0]
-    unknown = re.search(r"[Uu]nrecognized arguments?: (--\w+)", message)
-    if unknown is None:
-        return " ".join(message.split())
-    options = [option for action in parser._actions for option in action.option_strings]
-    near = [name.replace("_", "-") for name in difflib.get_close_matches(unknown[1], options)]
-    return first.replace("_", "-") + (f"; did you mean {', '.join(near)}?" if near else "")
+    """The parser's message on one line and in our words: what came, what was expected, the nearest names."""
+    said = " ".join(message.split())
+    unknown = re.search(r"[Uu]nrecognized arguments?: (--\w+)", said)
+    if unknown is not None:
+        options = [option for action in parser._actions for option in action.option_strings if option[-1] != "+"]
+        return said.replace("_", "-") + _nearest(unknown[1], options)
+    command = re.search(r"invalid choice: '(\S+)' \(choose from (.*)\)", said)
+    if command is not None and "subcommand" in said:
+        names = re.findall(r"[\w-]+", command[2])
+        return f"no command {command[1]}: choose one of {', '.join(names)}" + _nearest(command[1], names)
+    missing = re.search(r"required: (.*)", said)
+    if missing is not None:
+        return f"{re.sub(r'[a-z]+[.]', '', missing[1]).upper()} is missing: see --help"
+    if re.fullmatch(r"unrecognized arguments: (true|false)", said, re.IGNORECASE):
+        return f"{said}: options that are on or off take no value; off is --no-NAME"
+    valued = re.search(r"(--\w+).*: ignored explicit argument (\S+)", said)
+    if valued is not None:
+        return f"{valued[1]}={valued[2]}: this option takes no value".replace("_", "-").replace("'", "")
+    lacking = re.search(r"argument (--\w+).*: expected one argument", said)
+    if lacking is not None:
+        return f"{lacking[1].replace('_', '-')}: its value is missing"
+    return _wrong_value(said) or said
+
+
+def _wrong_value(said: str) -> str | None:
+    """NAME=VALUE: what was expected; None where the message says something else."""
+    key, value = re.search(r'"(?:\w+\.)*(\w+)":', said), re.search(r"(?:Got|Given) value: (.*)$", said)
+    if key is None or value is None:
+        return None
+    choices = re.findall(r"'([\w-]+)'", "".join(re.findall(r"Literal\[(.*?)\]", said)))
+    if choices:
+        near = _nearest(value[1], choices)
+        return f"{key[1]}={value[1]}: choose one of {', '.join(dict.fromkeys(choices))}{near}"
+    kind = "numbers" if "'float'" in said else "whole numbers" if "'int'" in said else None
+    return None if kind is None else f"{key[1]}={value[1]}: only {kind} are possible"
+
+
+def _nearest(word: str, names: Iterable[str]) -> str:
+    near = [name.replace("_", "-") for name in difflib.get_close_matches(word, list(names))]
+    return f"; did you mean {', '.join(near)}?" if near else ""
 
 
 def with_underscores(arguments: list[str]) -> list[str]:
@@ -36,3 +110,24 @@ def with_underscores(arguments: list[str]) -> list[str]:
         for argument in arguments
         for name, equals, value in [argument.partition("=")]
     ]
+
+
+def _bracketed(arguments: list[str], lists: set[str]) -> list[str]:
+    """`--rates 1,2 --rates 3` becomes --rates=[1,2,3], for the options named in `lists`."""
+    waiting, kept = list(arguments), []
+    found: dict[str, list[str]] = {}
+    while waiting:
+        name, equals, value = waiting.pop(0).partition("=")
+        if name in lists and not equals and waiting and not waiting[0].startswith("--"):
+            equals, value = "=", waiting.pop(0)
+        if name in lists and equals:
+            found.setdefault(name, []).append(value.strip().removeprefix("[").removesuffix("]").strip(" ,"))
+        else:
+            kept.append(name + equals + value)
+    return [f"{name}=[{','.join(filter(None, values))}]" for name, values in found.items()] + kept
+
+
+def _is_list(hint: Any) -> bool:
+    if get_origin(hint) in (Union, UnionType):
+        return any(_is_list(part) for part in get_args(hint))
+    return get_origin(hint) in (list, tuple, Sequence)

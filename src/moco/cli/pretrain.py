@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
+import docstring_parser
 import yaml
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ActionYesNo, ArgumentParser, Namespace
 
 from moco.cli.parser import Parser
 from moco.config import Config
 from moco.limits import MECHANISM_FIELDS
 from moco.recipes import RECIPES, configure, default_recipe
 
-FLAGS = ("--resume", "--quiet", "--print_config", "--help")  # options without a value
+TRUTHS = {field.name for field in dataclasses.fields(Config) if isinstance(field.default, bool)}
+# Options without a value.
+FLAGS = {"--resume", "--quiet", "--print_config", "--help"} | {f"--{no}{name}" for no in ("", "no_") for name in TRUTHS}
 
 
 def make_parser(arguments: list[str]) -> ArgumentParser:
@@ -30,7 +34,12 @@ def make_parser(arguments: list[str]) -> ArgumentParser:
     parser.add_argument("--out", type=str | None, default=None, help="run folder; default runs/NAME-RECIPE")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out")
     parser.add_argument("--quiet", action="store_true", help="no progress bar and no messages")
-    parser.add_class_arguments(Config, as_group=False, instantiate=False)
+    said = {
+        parameter.arg_name: parameter.description for parameter in docstring_parser.parse(Config.__doc__ or "").params
+    }
+    parser.add_class_arguments(Config, as_group=False, instantiate=False, skip=TRUTHS)
+    for name in sorted(TRUTHS):  # on in some recipes, off in others
+        parser.add_argument(f"--{name}", action=ActionYesNo, default=False, help=said.get(name))
     recipe, mechanism = _stated(arguments, "recipe"), _stated(arguments, "mechanism")
     if recipe is None:
         recipe = "v2" if "--config" in arguments else default_recipe(_scan_data(arguments))

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from moco.data.source import Source
+    from moco.export.embeddings import Store
     from moco.export.load import Pretrained
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
@@ -79,7 +80,7 @@ def embed(
     features lie in OUT.parts.
 
     Args:
-        run: run folder, or a backbone.safetensors file.
+        run: run folder, a backbone.safetensors file, or a run's checkpoints/last.pt.
         data: folder of images (nested), .npy or .npz array, or the name of a torchvision data set.
         out: file to write: .npz, .parquet (needs pyarrow) or .pt.
         batch_size: images at a time; None means 32 on a CPU, 256 elsewhere.
@@ -99,7 +100,7 @@ def embed(
     from moco.export.load import load
 
     work = _Work(load(run, allow_factory=allow_factory), open_images(data), chosen_device(device), precision, quiet)
-    return work.run(run, path, start, batch_size=batch_size, workers=workers)
+    return work.run(path, work.identity(run, batch_size), start, workers, overwrite=overwrite)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,29 +114,31 @@ class _Work:
     quiet: bool
 
     def run(
-        self, run: str | os.PathLike[str], path: Path, start: float, *, batch_size: int | None, workers: int | None
+        self, path: Path, identity: dict[str, Any], start: float, workers: int | None, *, overwrite: bool
     ) -> Embedded:
-        """Compute, write, and say what it cost since `start`."""
+        """Compute, write, and say what it cost since `start`; until the end no other process gets at the file."""
         from moco.export.embeddings import Store
 
-        batch_size = batch_size or (CPU_BATCH if self.device.type == "cpu" else ACCELERATOR_BATCH)
-        identity = self._identity(run, batch_size)
-        store = Store(path, identity, self.model.feature_dim)
+        with contextlib.closing(Store(path, identity, self.model.feature_dim, overwrite=overwrite)) as store:
+            return self._fill(store, identity, start, workers)
+
+    def _fill(self, store: Store, identity: dict[str, Any], start: float, workers: int | None) -> Embedded:
         before = store.done
         began = time.perf_counter()
         try:
-            waited = self._compute(store, batch_size, workers)
+            waited = self._compute(store, identity["batch_size"], workers)
         except KeyboardInterrupt:
             if not self.quiet:
                 print(f"{store.done:,} images are safe in {store.folder}: the same command goes on", file=sys.stderr)
             raise
         computing = max(time.perf_counter() - began, 1e-9)
         if store.skipped.count == len(self.source):
+            store.remove()  # so that the next call looks at them again
             reason = "; the first: ".join(store.skipped.items()[0])
             raise DataError(f"none of {len(self.source)} images can be read, {reason}: check {self.source.name}")
         rows = store.finish(self.source.item_name, {**identity, **self.model.metadata()})
         return Embedded(
-            path=path,
+            path=store.out,
             images=rows,
             feature_dim=self.model.feature_dim,
             skipped=store.skipped.count,
@@ -144,7 +147,7 @@ class _Work:
             data_wait=waited / computing,
         )
 
-    def _compute(self, store: Any, batch_size: int, workers: int | None) -> float:
+    def _compute(self, store: Store, batch_size: int, workers: int | None) -> float:
         """Seconds that the network waited for images."""
         import torch
         from tqdm import tqdm
@@ -168,14 +171,14 @@ class _Work:
             store.append(feature_batches(self.model, batches, device=self.device, precision=self.precision), bar.update)
         return batches.seconds
 
-    def _identity(self, run: str | os.PathLike[str], batch_size: int) -> dict[str, Any]:
+    def identity(self, run: str | os.PathLike[str], batch_size: int | None) -> dict[str, Any]:
         """What the features depend on."""
         from moco.export.load import backbone_file, digest
 
         return {
             "weights": digest(backbone_file(run)),
             "images": names_digest(self.source),
-            "batch_size": batch_size,
+            "batch_size": batch_size or (CPU_BATCH if self.device.type == "cpu" else ACCELERATOR_BATCH),
             "device": self.device.type,
             "precision": self.precision,
         }

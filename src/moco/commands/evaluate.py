@@ -15,7 +15,8 @@ def evaluate(model: str | os.PathLike[str], **options: Any) -> Report:
     """Measure a network on labelled images, beside random weights and training from scratch.
 
     Args:
-        model: a run folder, a backbone.safetensors file, or the name of an architecture (with random weights).
+        model: a run folder, a backbone.safetensors file, a run's checkpoints/last.pt, or the name of an architecture
+            (with random weights).
         options: what to measure on which images; see `moco.comparison.settings.Settings`.
 
     Returns:

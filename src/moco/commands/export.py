@@ -63,7 +63,7 @@ def export_weights(
     """Write the backbone for another tool, read it back as that tool does, and compare.
 
     Args:
-        run: run folder, or a backbone.safetensors file.
+        run: run folder, a backbone.safetensors file, or a run's checkpoints/last.pt.
         format: torchvision, timm, huggingface (transformers), safetensors, onnx, detectron2, or moco (the authors'
             v1/v2 checkpoint).
         out: file or folder to write; None means RUN/export/FORMAT.
@@ -79,26 +79,23 @@ def export_weights(
 
     subject = _subject(run, allow_factory=allow_factory, with_checkpoint=format == "moco")
     if out is None:
-        out = _folder(run) / "export" / (format + fitting(subject, format).suffix)
+        from moco.export.load import run_folder
+
+        out = run_folder(run) / "export" / (format + fitting(subject, format).suffix)
         out.parent.mkdir(exist_ok=True)
     path = Path(out).expanduser()
     proof = export(subject, format, path, overwrite=overwrite)
     return Exported(path=path, format=format, **dataclasses.asdict(proof))
 
 
-def _folder(run: str | os.PathLike[str]) -> Path:
-    path = Path(run).expanduser()
-    return path if path.is_dir() else path.parent
-
-
 def _subject(run: str | os.PathLike[str], *, allow_factory: bool, with_checkpoint: bool) -> Subject:
-    from moco.export.load import load
+    from moco.export.load import CHECKPOINT, FILE_NAME, load, run_folder
     from moco.export.subject import Subject
 
-    model = load(run, allow_factory=allow_factory)
-    folder = Path(run).expanduser()
-    file = folder / "checkpoints" / "last.pt"
-    if not with_checkpoint or not file.is_file():
+    path, folder = Path(run).expanduser(), run_folder(run)
+    model = load(path, allow_factory=allow_factory)
+    file = folder / CHECKPOINT if path.is_dir() else path
+    if not with_checkpoint or not file.is_file() or path.name == FILE_NAME:
         return Subject(model)
     from moco.training import checkpoint
 

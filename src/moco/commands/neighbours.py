@@ -68,7 +68,7 @@ def neighbours(
     """Show the images of a folder that are nearest to an image, by cosine similarity of features.
 
     Args:
-        run: run folder, or a backbone.safetensors file.
+        run: run folder, a backbone.safetensors file, or a run's checkpoints/last.pt.
         data: folder of images (nested), .npy or .npz array, or the name of a torchvision data set.
         query: an image file; None means five images of DATA, drawn at random with `seed`.
         features: what `moco embed RUN DATA` has written; None means to compute the features now, which are not kept.

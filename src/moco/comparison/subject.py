@@ -18,7 +18,7 @@ from moco.data.views import IMAGENET, ViewRecipe
 from moco.encoder import Backbone, build_backbone, linear_head, mlp_head
 from moco.errors import ArchitectureError, ConfigError, MocoError, RunError
 from moco.evaluation.linear import changed_tensors
-from moco.export.load import FILE_NAME, load
+from moco.export.load import CHECKPOINT, FILE_NAME, load, run_folder
 from moco.recipes import configure
 from moco.training import checkpoint
 from moco.workload import view_recipe
@@ -68,7 +68,7 @@ class Subject:
 def open_subject(
     model: str | os.PathLike[str], *, image_size: int | None, data_size: int | None, allow_factory: bool, seed: int
 ) -> Subject:
-    """A run folder, a backbone.safetensors file, or the name of an architecture (with random weights).
+    """A run folder, a backbone.safetensors file, a checkpoint, or the name of an architecture (with random weights).
 
     Args:
         model: what the user named; an existing path comes before an architecture.
@@ -116,10 +116,11 @@ def _build(backbone: Backbone) -> Backbone:
 
 def _of_run(path: Path, backbone: Backbone) -> tuple[nn.Module | None, ViewRecipe, tuple[str, ...]]:
     """Head and views of the run that the weights belong to, as far as there is one, and what is missing."""
-    folder = path if path.is_dir() else path.parent
+    folder = run_folder(path)
     views = view_recipe(_config(folder) or configure("v2", {}))
-    last = folder / "checkpoints" / "last.pt"
-    if path.name not in (folder.name, FILE_NAME) or not last.is_file():
+    own = path.is_file() and path.suffix != Path(FILE_NAME).suffix  # the weights themselves are a checkpoint's
+    last = path if own else folder / CHECKPOINT
+    if not last.is_file() or not (own or path.is_dir() or path.name == FILE_NAME):
         return None, views, ()
     try:
         state: dict[str, Tensor] = checkpoint.load(last)["model"]
@@ -172,11 +173,11 @@ def _imagenet(backbone: Backbone, *, download: bool) -> nn.Module:
     chosen = weights.DEFAULT
     file = Path(torch.hub.get_dir()) / "checkpoints" / chosen.url.rpartition("/")[2]
     if not file.is_file() and not download:
-        raise ArchitectureError(f"{file.name} is not on the disk (--download true fetches it)")
+        raise ArchitectureError(f"{file.name} is not on the disk (--download fetches it)")
     try:
         state = chosen.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except (OSError, RuntimeError, UnpicklingError) as error:
-        raise ConfigError(f"ImageNet weights {chosen.url}: {error}; use --download false to do without") from error
+        raise ConfigError(f"ImageNet weights {chosen.url}: {error}; leave out --download to do without") from error
     module = _build(backbone).module
     expected = module.state_dict()
     if any(name not in state or state[name].shape != value.shape for name, value in expected.items()):

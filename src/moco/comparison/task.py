@@ -141,6 +141,7 @@ def _labelled(train: Source, test: Source | None, settings: Settings) -> Sides:
         test = None if test is None else with_labels(test, path)
     for source in (train, test):
         if source is not None and source.labels is None:
+            _check_single_folder(source)
             raise DataError(f"{source.name} has no labels: put its images into a folder for each class, or give labels")
         if isinstance(source, FolderSource) and path is None:
             _check_folders(source)
@@ -183,6 +184,17 @@ def _read(
     follow: Callable[..., Any] = functools.partial(watch, what=f"reading {what}", show=show)
     images = ReadableImages(source, indices, min_side=min_side, skipped=skipped, watch=follow)
     return Part(images, torch.from_numpy(targets[images.indices].copy()))
+
+
+def _check_single_folder(source: Source) -> None:
+    """Refuse a folder that holds one class folder, for which there is nothing to tell apart."""
+    inside = sorted(Path(source.root).iterdir()) if isinstance(source, FolderSource) else []
+    folders = [path.name for path in inside if path.is_dir() and not path.name.startswith(".")]
+    if len(folders) == 1:
+        raise DataError(
+            f"{source.name} has one class folder only ({folders[0]}): give the folder that holds all class folders, or "
+            "labels"
+        )
 
 
 def _check_folders(source: FolderSource) -> None:

@@ -22,6 +22,7 @@ from moco.data.stream import FixedBatch
 from moco.errors import RunError
 from moco.export.load import Pretrained
 from moco.export.table import Table, write_table
+from moco.lock import locked
 
 COMMIT_SECONDS = 20.0  # work that a kill may cost
 Features = tuple[int, np.ndarray, np.ndarray]  # index after the last image looked at, indices (n,), features (n, D)
@@ -65,16 +66,17 @@ class Store:
         out: the file to come; .npz, .parquet or .pt.
         identity: what the features depend on, as plain data; another one is not continued.
         width: D.
+        overwrite: whether `out` may be there already.
 
     Attributes:
         done: index after the last image whose features are safe.
         skipped: damaged files so far.
 
     Raises:
-        RunError: the folder belongs to other features, or cannot be used.
+        RunError: the folder belongs to other features, cannot be used, or another process works in it.
     """
 
-    def __init__(self, out: Path, identity: dict[str, Any], width: int) -> None:
+    def __init__(self, out: Path, identity: dict[str, Any], width: int, *, overwrite: bool = False) -> None:
         self.out, self._identity, self._width = out, identity, width
         self.folder = out.with_name(out.name + ".parts")
         self._state, self._features, self._indices = (
@@ -82,13 +84,24 @@ class Store:
         )
         self.done = self._rows = 0
         try:
-            self._open()
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = locked(self.folder, "moco embed: wait for it or choose another --out")
         except OSError as error:
             raise RunError(f"cannot write beside {out}: {error.strerror or error}") from error
+        try:
+            self._open(overwrite)
+        except OSError as error:
+            self.close()
+            raise RunError(f"cannot write beside {out}: {error.strerror or error}") from error
+        except RunError:
+            self.close()
+            raise
         self.skipped = SkippedFiles.read(self.folder / "skipped.jsonl")
 
-    def _open(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
+    def _open(self, overwrite: bool) -> None:
+        if self.out.exists() and not overwrite:  # another process has just made it
+            self.remove()
+            raise RunError(f"{self.out} is there already: choose another --out, or add --overwrite")
         if self._state.is_file():
             state = json.loads(self._state.read_text(encoding="utf-8"))
             other = [name for name, value in self._identity.items() if state["identity"].get(name) != value]
@@ -101,7 +114,7 @@ class Store:
             with file.open("ab") as opened:
                 opened.truncate(self._rows * size)
 
-    def append(self, features: Iterable[Features], tell: Callable[[int], None]) -> None:
+    def append(self, features: Iterable[Features], tell: Callable[[int], object]) -> None:
         """Add rows as they come and commit now and then; `tell` hears of each batch's number of images."""
         with self._features.open("ab") as values, self._indices.open("ab") as indices:
 
@@ -109,17 +122,21 @@ class Store:
                 for file in (values, indices):
                     file.flush()
                     os.fsync(file.fileno())
-                self._commit(stop, rows)
+                self._commit(*whole)
 
-            rows, stop, last = self._rows, self.done, time.monotonic()
-            for start, (stop, chosen, batch) in _with_start(features, self.done):
-                values.write(batch.astype("<f4", copy=False).tobytes())
-                indices.write(chosen.astype("<i8", copy=False).tobytes())
-                rows += len(chosen)
-                tell(stop - start)
-                if time.monotonic() - last > COMMIT_SECONDS:
-                    commit()
-                    last = time.monotonic()
+            whole, last = (self.done, self._rows), time.monotonic()  # images looked at, rows written
+            try:
+                for start, (stop, chosen, batch) in _with_start(features, self.done):
+                    values.write(batch.astype("<f4", copy=False).tobytes())
+                    indices.write(chosen.astype("<i8", copy=False).tobytes())
+                    whole = stop, whole[1] + len(chosen)
+                    tell(stop - start)
+                    if time.monotonic() - last > COMMIT_SECONDS:
+                        commit()
+                        last = time.monotonic()
+            except KeyboardInterrupt:
+                commit()
+                raise
             commit()
 
     def _commit(self, done: int, rows: int) -> None:
@@ -140,8 +157,17 @@ class Store:
         if self.skipped.count:
             self.skipped.write(listed)
         os.replace(partial, self.out)
-        shutil.rmtree(self.folder)
+        self.remove()
         return self._rows
+
+    def remove(self) -> None:
+        """Throw the folder away."""
+        self._state.unlink(missing_ok=True)  # first, so that nobody goes on with what is half removed
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def close(self) -> None:
+        """Let other processes at the folder."""
+        self._lock.close()
 
 
 def skipped_list(out: Path) -> Path:

@@ -53,7 +53,7 @@ def read_foreign(path: Path) -> Foreign:
     """
     if not path.is_file():
         raise RunError(f"{path}: no such file; name a checkpoint")
-    content: Any = read_tensors(path)[0] if path.suffix == ".safetensors" else _load(path)
+    content: Any = read_tensors(path)[0] if path.suffix == ".safetensors" else read_content(path)
     for place in _PLACES:
         found = _at(content, place)
         tensors = {name: value for name, value in found.items() if isinstance(name, str) and isinstance(value, Tensor)}
@@ -64,7 +64,12 @@ def read_foreign(path: Path) -> Foreign:
     raise RunError(f"{path} holds no tensors where a checkpoint has them (it holds: {keys}): name another file")
 
 
-def _load(path: Path) -> Any:
+def read_content(path: Path) -> Any:
+    """What `torch.save` has written: tensors and plain values; nothing else is rebuilt and no code is run.
+
+    Raises:
+        RunError: cut short, no such file, or holding other objects.
+    """
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(_harmless()):
             warnings.simplefilter("ignore")  # of old file formats

@@ -75,6 +75,13 @@ def _resnet_name(tensors: dict[str, Tensor]) -> str:
     blocks = tuple(
         len({name.split(".")[1] for name in tensors if name.startswith(f"layer{stage}.")}) for stage in (1, 2, 3, 4)
     )
+    times, rest = divmod(len(tensors["conv1.weight"]), 64)
+    if times > 1 and not rest:
+        raise ArchitectureError(
+            f"a ResNet of {blocks} blocks with {times} times the channels in every layer (such as R50w{times}x): "
+            "torchvision and timm have none, their wide_resnet widens the 3x3 convolutions only; name a function of "
+            "yours that builds it with torchvision's tensor names (--architecture package.module:factory)"
+        )
     middle = tensors.get("layer1.0.conv2.weight")
     for name, known in RESNETS.items():
         if middle is not None and known.blocks == blocks and _first_block(known) == _shape_of_first(tensors, middle):

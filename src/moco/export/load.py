@@ -21,6 +21,7 @@ from moco.encoder.stem import Stem
 from moco.errors import ArchitectureError, DataError, RunError
 
 FILE_NAME = "backbone.safetensors"
+CHECKPOINT = Path("checkpoints", "last.pt")  # in a run's folder
 _STATED = ("architecture", "stem", "image_size", "feature_dim", "preprocessing")
 _SHOWN = 3  # keys named in a message
 
@@ -64,7 +65,7 @@ def load(path: str | os.PathLike[str], *, allow_factory: bool = False) -> Pretra
     """The backbone of a run, in eval mode, on the CPU.
 
     Args:
-        path: a run folder, or a backbone.safetensors file.
+        path: a run folder, a backbone.safetensors file, or a checkpoint in a run's folder (checkpoints/last.pt).
         allow_factory: whether a backbone that is a function of the user's (package.module:factory) may be imported
             and called because the file names it. Reading a file runs no other code.
 
@@ -73,7 +74,7 @@ def load(path: str | os.PathLike[str], *, allow_factory: bool = False) -> Pretra
         ArchitectureError: its backbone cannot be built here, or its tensors are not those of that backbone.
     """
     file = backbone_file(path)
-    tensors, stated = read_tensors(file)
+    tensors, stated = _read(file)
     try:
         architecture, stem = stated["architecture"], stated["stem"]
         image_size, feature_dim = int(stated["image_size"]), int(stated["feature_dim"])
@@ -105,11 +106,30 @@ def backbone_file(path: str | os.PathLike[str]) -> Path:
     path = Path(path).expanduser()
     if path.is_dir():
         if not (path / FILE_NAME).is_file():
-            raise RunError(f"{path} holds no {FILE_NAME}: name the folder of a run that has come to its end")
+            newest = next((file for file in (path / CHECKPOINT, path / CHECKPOINT.name) if file.is_file()), None)
+            or_that = f", or the checkpoint {newest}" if newest else ""
+            raise RunError(f"{path} holds no {FILE_NAME}: name the folder of a run that has come to its end{or_that}")
         return path / FILE_NAME
     if not path.is_file():
         raise RunError(f"{path}: no such file or folder; name a run's folder or its {FILE_NAME}")
     return path
+
+
+def run_folder(path: str | os.PathLike[str]) -> Path:
+    """The folder of the run that a path names: itself, or that of its weights or of its checkpoint."""
+    path = Path(path).expanduser()
+    if path.is_dir():
+        return path
+    return path.parent.parent if path.absolute().parent.name == CHECKPOINT.parent.name else path.parent
+
+
+def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """A backbone's tensors and what is said of them, from its own file or from a checkpoint."""
+    if file.suffix == Path(FILE_NAME).suffix:
+        return read_tensors(file)
+    from moco.export.run_checkpoint import read_checkpoint  # it reads as `foreign` does, which needs this module
+
+    return read_checkpoint(file, run_folder(file))
 
 
 def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -8,30 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from moco.errors import RunError
-
-
-def locked(folder: Path, other: str) -> IO[str]:
-    """Lock a folder against other processes until the file that is returned is closed, or the process ends.
-
-    `other`: who may hold it, and what to do then, for the message.
-
-    Raises:
-        RunError: another process holds the lock, or the folder cannot be written to.
-    """
-    try:
-        lock = (folder / ".lock").open("w")
-    except OSError as error:
-        raise RunError(f"cannot use {folder} as output folder: {error.strerror or error}") from error
-    try:
-        import fcntl
-    except ImportError:  # Windows: no advisory locks; a run's folder that is not empty is still refused
-        return lock
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock.close()
-        raise RunError(f"{folder} is in use by another {other}") from error
-    return lock
+from moco.lock import locked
 
 
 class RunFolder:
