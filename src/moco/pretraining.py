@@ -20,7 +20,7 @@ from moco.data.views import ViewRecipe
 from moco.encoder import Encoder, build_encoder, freeze_patch_projection_, has_batchnorm, zero_residuals_
 from moco.errors import ConfigError
 from moco.export.backbone import write_backbone
-from moco.mechanisms import batches_of, build_model, check_images, remarks
+from moco.mechanisms import batches_of, build_model, check_images, remarks, views_of
 from moco.monitoring import Monitoring, prepare
 from moco.summary import backbone_metadata, closing_lines, summarize
 from moco.training import loop
@@ -143,6 +143,7 @@ class Pretraining:
             world_size=fabric.world_size,
             skipped=skipped,
             cache_bytes=int(self.config.cache_gib * 2**30),
+            views=views_of(self.config),
             show_progress=fabric.is_global_zero and not self.quiet,
         )
 
