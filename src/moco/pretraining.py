@@ -26,6 +26,7 @@ from moco.summary import backbone_metadata, closing_lines, summarize
 from moco.training import loop
 from moco.training.engine import make_fabric, peak_memory_bytes, place
 from moco.training.execution import choose
+from moco.training.fabric_alone import load_fabric
 from moco.training.metrics import Progress
 from moco.training.optimizer import check_optimizer, make_optimizer
 from moco.training.run_folder import RunFolder
@@ -82,6 +83,7 @@ class Pretraining:
     def run(self, *, resume: bool) -> dict[str, Any]:
         """Train, evaluate, export; returns the summary that was written."""
         config = self.config
+        load_fabric()
         fabric = make_fabric(config)
         fabric.launch()
         first = fabric.is_global_zero
