@@ -64,3 +64,17 @@ def test_what_is_loaded_already_is_left_alone():
         "assert sys.modules['torchmetrics'] is torchmetrics\n"
     )
     run(code)
+
+
+@pytest.mark.parametrize("argument", ["--help", "--version", "--nothing"])
+def test_the_command_says_what_it_can_do_before_pytorch_is_loaded(argument):
+    code = (
+        "import sys\n"
+        "from moco.cli import main\n"
+        "try:\n"
+        "    main(sys.argv[1:])\n"
+        "except SystemExit:\n"
+        "    pass\n"
+        "print([name for name in ('torch', 'numpy', 'PIL') if name in sys.modules])\n"
+    )
+    assert run(code, argument).stdout.splitlines()[-1] == "[]"
