@@ -113,6 +113,8 @@ class Pretraining:
             self._say(f"continuing at step {now.step}")
         else:
             now = loop.Progression(last=self._baselines(monitoring))
+        if monitoring:
+            now.last["monitor_seconds"] = now.last.get("monitor_seconds", 0.0) + monitoring.reading_seconds
         if first:
             self.folder.trim_metrics(now.step)
         order = EpochOrder(workload.pretraining, batch_size=config.batch_size, seed=config.seed)
@@ -154,10 +156,10 @@ class Pretraining:
         if monitoring is None:
             return {}
         if self.baselines is not None:
-            return dict(self.baselines)
-        pixels, random_init = monitoring.pixels(), monitoring.final(self.encoder.backbone)
-        self._say(f"kNN: raw pixels {pixels:.1%}, random weights {random_init:.1%}")
-        return {"knn_pixels": pixels, "knn_random_init": random_init}
+            return {**self.baselines, **monitoring.expected(monitoring.seconds_per_image(self.encoder.backbone))}
+        values = monitoring.baselines(self.encoder.backbone)
+        self._say(f"kNN: raw pixels {values['knn_pixels']:.1%}, random weights {values['knn_random_init']:.1%}")
+        return values
 
     def _monitoring(self, skipped: SkippedFiles) -> Monitoring | None:
         workload = self.workload
@@ -194,7 +196,9 @@ class Pretraining:
         monitoring, skipped = judged
         finished = now.step >= task.total_steps
         if monitoring is not None and finished:
+            started = time.perf_counter()
             now.last["knn_top1"] = monitoring.final(self.encoder.backbone)
+            now.last["monitor_seconds"] += time.perf_counter() - started
         write_backbone(
             self.encoder.backbone,
             self.folder.path / "backbone.safetensors",

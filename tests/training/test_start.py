@@ -13,7 +13,9 @@ HEAVY = ("lightning.pytorch", "torchmetrics", "scipy", "matplotlib", "transforme
 
 
 def run(code, *arguments):
-    return subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, check=True)
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, check=True
+    )
 
 
 @pytest.mark.parametrize("backbone", ["resnet_tiny", "resnet18"])

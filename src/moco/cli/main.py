@@ -63,8 +63,9 @@ def keep_freed_memory() -> None:
 
 
 def _parsers(arguments: list[str]) -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
-    """The command's parser and those of its subcommands; only the one that is asked for has its options, because reading
-    the signature of a function takes longer than showing the list.
+    """The command's parser and those of its subcommands.
+
+    Only the one that is asked for has its options: reading the signatures of the functions loads PyTorch.
     """
     parser = Parser(
         exit_on_error=False, prog="moco", description="Momentum contrast on your images.", version=__version__

@@ -1,7 +1,7 @@
 """Lightning Fabric without Lightning's trainer and without torchmetrics, which take longer to load than Fabric itself.
 
-`import lightning.fabric` runs Lightning's own `__init__`, which loads the trainer, and asks torchmetrics for its version
-by importing it, which loads scipy, matplotlib and, where they are installed, transformers.
+`import lightning.fabric` runs Lightning's own `__init__`, which loads the trainer, and asks torchmetrics for its
+version by importing it, which loads scipy, matplotlib and, where they are installed, transformers.
 """
 
 from __future__ import annotations
