@@ -17,9 +17,11 @@ from moco.cli import main
 from moco.config import Config
 from moco.errors import ConfigError
 from moco.evaluation import extract_features
+from moco.evaluation import monitor as evaluation_monitor
 from moco.recipes import RECIPES, configure
 from moco.summary import closing_lines
 from moco.training import allowance, loop
+from moco.workload import view_recipe
 
 AUTO, STATED = Config(), Config(knn_evaluations=7)
 
@@ -49,6 +51,28 @@ def test_all_that_was_spent_and_is_to_come_stays_within_three_percent():
         assert not allowance.affordable(AUTO, {**last, name: last[name] + 0.1}, 100.1), name
     assert allowance.affordable(STATED, last, 0.0), "a stated number is made whatever it costs"
     assert (allowance.evaluations(AUTO), allowance.evaluations(STATED)) == (10, 7)
+
+
+def test_the_next_evaluation_is_expected_to_take_what_the_last_one_took():
+    last = {"monitor_seconds": 1.0, "curve_seconds": 0.5, "final_seconds": 1.5}
+    allowance.spend(last, 4.0)
+    assert last == {"monitor_seconds": 5.0, "evaluation_seconds": 4.0, "curve_seconds": 4.0, "final_seconds": 1.5}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_curve_is_computed_as_the_training_and_the_figures_in_float32(precision, monkeypatch):
+    asked: list[bool] = []
+
+    def noted(backbone, batches, *, bf16=False):
+        asked.append(bf16)
+        return torch.rand(30, 4)
+
+    monkeypatch.setattr(evaluation_monitor, "extract_features", noted)
+    images = monitoring.LabelledSet(np.zeros((30, 8, 8, 3), np.uint8), np.arange(30) % 2)
+    made = monitoring.Monitoring(images, images, Config(precision=precision), view_recipe(Config()))
+    list(made.curve(nn.Identity()))
+    made.final(nn.Identity())
+    assert asked == [precision == "bf16"] * 2 + [False] * 2
 
 
 def test_a_run_with_any_evaluation_ends_below_the_share_and_with_ten_where_there_is_room():
@@ -129,8 +153,6 @@ def test_what_is_expected_grows_with_the_images(monkeypatch):
         def forward(self, images):
             time.sleep(0.001 * len(images))
             return images.mean(dim=(2, 3))
-
-    from moco.workload import view_recipe
 
     asked = monitoring.Monitoring(*sets, Config(image_size=8), view_recipe(Config()))
     assert 0.001 <= asked.seconds_per_image(Slow()) < 0.1
