@@ -27,9 +27,15 @@ def breakdown(setting: Setting, *, steps: int) -> dict[str, float]:
 
 def data_parts(setting: Setting, steps: int) -> dict[str, float]:
     """Decode, crop and colour one batch."""
-    config, (loader, order) = setting.config, make_loader(setting, setting.folder)
+    config, (loader, order) = setting.config, make_loader(setting, setting.data)
     numbers = order.batch(0)
-    images = [loader.source.pixels(int(number), min_side=loader.min_side) for number in numbers]
+
+    def decode() -> list[np.ndarray]:
+        if loader.array is not None:
+            return [np.asarray(loader.array[int(number)]) for number in numbers]
+        return [loader.source.pixels(int(number), min_side=loader.min_side) for number in numbers]
+
+    images = decode()
     size = config.image_size
     cut = np.empty((size, size, 3), dtype=np.uint8)
 
@@ -42,9 +48,7 @@ def data_parts(setting: Setting, steps: int) -> dict[str, float]:
     crops = torch.randint(0, 256, (2, config.batch_size, size, size, 3), dtype=torch.uint8, device=setting.device)
     generator = torch.Generator().manual_seed(0)
     timed = {
-        "decode (one thread)": lambda: [
-            loader.source.pixels(int(number), min_side=loader.min_side) for number in numbers
-        ],
+        "decode (one thread)": decode,
         "crop (one thread)": crop,
         "photometric (one thread or GPU)": lambda: photometric_views(
             crops.permute(0, 1, 4, 2, 3), loader.recipe, generator

@@ -22,9 +22,9 @@ from moco.data.order import EpochOrder
 from moco.data.skipped import SkippedFiles
 from moco.data.source import Source
 from moco.mechanisms import build_model
-from moco.pretraining import build_checked_encoder
 from moco.recipes import configure
 from moco.training import loop
+from moco.training.encoder import build_checked_encoder
 from moco.training.engine import make_fabric, place
 from moco.training.execution import choose
 from moco.training.optimizer import make_optimizer
@@ -42,14 +42,14 @@ class Setting:
     Attributes:
         config: with precision, layout and compilation chosen.
         fabric: device and precision.
-        folder: JPEG files.
-        pack: the same images as a pack of JPEG records.
+        data: folder of JPEG files, or an .npz file of arrays.
+        pack: the same images as a pack of JPEG records; None for arrays.
     """
 
     config: Config
     fabric: Any
-    folder: Path
-    pack: Path
+    data: Path
+    pack: Path | None
 
     @property
     def device(self) -> torch.device:
@@ -57,7 +57,7 @@ class Setting:
         return self.fabric.device
 
 
-def make_setting(folder: Path, scratch: Path, options: argparse.Namespace) -> Setting:
+def make_setting(data: Path, scratch: Path, options: argparse.Namespace) -> Setting:
     """Choose the execution as `moco pretrain` does, and pack the images."""
     config = configure(
         options.recipe,
@@ -75,23 +75,26 @@ def make_setting(folder: Path, scratch: Path, options: argparse.Namespace) -> Se
         },
     )
     config = choose(config, build_checked_encoder(config), total_steps=10**6).config
-    pack = moco.pack(folder, out=scratch / "pack", short_side=0, quiet=True).path
-    return Setting(config, make_fabric(config), folder, pack)
+    pack = moco.pack(data, out=scratch / "pack", short_side=0, quiet=True).path if data.is_dir() else None
+    return Setting(config, make_fabric(config), data, pack)
 
 
 def contestants(setting: Setting, only: list[str] | None) -> dict[str, Contestant]:
     """All of them by name, or those asked for."""
-    model = trained(setting)
+    model, data = trained(setting), setting.data
     every: dict[str, Contestant] = {
         "bare": bare(setting),
         "step": fixed_step(setting, model),
-        "resident": whole_loop(setting, model, setting.folder, cache_bytes=RESIDENT_BYTES),
-        "folder": whole_loop(setting, model, setting.folder),
-        "packed": whole_loop(setting, model, setting.pack),
+        "resident": whole_loop(setting, model, data, cache_bytes=RESIDENT_BYTES),
+        "resident views": views_alone(setting, data, cache_bytes=RESIDENT_BYTES),
     }
-    peer = lightly_example(setting)
-    if peer is not None:
-        every["lightly"] = peer
+    if setting.pack is not None:
+        every["folder"] = whole_loop(setting, model, data)
+        every["folder views"] = views_alone(setting, data)
+        every["packed"] = whole_loop(setting, model, setting.pack)
+        peer = lightly_example(setting)
+        if peer is not None:
+            every["lightly"] = peer
     return {name: runner for name, runner in every.items() if only is None or name in only}
 
 
@@ -188,6 +191,25 @@ def whole_loop(setting: Setting, trained_model: Any, data: Path, *, cache_bytes:
     return start
 
 
+def views_alone(setting: Setting, data: Path, *, cache_bytes: int = 0) -> Contestant:
+    """The loader by itself, with all cores: what the views would cost if nothing ran beside them."""
+    loader, _ = make_loader(setting, data, cache_bytes)
+    first = 0
+
+    def start() -> tuple[Step, Callable[[], None]]:
+        nonlocal first
+        batches = loader.batches(first)
+        first += 1000  # other images than in the last round
+
+        def step() -> float:
+            next(batches)
+            return 0.0
+
+        return step, batches.close
+
+    return start
+
+
 def fixed_batch(setting: Setting) -> torch.Tensor:
     """Noise of the right shape and layout."""
     size = setting.config.image_size
@@ -201,7 +223,7 @@ def lightly_example(setting: Setting) -> Contestant | None:
         from peer import LightlyMoCo
     except ImportError:
         return None
-    peer = LightlyMoCo(setting.config, setting.folder, setting.device)
+    peer = LightlyMoCo(setting.config, setting.data, setting.device)
 
     def start() -> tuple[Step, Callable[[], None]]:
         batches = peer.batches()

@@ -24,7 +24,7 @@ import torch  # after the variable, which is read when PyTorch is loaded
 
 import moco
 from moco import hardware
-from moco.cli.main import keep_freed_memory
+from moco.hardware import keep_freed_memory
 from moco.summary import versions
 
 BATCH = 32

@@ -21,9 +21,9 @@ import torch
 
 from moco.config import Config
 from moco.mechanisms import build_model
-from moco.pretraining import build_checked_encoder
 from moco.recipes import configure
 from moco.training import loop
+from moco.training.encoder import build_checked_encoder
 from moco.training.engine import make_fabric, place
 from moco.version import __version__
 

@@ -9,12 +9,14 @@ Images per second, in turn and again (A B C A B C ...), in one process:
   resident  `moco pretrain`'s own loop, all images decoded in memory
   folder    the same from JPEG files, decoded at each visit
   packed    the same from a pack of JPEG records, decoded at each visit
+  ... views the loader alone, with nothing beside it
   lightly   lightly's MoCo v2 example on the same files, backbone, size and batch, where lightly is installed
 
-All but lightly run in the precision, layout and lanes that `moco pretrain` chooses here; lightly's example runs as
-published. The process keeps freed memory, as that of the command does, for all contestants alike.
-The data: a folder, or without --data drawings in JPEG files of --photo pixels that are made first. Prints a table and
-writes STEM.json and STEM.png; the breakdown of a step stands beside it (`breakdown.py`).
+All but lightly run in the precision and layout that `moco pretrain` chooses here, and all but lightly and the bare
+encoder, which is a plain PyTorch step on all cores, in its lanes; lightly's example runs as published. The process
+keeps freed memory, as that of the command does, for all contestants alike.
+The data: a folder or an .npz file, or without --data drawings in JPEG files of --photo pixels that are made first.
+Prints a table and writes STEM.json and STEM.png; the breakdown of a step stands beside it (`breakdown.py`).
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ import torch
 from breakdown import breakdown
 from contestants import Contestant, contestants, make_setting
 from moco import hardware
-from moco.cli.main import keep_freed_memory
+from moco.hardware import keep_freed_memory
 from moco.summary import versions
 from moco.training.engine import peak_memory_bytes
 from photographs import make_photographs
@@ -48,8 +50,8 @@ def main() -> None:
     keep_freed_memory()
     scratch = Path(tempfile.mkdtemp(prefix="moco-throughput-"))
     try:
-        folder = Path(options.data) if options.data else make_photographs(scratch / "photographs", options)
-        setting = make_setting(folder, scratch, options)
+        data = Path(options.data) if options.data else make_photographs(scratch / "photographs", options)
+        setting = make_setting(data, scratch, options)
         runners = contestants(setting, options.only)
         timings = race(runners, options, setting.device)
         report = summarize(timings, options, setting)
@@ -66,7 +68,9 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     """Options."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--data", default=None, help="folder of images; default drawings that are made first")
+    parser.add_argument(
+        "--data", default=None, help="folder of images or .npz file; default drawings that are made first"
+    )
     parser.add_argument("--photo", type=int, nargs=2, default=(128, 128), metavar=("W", "H"), help="size of a drawing")
     parser.add_argument("--photos", type=int, default=1000, help="how many drawings")
     parser.add_argument("--recipe", default="v2")

@@ -96,7 +96,8 @@ class Config:
         precision: fp32 or bf16; auto takes the faster one where the hardware multiplies bf16 natively, else fp32.
         layout: order of a tensor's elements in memory: channels_last, contiguous, or auto, which takes the faster one.
         compile: translate the encoders with torch.compile; auto tries it on a GPU, for runs of 5,000 steps and more.
-        lanes: on a CPU, encode both halves of a batch at once, each on half of the cores; auto takes the faster way.
+        lanes: on a CPU, encode both halves of a batch at once, each in a process on half of the cores; auto takes the
+            faster way.
         accelerator: device kind; auto takes a GPU if there is one.
         devices: devices on this machine; several train together, one process each.
         num_nodes: machines that train together.

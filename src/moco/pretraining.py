@@ -17,16 +17,17 @@ from moco.data.loader import ViewLoader
 from moco.data.order import EpochOrder
 from moco.data.skipped import SkippedFiles
 from moco.data.views import ViewRecipe
-from moco.encoder import Encoder, build_encoder, freeze_patch_projection_, has_batchnorm, zero_residuals_
-from moco.errors import ConfigError
+from moco.encoder import Encoder
 from moco.export.backbone import write_backbone
 from moco.mechanisms import batches_of, build_model, check_images, remarks, views_of
 from moco.monitoring import Monitoring, prepare
 from moco.summary import backbone_metadata, closing_lines, summarize
 from moco.training import loop
+from moco.training.encoder import build_checked_encoder
 from moco.training.engine import make_fabric, peak_memory_bytes, place
 from moco.training.execution import choose
 from moco.training.fabric_alone import load_fabric
+from moco.training.lanes import LANES, Lanes
 from moco.training.metrics import Progress
 from moco.training.optimizer import check_optimizer, make_optimizer
 from moco.training.run_folder import RunFolder
@@ -48,6 +49,7 @@ class Pretraining:
         quiet: neither messages nor a progress bar.
         start: time.perf_counter() when the command began.
         reason: why precision and layout are what they are.
+        lanes: the second process where the two halves of a batch are encoded at once.
         baselines: knn_pixels and knn_random_init where another run has found them; None computes them.
     """
 
@@ -59,6 +61,7 @@ class Pretraining:
     quiet: bool
     start: float
     reason: str = ""
+    lanes: Lanes | None = None
     baselines: dict[str, float] | None = None
 
     @classmethod
@@ -77,7 +80,15 @@ class Pretraining:
         steps = config.steps or (config.epochs or 0) * (len(workload.pretraining) // config.batch_size)
         execution = choose(config, encoder, total_steps=steps)
         return cls(
-            execution.config, folder, workload, encoder, view_recipe(config), quiet, start, reason=execution.reason
+            execution.config,
+            folder,
+            workload,
+            encoder,
+            view_recipe(config),
+            quiet,
+            start,
+            reason=execution.reason,
+            lanes=execution.lanes,
         )
 
     def run(self, *, resume: bool) -> dict[str, Any]:
@@ -96,6 +107,8 @@ class Pretraining:
             with torch.random.fork_rng(devices=[fabric.device] if fabric.device.type == "cuda" else []):
                 return self._train(fabric, resume=resume)
         finally:
+            if self.lanes is not None:
+                self.lanes.close()
             if first:
                 self.folder.close()
 
@@ -104,7 +117,7 @@ class Pretraining:
         first = fabric.is_global_zero
         skipped = SkippedFiles.read(self.folder.skipped) if resume else SkippedFiles()
         model = build_model(self.encoder, config, images=len(workload.pretraining))
-        place(model, fabric, config)
+        place(model, fabric, config, self.lanes)
         model.train()
         optimizer = make_optimizer(model, config)
         monitoring = self._monitoring(skipped) if first else None
@@ -131,6 +144,8 @@ class Pretraining:
         )
         self._announce(fabric, task, model, loader)
         progress = loop.train(model, optimizer, task, now)
+        if self.lanes is not None:  # what follows has the cores to itself
+            self.lanes.close()
         if not first:
             return {"finished": now.step >= task.total_steps}
         return self._finish(fabric, task, now, progress, (monitoring, skipped))
@@ -218,7 +233,7 @@ class Pretraining:
             data_wait=progress.data_wait,
             seconds=time.perf_counter() - self.start,
             training_seconds=now.seconds,
-            peak_memory_bytes=peak_memory_bytes(fabric.device),
+            peak_memory_bytes=peak_memory_bytes(fabric.device, lanes=LANES if self.lanes is not None else 0),
             skipped=skipped.count,
         )
         self.folder.write_json("summary.json", summary)
@@ -229,41 +244,6 @@ class Pretraining:
     def _say(self, message: str) -> None:
         if not self.quiet:
             print(message, file=sys.stderr)
-
-
-def build_checked_encoder(config: Config) -> Encoder:
-    """The query encoder with its head, drawn from the seed, for a batch that its BatchNorm layers can take.
-
-    Raises:
-        ArchitectureError: the backbone cannot be built.
-        ConfigError: the batch is too small, or a BatchNorm cure is asked for where there is no BatchNorm.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        encoder = build_encoder(
-            config.backbone,
-            image_size=config.image_size,
-            embedding_dim=config.embedding_dim,
-            head=config.head,
-            hidden_dim=config.hidden_dim,
-            stem=config.stem,
-        )
-    if config.zero_init_residual:
-        zero_residuals_(encoder.backbone, config.backbone)
-    if config.freeze_patch_projection:
-        freeze_patch_projection_(encoder.backbone, config.backbone)
-    share = config.batch_size_per_rank
-    if not has_batchnorm(encoder):
-        if config.batchnorm not in ("auto", "none"):
-            raise ConfigError(
-                f"batchnorm={config.batchnorm!r} for {config.backbone}, which has no BatchNorm: choose 'auto' or 'none'"
-            )
-    elif share < 2 * (config.split_groups or 1):
-        raise ConfigError(
-            f"batch_size={config.batch_size} is {share} samples a device: {config.backbone} has BatchNorm layers, "
-            f"which need at least {2 * (config.split_groups or 1)} here"
-        )
-    return encoder
 
 
 def _curve(monitoring: Monitoring, encoder: Any) -> list[tuple[str, float]]:

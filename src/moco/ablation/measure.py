@@ -30,8 +30,9 @@ from moco.evaluation.features import extract_features
 from moco.evaluation.knn import knn_accuracy
 from moco.evaluation.logistic import fit_logistic
 from moco.monitoring import BATCH, CURVE_BANK, CURVE_QUERIES
-from moco.pretraining import Pretraining, build_checked_encoder
+from moco.pretraining import Pretraining
 from moco.recipes import configure
+from moco.training.encoder import build_checked_encoder
 from moco.training.execution import choose, expected_device
 from moco.training.run_folder import RunFolder
 from moco.workload import open_workload, view_recipe

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ctypes
 import functools
 import os
 import sys
@@ -14,15 +13,12 @@ from jsonargparse import ArgumentParser, Namespace
 from moco.cli import ablate, functions, pretrain
 from moco.cli.parser import Parser, one_line, with_underscores
 from moco.errors import MocoError
+from moco.hardware import keep_freed_memory
 from moco.version import __version__
 
 # OpenMP threads that spin long while they wait slow a busy machine down many times over; threads that never spin slow
 # a quiet one (docs/log.md, 2026-11-24).
 SHORT_WAITING = ("GOMP_SPINCOUNT", "1000")
-# Parameters of glibc's mallopt: no mapping of its own for a large tensor, and nothing handed back in between. Otherwise
-# each step asks the kernel for its activations again, page by page: 7,500 page faults a ResNet-18 step (docs/log.md).
-# All threads share one heap, because those of threads are handed back whatever was set.
-M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
 INTERRUPTED = 130  # the shell's code for Ctrl-C
 
 
@@ -50,16 +46,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("moco: stopped", file=sys.stderr)
         return INTERRUPTED
-
-
-def keep_freed_memory() -> None:
-    """Let glibc keep what is freed; done for the command's own process only. Elsewhere it does nothing."""
-    if sys.platform.startswith("linux"):
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-        if mallopt is not None:
-            mallopt(M_MMAP_MAX, 0)
-            mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
-            mallopt(M_ARENA_MAX, 1)
 
 
 def _parsers(arguments: list[str]) -> tuple[ArgumentParser, dict[str, ArgumentParser]]:

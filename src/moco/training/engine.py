@@ -10,8 +10,8 @@ import torch
 from moco.config import Config
 from moco.contrast import ContrastiveModel
 from moco.errors import ConfigError
-from moco.training.execution import memory_format
-from moco.training.lanes import LanedEncoder, Lanes
+from moco.training.encoder import memory_format
+from moco.training.lanes import KEY, QUERY, LanedEncoder, Lanes
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -48,8 +48,10 @@ def make_fabric(config: Config) -> Fabric:
         raise ConfigError(f"accelerator={config.accelerator!r} devices={config.devices}: {error}") from error
 
 
-def place(model: ContrastiveModel, fabric: Fabric, config: Config) -> None:
+def place(model: ContrastiveModel, fabric: Fabric, config: Config, lanes: Lanes | None = None) -> None:
     """Move the model to its device and layout, and run its encoders under Fabric's precision and strategy.
+
+    `lanes`: the second process where the configuration has lanes "on"; None starts one, which ends with the model.
 
     Only the query encoder is wrapped for data parallelism: the key encoder has no gradient, and every rank enqueues
     the same gathered keys, so that the queues agree by construction.
@@ -67,13 +69,14 @@ def place(model: ContrastiveModel, fabric: Fabric, config: Config) -> None:
             embeddings: torch.Tensor = encoder(batch)
             return embeddings
 
-    def wrapped(encoder: Any) -> Any:
-        if lanes is not None:
-            return LanedEncoder(encoder, encode, lanes, split_groups=model.split_groups)
-        return functools.partial(encode, encoder)
-
-    lanes = Lanes(torch.get_num_threads()) if config.lanes == "on" else None
-    model.run_encoders_with(query=wrapped(query), key=None if key is None else wrapped(key))
+    if config.lanes == "on":
+        lanes = lanes or Lanes(config)
+        query = LanedEncoder(query, encode, lanes, QUERY)
+        key = None if key is None else LanedEncoder(key, encode, lanes, KEY)
+    else:
+        query = functools.partial(encode, query)
+        key = None if key is None else functools.partial(encode, key)
+    model.run_encoders_with(query=query, key=key)
 
 
 def _translated(encoder: Any) -> Any:
@@ -81,8 +84,11 @@ def _translated(encoder: Any) -> Any:
     return torch.compile(encoder, dynamic=False)
 
 
-def peak_memory_bytes(device: torch.device) -> int:
-    """Largest memory so far: allocated on a CUDA device, resident for the process otherwise."""
+def peak_memory_bytes(device: torch.device, *, lanes: int = 0) -> int:
+    """Largest memory so far: allocated on a CUDA device, resident for the process otherwise.
+
+    `lanes`: how many processes besides, which have ended; each is taken to have been as large as the largest.
+    """
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     try:
@@ -90,5 +96,5 @@ def peak_memory_bytes(device: torch.device) -> int:
         import sys
     except ImportError:  # Windows
         return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(peak if sys.platform == "darwin" else peak * 1024)
+    own, other = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return int((own + lanes * other) * (1 if sys.platform == "darwin" else 1024))

@@ -19,7 +19,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,13 +27,15 @@ from torch import Tensor, nn
 from moco import hardware
 from moco.config import Config
 from moco.contrast.batchnorm import has_batchnorm, split_batchnorm
-from moco.errors import ConfigError
-from moco.training.lanes import LANES, LanedEncoder, Lanes, independent_halves, lane_groups
+from moco.errors import ConfigError, RunError
+from moco.training.encoder import memory_format
+from moco.training.lanes import LANES, QUERY, LanedEncoder, Lanes, independent_halves, lane_groups, split_for_lanes
 
 DEFAULT_CACHE = "~/.cache/moco/execution.json"
 CPU_SAMPLES = 32  # enough for a ratio, and a matter of a second
 ROUNDS = 5
 CLEAR = 1.05  # times faster than the likeliest: less may be noise, and noise would be remembered
+WORTH_LANES = 300  # steps; a second process takes seconds to start
 LONG_RUN = 5_000  # steps; compiling takes minutes, and a shorter run does not win them back
 PROBE_SAMPLES, PROBE_GROUPS = 8, 2  # of the batch that shows whether its halves are independent
 Choice = dict[str, Any]  # precision, layout and compile, as in the configuration
@@ -46,10 +48,12 @@ class Execution:
     Attributes:
         config: the configuration with nothing left at "auto".
         reason: for the screen, on one line.
+        lanes: the second process, started already, where the configuration has lanes "on"; to be closed by the caller.
     """
 
     config: Config
     reason: str
+    lanes: Lanes | None = None
 
 
 def choose(config: Config, encoder: nn.Module, *, total_steps: int) -> Execution:
@@ -61,18 +65,18 @@ def choose(config: Config, encoder: nn.Module, *, total_steps: int) -> Execution
     candidates = _candidates(config, device, total_steps)
     if len(candidates) == 1 or config.devices * config.num_nodes > 1:
         reason = "as configured" if "auto" not in (config.precision, config.layout, config.compile) else "by hardware"
-        return _choose_lanes(dataclasses.replace(config, **candidates[0]), encoder, device, reason)
+        return _choose_lanes(dataclasses.replace(config, **candidates[0]), encoder, device, reason, total_steps)
     rates, origin = _remembered(
         _key(config, encoder, device, candidates), lambda: _measure(config, encoder, device, candidates)
     )
     best = _clearly_best(rates)
     told = ", ".join(f"{_name(candidate)} {rate:,.0f}" for candidate, rate in zip(candidates, rates, strict=True))
     chosen = dataclasses.replace(config, **candidates[best])
-    return _choose_lanes(chosen, encoder, device, f"{origin}, images/s: {told}")
+    return _choose_lanes(chosen, encoder, device, f"{origin}, images/s: {told}", total_steps)
 
 
-def _choose_lanes(config: Config, encoder: nn.Module, device: torch.device, reason: str) -> Execution:
-    """Decide whether the two halves of a batch are encoded at once.
+def _choose_lanes(config: Config, encoder: nn.Module, device: torch.device, reason: str, total_steps: int) -> Execution:
+    """Decide whether the two halves of a batch are encoded at once; the second process is started where they are.
 
     Raises:
         ConfigError: lanes are asked for where they cannot be.
@@ -83,14 +87,17 @@ def _choose_lanes(config: Config, encoder: nn.Module, device: torch.device, reas
     if config.lanes == "on":
         if obstacle:
             raise ConfigError(f"lanes='on': {obstacle}; choose lanes 'off' or 'auto'")
-        return Execution(config, reason)
-    if obstacle:
+        return Execution(config, reason, Lanes(config))
+    if obstacle or total_steps < WORTH_LANES:
         return Execution(dataclasses.replace(config, lanes="off"), reason)
-    key = _key(config, encoder, device, [{"precision": config.precision, "layout": config.layout, "lanes": "auto"}])
+    manner = {"precision": config.precision, "layout": config.layout, "lanes": "processes"}
+    key = _key(config, encoder, device, [manner])
     (whole, halves), _ = _remembered(key, lambda: _measure_lanes(config, encoder, device))
-    lanes: Literal["on", "off"] = "on" if halves > CLEAR * whole else "off"
-    told = f"; whole batch {whole:,.0f}, in two lanes {halves:,.0f}"
-    return Execution(dataclasses.replace(config, lanes=lanes), reason + told)
+    told = f"{reason}; whole batch {whole:,.0f}, in two lanes {halves:,.0f}"
+    if halves > whole:  # where they are equal on a quiet machine, lanes lose less on a busy one
+        chosen = dataclasses.replace(config, lanes="on")
+        return Execution(chosen, told, Lanes(chosen))
+    return Execution(dataclasses.replace(config, lanes="off"), told)
 
 
 def lanes_obstacle(config: Config, encoder: nn.Module, device: torch.device) -> str | None:
@@ -98,6 +105,8 @@ def lanes_obstacle(config: Config, encoder: nn.Module, device: torch.device) -> 
     samples = config.batch_size_per_rank
     if device.type != "cpu" or config.devices * config.num_nodes > 1:
         return "lanes are for one process on a CPU"
+    if os.name != "posix":
+        return "lanes need a system whose processes can share memory by descriptor"
     if torch.get_num_threads() < LANES:
         return f"two lanes need two threads, here is {torch.get_num_threads()}"
     if config.compile == "on":
@@ -180,16 +189,23 @@ def _measure(config: Config, encoder: nn.Module, device: torch.device, candidate
 def _measure_lanes(config: Config, encoder: nn.Module, device: torch.device) -> list[float]:
     """Images per second of a query's forward and backward pass, whole batches and in lanes; the typical round."""
     count = config.batch_size_per_rank
-    with torch.random.fork_rng(devices=[]):
-        images = _images(config, count, config.layout, device)
-        module = copy.deepcopy(encoder).train().to(memory_format=memory_format(config.layout))
-        split_batchnorm(module, config.split_groups)
+    lanes = Lanes(config)
 
-        def encode(network: nn.Module, samples: Tensor) -> Tensor:
-            return _encode(network, config.precision, samples)
+    def encode(network: nn.Module, samples: Tensor) -> Tensor:
+        return _encode(network, config.precision, samples)
 
-        lanes = LanedEncoder(module, encode, Lanes(torch.get_num_threads()), split_groups=config.split_groups)
-        seconds = _by_turns([_trial(module, functools.partial(encode, module), images), _trial(module, lanes, images)])
+    try:
+        with torch.random.fork_rng(devices=[]):
+            images = _images(config, count, config.layout, device)
+            module = split_for_lanes(copy.deepcopy(encoder).train(), config)
+            laned = LanedEncoder(module, encode, lanes, QUERY)
+            seconds = _by_turns(
+                [_trial(module, functools.partial(encode, module), images), _trial(module, laned, images)]
+            )
+    except RunError:  # the second process cannot build the encoder, or has no memory
+        return [1.0, 0.0]
+    finally:
+        lanes.close()
     return [count / statistics.median(times) for times in zip(*seconds, strict=True)]
 
 
@@ -221,11 +237,6 @@ def _trial(module: nn.Module, encode: Callable[[Tensor], Tensor], images: Tensor
         return time.perf_counter() - start
 
     return step
-
-
-def memory_format(layout: str) -> torch.memory_format:
-    """PyTorch's constant for the configuration's word."""
-    return torch.channels_last if layout == "channels_last" else torch.contiguous_format
 
 
 def _wait(device: torch.device) -> None:
