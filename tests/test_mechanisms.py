@@ -13,6 +13,7 @@ import moco
 from moco.cli import main
 from moco.config import Config
 from moco.contrast import memory_bank_step
+from moco.data.loader import ViewLoader
 from moco.errors import ArchitectureError, ConfigError
 from moco.recipes import configure
 from moco.training import loop
@@ -77,6 +78,20 @@ def test_the_authors_layout_refuses_a_run_without_key_encoder(tmp_path, mechanis
     moco.export_weights(run.path, format="torchvision")
     with pytest.raises(ArchitectureError, match="key encoder and a queue, which this run's mechanism has not"):
         moco.export_weights(run.path, format="moco")
+
+
+def test_the_memory_bank_asks_for_one_view_and_the_others_for_two(photos, tmp_path, tiny, monkeypatch):
+    asked: list[int] = []
+    init = ViewLoader.__init__
+
+    def noted(self, *given, **options):
+        asked.append(options["views"])
+        init(self, *given, **options)
+
+    monkeypatch.setattr(ViewLoader, "__init__", noted)
+    for mechanism in ("memory-bank", "end-to-end", "moco"):
+        moco.pretrain(photos, out=tmp_path / mechanism, quiet=True, **fitted({**tiny, "steps": 1}, mechanism))
+    assert asked == [1, 2, 2]
 
 
 @pytest.mark.parametrize("kind", ["folder", "array", "cached folder", "damaged"])

@@ -23,6 +23,7 @@ from moco.limits import (
     Compile,
     Head,
     KeyMomentumSchedule,
+    KnnEvaluations,
     Lanes,
     Layout,
     Mechanism,
@@ -107,7 +108,8 @@ class Config:
         test: held-out images for the kNN monitor (folder of classes, array or data-set part).
         labels: CSV file (path,label) for a folder without class folders.
         held_out: share of labelled images kept out of pretraining for the kNN monitor when there is no test set.
-        knn_evaluations: kNN evaluations over the run, evenly spaced, the last at its end; 0 for none.
+        knn_evaluations: kNN evaluations over the run, evenly spaced, the last at its end; 0 for none; auto makes up to
+            10 while training, as many as keep the monitor under 3 % of it.
         num_neighbors: k of the kNN monitor.
         knn_temperature: votes are weighted by exp(similarity / knn_temperature).
         data_root: where named data sets are stored; null means ~/.cache/moco.
@@ -175,7 +177,7 @@ class Config:
     test: str | None = None
     labels: str | None = None
     held_out: float = 0.1
-    knn_evaluations: int = 10
+    knn_evaluations: KnnEvaluations = "auto"
     num_neighbors: int = 20
     knn_temperature: float = 0.07
     data_root: str | None = None
@@ -188,9 +190,11 @@ class Config:
         Raises:
             ConfigError: what came, what was expected, what to do.
         """
+        if isinstance(self.knn_evaluations, str) and self.knn_evaluations != "auto":
+            raise ConfigError(f"knn_evaluations={self.knn_evaluations!r}: need a number, 0 for none, or 'auto'")
         for field, minimum in AT_LEAST.items():
             value = getattr(self, field)
-            if value is not None and not value >= minimum:
+            if value is not None and (field, value) != ("knn_evaluations", "auto") and not value >= minimum:
                 remedy = ", or choose the end-to-end mechanism" if field == "dictionary_size" else ""
                 raise ConfigError(f"{field}={value}: need at least {minimum}{remedy}")
         for field in SHARES:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from moco.config import Config
 from moco.contrast import ContrastiveModel, EndToEnd, MemoryBank, MoCo, MoCoV3
-from moco.data.loader import ViewLoader
+from moco.data.loader import ViewLoader, Views
 from moco.data.order import MODEL, keyed_seed
 from moco.encoder import Encoder, has_batchnorm, v3_predictor
 from moco.encoder.head_v3 import HIDDEN_DIM, HeadV3
@@ -77,16 +77,21 @@ def _build_v3(encoder: Encoder, config: Config) -> MoCoV3:
     )
 
 
+def views_of(config: Config) -> int:
+    """How many views of an image a step takes."""
+    return 1 if config.mechanism == "memory-bank" else 2
+
+
 def batches_of(loader: ViewLoader, config: Config) -> Callable[[int], Iterator[Batch]]:
     """From a first step, what the mechanism's step takes: two views, or a view and its images' rows in the bank."""
     if config.mechanism != "memory-bank":
-        return loader.batches
+        return cast(Callable[[int], Iterator[Batch]], loader.batches)
     row_of = np.full(len(loader.source), -1, dtype=np.int64)
     row_of[loader.order.indices] = np.arange(len(loader.order.indices))
 
     def numbered(first_step: int) -> Iterator[Batch]:
-        with contextlib.closing(cast(Generator[Batch], loader.batches(first_step))) as batches:
-            for view, _ in batches:
+        with contextlib.closing(cast(Generator[Views], loader.batches(first_step))) as batches:
+            for view, *_ in batches:
                 yield view, torch.from_numpy(row_of[loader.indices]).to(loader.device, non_blocking=True)
 
     return numbered

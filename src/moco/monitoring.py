@@ -6,6 +6,7 @@ Labels are used for nothing else.
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -18,6 +19,7 @@ from moco.data.skipped import SkippedFiles
 from moco.data.source import Source
 from moco.data.views import ViewRecipe
 from moco.errors import ConfigError
+from moco.evaluation.features import extract_features
 from moco.evaluation.knn import knn_accuracy, pixel_features
 from moco.evaluation.monitor import KnnMonitor
 
@@ -26,6 +28,7 @@ MEMORY_BYTES = 512 * 2**20
 # While training, a part is enough to see the curve; the last evaluation takes everything.
 CURVE_BANK, CURVE_QUERIES = 4_000, 1_000
 BATCH = 256
+TRIAL = 32  # images from which the time of an evaluation is guessed where none was made before
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,16 +41,49 @@ class LabelledSet:
 
 @dataclasses.dataclass(frozen=True)
 class Monitoring:
-    """A bank of pretraining images and held-out queries, with the questions asked of them."""
+    """A bank of pretraining images and held-out queries, with the questions asked of them.
+
+    `reading_seconds`: what it took to read them.
+    """
 
     bank: LabelledSet
     queries: LabelledSet
     config: Config
     recipe: ViewRecipe
+    reading_seconds: float = 0.0
 
     def curve(self, backbone: nn.Module) -> Iterator[tuple[str, float]]:
-        """("knn_top1", share) on a part of the images, for the curve while training."""
-        return self._monitor(CURVE_BANK, CURVE_QUERIES)(backbone)
+        """("knn_top1", share) on a part of the images, in the training's precision, for the curve while training."""
+        return self._monitor(CURVE_BANK, CURVE_QUERIES, bf16=self.config.precision == "bf16")(backbone)
+
+    def baselines(self, backbone: nn.Module) -> dict[str, float]:
+        """knn_pixels and, of the network as it is, knn_random_init, with what they took and what is to be expected."""
+        start = time.perf_counter()
+        pixels = self.pixels()
+        middle = time.perf_counter()
+        random_init = self.final(backbone)
+        end = time.perf_counter()
+        images = len(self.bank.labels) + len(self.queries.labels)
+        return {
+            "knn_pixels": pixels,
+            "knn_random_init": random_init,
+            "monitor_seconds": end - start,
+            **self.expected((end - middle) / images),
+        }
+
+    def expected(self, seconds_per_image: float) -> dict[str, float]:
+        """Seconds of an evaluation while training and of the one at the end (see `moco.training.allowance`)."""
+        bank, queries = len(self.bank.labels), len(self.queries.labels)
+        part = min(bank, CURVE_BANK) + min(queries, CURVE_QUERIES)
+        return {"curve_seconds": part * seconds_per_image, "final_seconds": (bank + queries) * seconds_per_image}
+
+    def seconds_per_image(self, backbone: nn.Module) -> float:
+        """A guess from a few images, the first pass over which is left out."""
+        images = self.bank.images[:TRIAL]
+        for _ in range(2):
+            start = time.perf_counter()
+            extract_features(backbone, self._batches(images)())
+        return (time.perf_counter() - start) / len(images)
 
     def final(self, backbone: nn.Module) -> float:
         """kNN accuracy on all bank images and queries, 0 to 1."""
@@ -74,7 +110,7 @@ class Monitoring:
             f"backbone features, {len(self.bank.labels)} bank and {len(self.queries.labels)} held-out images, last step"
         )
 
-    def _monitor(self, bank: int | None, queries: int | None) -> KnnMonitor:
+    def _monitor(self, bank: int | None, queries: int | None, *, bf16: bool = False) -> KnnMonitor:
         return KnnMonitor(
             self._batches(self.bank.images[:bank]),
             torch.from_numpy(self.bank.labels[:bank]),
@@ -82,6 +118,7 @@ class Monitoring:
             torch.from_numpy(self.queries.labels[:queries]),
             num_neighbors=self.config.num_neighbors,
             knn_temperature=self.config.knn_temperature,
+            bf16=bf16,
         )
 
     def _batches(self, images: np.ndarray) -> Callable[[], Iterator[Tensor]]:
@@ -104,6 +141,7 @@ def prepare(
         ConfigError: fewer bank images than num_neighbors.
         DataError: no image can be read.
     """
+    start = time.perf_counter()
     room = MEMORY_BYTES // (3 * config.image_size**2)
     share = min(1.0, room / (len(bank_indices) + len(test_indices)))
     bank = _labelled(source, bank_indices, share, config, skipped)
@@ -113,7 +151,7 @@ def prepare(
             f"num_neighbors={config.num_neighbors} with {len(bank.labels)} labelled images: "
             "lower --num-neighbors, or switch the monitor off with --knn-evaluations 0"
         )
-    return Monitoring(bank, queries, config, recipe)
+    return Monitoring(bank, queries, config, recipe, time.perf_counter() - start)
 
 
 def _labelled(source: Source, indices: np.ndarray, share: float, config: Config, skipped: SkippedFiles) -> LabelledSet:

@@ -19,13 +19,14 @@ from moco.data.skipped import SkippedFiles
 from moco.data.views import ViewRecipe
 from moco.encoder import Encoder
 from moco.export.backbone import write_backbone
-from moco.mechanisms import batches_of, build_model, check_images, remarks
+from moco.mechanisms import batches_of, build_model, check_images, remarks, views_of
 from moco.monitoring import Monitoring, prepare
 from moco.summary import backbone_metadata, closing_lines, summarize
 from moco.training import loop
 from moco.training.encoder import build_checked_encoder
 from moco.training.engine import make_fabric, peak_memory_bytes, place
 from moco.training.execution import choose
+from moco.training.fabric_alone import load_fabric
 from moco.training.lanes import LANES, Lanes
 from moco.training.metrics import Progress
 from moco.training.optimizer import check_optimizer, make_optimizer
@@ -93,6 +94,7 @@ class Pretraining:
     def run(self, *, resume: bool) -> dict[str, Any]:
         """Train, evaluate, export; returns the summary that was written."""
         config = self.config
+        load_fabric()
         fabric = make_fabric(config)
         fabric.launch()
         first = fabric.is_global_zero
@@ -124,6 +126,8 @@ class Pretraining:
             self._say(f"continuing at step {now.step}")
         else:
             now = loop.Progression(last=self._baselines(monitoring))
+        if monitoring:
+            now.last["monitor_seconds"] = now.last.get("monitor_seconds", 0.0) + monitoring.reading_seconds
         if first:
             self.folder.trim_metrics(now.step)
         order = EpochOrder(workload.pretraining, batch_size=config.batch_size, seed=config.seed)
@@ -158,6 +162,7 @@ class Pretraining:
             world_size=fabric.world_size,
             skipped=skipped,
             cache_bytes=int(self.config.cache_gib * 2**30),
+            views=views_of(self.config),
             show_progress=fabric.is_global_zero and not self.quiet,
         )
 
@@ -166,10 +171,10 @@ class Pretraining:
         if monitoring is None:
             return {}
         if self.baselines is not None:
-            return dict(self.baselines)
-        pixels, random_init = monitoring.pixels(), monitoring.final(self.encoder.backbone)
-        self._say(f"kNN: raw pixels {pixels:.1%}, random weights {random_init:.1%}")
-        return {"knn_pixels": pixels, "knn_random_init": random_init}
+            return {**self.baselines, **monitoring.expected(monitoring.seconds_per_image(self.encoder.backbone))}
+        values = monitoring.baselines(self.encoder.backbone)
+        self._say(f"kNN: raw pixels {values['knn_pixels']:.1%}, random weights {values['knn_random_init']:.1%}")
+        return values
 
     def _monitoring(self, skipped: SkippedFiles) -> Monitoring | None:
         workload = self.workload
@@ -206,7 +211,9 @@ class Pretraining:
         monitoring, skipped = judged
         finished = now.step >= task.total_steps
         if monitoring is not None and finished:
+            started = time.perf_counter()
             now.last["knn_top1"] = monitoring.final(self.encoder.backbone)
+            now.last["monitor_seconds"] += time.perf_counter() - started
         write_backbone(
             self.encoder.backbone,
             self.folder.path / "backbone.safetensors",

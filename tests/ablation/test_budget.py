@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from moco.ablation import budget
+from moco.ablation import budget, measure
 from moco.ablation.progress import Progress
+from moco.recipes import configure
 from tests.ablation.grids import plan
 
 
@@ -87,3 +88,15 @@ def test_progress_follows_the_work_and_not_the_number_of_runs():
     assert progress.share == 1.0
     assert progress.remaining_seconds == 0
     progress.close()
+
+
+def test_a_curve_left_to_itself_is_no_part_of_the_budget(monkeypatch):
+    """What a stated number adds is that many parts of the images; auto adds nothing to the figure at the end."""
+    monkeypatch.setattr(measure, "_seconds", lambda action: 1.0)
+    found = {}
+    for count in (1, 3, "auto"):
+        config = configure("v2", {"backbone": "resnet_tiny", "image_size": 16, "knn_evaluations": count})
+        found[count] = measure.evaluation_seconds(config, 100, 50)["monitor"]
+    assert found["auto"] > 0
+    assert found[3] - found["auto"] == pytest.approx(3 * (found[1] - found["auto"]))
+    assert found[1] > found["auto"]

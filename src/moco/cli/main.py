@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -48,18 +49,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parsers(arguments: list[str]) -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
-    """The command's parser and those of its subcommands."""
+    """The command's parser and those of its subcommands.
+
+    Only the one that is asked for has its options: reading the signatures of the functions loads PyTorch.
+    """
     parser = Parser(
         exit_on_error=False, prog="moco", description="Momentum contrast on your images.", version=__version__
     )
     commands = parser.add_subcommands(required=True, dest="subcommand")
-    subparsers = {"pretrain": pretrain.make_parser(arguments)}
-    commands.add_subcommand("pretrain", subparsers["pretrain"], help="learn an encoder from a folder of images")
-    subparsers["ablate"] = ablate.make_parser()
-    commands.add_subcommand("ablate", subparsers["ablate"], help="what a choice of the method contributes, in tables")
+    makers: dict[str, tuple[Callable[[], ArgumentParser], str]] = {
+        "pretrain": (lambda: pretrain.make_parser(arguments), "learn an encoder from a folder of images"),
+        "ablate": (ablate.make_parser, "what a choice of the method contributes, in tables"),
+    }
     for name, command in functions.COMMANDS.items():
-        subparsers[name] = functions.make_parser(command)
-        commands.add_subcommand(name, subparsers[name], help=command.help)
+        makers[name] = functools.partial(functions.make_parser, command), command.help
+    subparsers = {}
+    for name, (make, said) in makers.items():
+        subparsers[name] = make() if name in arguments[:1] else Parser(exit_on_error=False)
+        commands.add_subcommand(name, subparsers[name], help=said)
     return parser, subparsers
 
 

@@ -1,7 +1,7 @@
-"""From a source of images to the two views of each step, on the device.
+"""From a source of images to the views of each step, on the device: two, or one where no more is wanted.
 
 Images of one size in one array are cropped in batches on the device, where that is cheaper. All others are decoded once
-by threads (the decoders and resamplers release the interpreter lock), both views are cropped from that decode in the
+by threads (the decoders and resamplers release the interpreter lock), the views are cropped from that decode in the
 same task, and the pixels stay uint8 until the device. The photometric operations run in batches on a GPU; on a CPU the
 same threads do them, a part of the batch each, while the current step runs. Memory holds a few batches, and the
 decoded images where they fit into the budget.
@@ -30,15 +30,15 @@ from moco.data.skipped import SkippedFiles
 from moco.data.source import DamagedImage, Source
 from moco.data.views import (
     BLOCK_PIXELS,
+    PlannedViews,
     ViewRecipe,
     photometric_views,
     plan_photometric_views,
-    plan_two_views,
-    two_views,
+    plan_views,
 )
 from moco.errors import DataError
 
-Views = tuple[Tensor, Tensor]
+Views = tuple[Tensor, ...]
 ATTEMPTS = 100  # damaged images replaced in a row before giving up
 # Longest side in pixels up to which a CPU crops an array in batches; above, one by one in uint8 takes half of the time
 # or less (docs/data.md).
@@ -48,7 +48,7 @@ _CHUNK, _MOST = 8, 16  # images in one task of a worker; the more, the smaller t
 
 
 class ViewLoader:
-    """Two views of each image of each step.
+    """Views of each image of each step.
 
     Args:
         source: the images.
@@ -60,6 +60,7 @@ class ViewLoader:
         rank, world_size: this process's share.
         skipped: collects damaged files. The place of a damaged image is taken by another one, drawn from the seed.
         cache_bytes: budget of this process for decoded images that stay in memory; all of them or none. 0 keeps none.
+        views: 2, or 1 for the first view alone, which is the same as beside a second one.
         show_progress: a bar on stderr while images are decoded ahead of the first step.
 
     Attributes:
@@ -80,10 +81,11 @@ class ViewLoader:
         rank: int = 0,
         world_size: int = 1,
         cache_bytes: int = 0,
+        views: int = 2,
         show_progress: bool = False,
     ) -> None:
         self.source, self.order, self.recipe = source, order, recipe
-        self.image_size, self.device, self.skipped = image_size, device, skipped
+        self.image_size, self.views, self.device, self.skipped = image_size, views, device, skipped
         self.workers = workers or default_workers()
         self.rank, self.world_size = rank, world_size
         self.cache_bytes, self.show_progress = cache_bytes, show_progress
@@ -144,20 +146,24 @@ class ViewLoader:
         self._on_device = self._whole_on_device() if self._on_device is None else self._on_device
         with contextlib.closing(self._ahead(first_step, self._gather)) as batches:
             for step, images in zip(itertools.count(first_step), batches, strict=False):
-                yield two_views(images.permute(0, 3, 1, 2), self.recipe, self.image_size, self._generator(VIEWS, step))
+                yield self._plan_views(images, step).complete()
 
     def _plan_resident(self, step: int, pool: ThreadPoolExecutor) -> Begun[Views]:
         """The views of a step from the array, part by part."""
         assert self.array is not None
         array, rows = self.array, self._rows(step)
         images = torch.empty((len(rows), *array.shape[1:]), dtype=torch.uint8)
-        plan = plan_two_views(images.permute(0, 3, 1, 2), self.recipe, self.image_size, self._generator(VIEWS, step))
+        plan = self._plan_views(images, step)
 
         def work(place: slice) -> None:
             images[place] = torch.from_numpy(np.ascontiguousarray(array[rows[place]]))
             plan.make(place)
 
         return (lambda: plan.views), [pool.submit(work, place) for place in plan.blocks]
+
+    def _plan_views(self, images_NHWC: Tensor, step: int) -> PlannedViews:
+        images, generator = images_NHWC.permute(0, 3, 1, 2), self._generator(VIEWS, step)
+        return plan_views(images, self.recipe, self.image_size, generator, views=self.views)
 
     def _whole_on_device(self) -> Tensor | None:
         """All images on the GPU, if they are few beside its free memory and within the budget."""
@@ -215,7 +221,7 @@ class ViewLoader:
         return (lambda: plan.views), [pool.submit(work, place) for place in self._parts(crops.shape[1])]
 
     def crops(self, first_step: int) -> Generator[Tensor]:
-        """Both views' crops of each step without their colours, (2, N, size, size, 3) uint8, each image by itself."""
+        """The views' crops of each step without their colours, (V, N, size, size, 3) uint8, each image by itself."""
 
         def begin(step: int, pool: ThreadPoolExecutor) -> Begun[Tensor]:
             crops, crop = self._plan_crops(step)
@@ -239,14 +245,15 @@ class ViewLoader:
         generator = self._generator(VIEWS, step)
         boxes = BoxDraws(2 * count, scale=self.recipe.crop_scale, generator=generator)
         flips = (torch.rand(2 * count, generator=generator) < self.recipe.flip_probability).tolist()
-        shape = (2, count, self.image_size, self.image_size, 3)
+        shape = (self.views, count, self.image_size, self.image_size, 3)
         crops = torch.empty(shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
         out = crops.numpy()
 
         def crop(place: slice) -> None:
             for position in range(place.start, place.stop):
                 indices[position], pixels = self._load(int(indices[position]), step)
-                for view, number in enumerate((position, position + count)):
+                for view in range(self.views):
+                    number = position + view * count
                     box = boxes.box(number, *pixels.shape[:2])
                     resized_crop_pixels(pixels, box, flips[number], out[view, position])
 

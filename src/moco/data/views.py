@@ -90,20 +90,20 @@ class ViewRecipe:
 
 @dataclasses.dataclass(frozen=True)
 class PlannedViews:
-    """The two views of a batch: everything drawn, nothing computed yet.
+    """The two views of a batch, or the first one alone: everything drawn, nothing computed yet.
 
     Attributes:
-        views: two tensors (N, C, size, size) float32, channels-last, to be filled.
+        views: tensors (N, C, size, size) float32, channels-last, to be filled.
         blocks: parts of the batch that are worked on together.
-        make: fills one part, or any other slice, of both views; parts may be made at the same time.
+        make: fills one part, or any other slice, of the views; parts may be made at the same time.
     """
 
-    views: tuple[Tensor, Tensor]
+    views: tuple[Tensor, ...]
     blocks: list[slice]
     make: Callable[[slice], None]
 
-    def complete(self) -> tuple[Tensor, Tensor]:
-        """Make every part, one after the other; returns both views."""
+    def complete(self) -> tuple[Tensor, ...]:
+        """Make every part, one after the other; returns the views."""
         for place in self.blocks:
             self.make(place)
         return self.views
@@ -114,25 +114,34 @@ def two_views(images_NCHW: Tensor, recipe: ViewRecipe, size: int, generator: tor
 
     Images are uint8, or float in [0, 255]. All draws come from the CPU generator.
     """
-    return plan_two_views(images_NCHW, recipe, size, generator).complete()
+    first, second = plan_views(images_NCHW, recipe, size, generator).complete()
+    return first, second
 
 
-def plan_two_views(images_NCHW: Tensor, recipe: ViewRecipe, size: int, generator: torch.Generator) -> PlannedViews:
-    """`two_views` in parts; a part's images are read when it is made."""
+def plan_views(
+    images_NCHW: Tensor, recipe: ViewRecipe, size: int, generator: torch.Generator, *, views: int = 2
+) -> PlannedViews:
+    """`two_views` in parts; a part's images are read when it is made.
+
+    With `views=1` the first view alone, the same as beside a second one, whose random numbers are drawn all the same.
+    """
     count, _, height, width = images_NCHW.shape
     heights, widths = torch.full((2 * count,), height), torch.full((2 * count,), width)
     boxes = sample_crops(heights, widths, scale=recipe.crop_scale, generator=generator).view(2, count, 4)
     flip = (torch.rand(2 * count, generator=generator) < recipe.flip_probability).view(2, count)
 
     def crop(place: slice) -> Tensor:
-        box, mirror = boxes[:, place].flatten(0, 1), flip[:, place].flatten()
+        box, mirror = boxes[:views, place].flatten(0, 1), flip[:views, place].flatten()
         return batched_resized_crop(images_NCHW[place], box, size, mirror)
 
-    return _plan(images_NCHW, crop, recipe, size, generator, pixels=max(size * size, height * width))
+    pixels = max(size * size, height * width)
+    return _plan(images_NCHW, crop, recipe, size, generator, views=views, pixels=pixels)
 
 
-def photometric_views(crops_VNCHW: Tensor, recipe: ViewRecipe, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """The photometric part alone, for two crops of each image that are made already: uint8, or float in [0, 255]."""
+def photometric_views(crops_VNCHW: Tensor, recipe: ViewRecipe, generator: torch.Generator) -> tuple[Tensor, ...]:
+    """The photometric part alone, for crops that are made already, both or the first of each image: uint8, or float in
+    [0, 255].
+    """
     return plan_photometric_views(crops_VNCHW, recipe, generator).complete()
 
 
@@ -147,7 +156,7 @@ def plan_photometric_views(crops_VNCHW: Tensor, recipe: ViewRecipe, generator: t
             planar.copy_(crops)
         return result.flatten(0, 1)
 
-    return _plan(crops_VNCHW[0], planes, recipe, size, generator, pixels=size * size)
+    return _plan(crops_VNCHW[0], planes, recipe, size, generator, views=len(crops_VNCHW), pixels=size * size)
 
 
 def _plan(
@@ -157,16 +166,17 @@ def _plan(
     size: int,
     generator: torch.Generator,
     *,
+    views: int,
     pixels: int,
 ) -> PlannedViews:
-    """Draw the photometric part. `crop` makes both views' crops of a part in [0, 255]; `pixels`: work for an image."""
+    """Draw the photometric part. `crop` makes the views' crops of a part in [0, 255]; `pixels`: work for an image."""
     finish = finisher(recipe, sample_draws(len(images), recipe, generator), images.device)
-    views = _empty_views(images, size)
+    empty = _empty_views(images, size, views)
 
     def make(place: slice) -> None:
-        _finish_and_store(crop(place), finish, place, views)
+        _finish_and_store(crop(place), finish, place, empty)
 
-    return PlannedViews((views[0], views[1]), _blocks(images, pixels), make)
+    return PlannedViews(tuple(empty), _blocks(images, pixels), make)
 
 
 def sample_draws(images: int, recipe: ViewRecipe, generator: torch.Generator) -> Draws:
@@ -184,11 +194,11 @@ def sample_draws(images: int, recipe: ViewRecipe, generator: torch.Generator) ->
     return Draws(**{name: torch.cat([getattr(draws, name)[:images], getattr(second, name)[images:]]) for name in names})
 
 
-def _empty_views(images: Tensor, size: int) -> list[Tensor]:
+def _empty_views(images: Tensor, size: int, views: int) -> list[Tensor]:
     shape = (len(images), images.shape[1], size, size)
     return [
         torch.empty(shape, dtype=torch.float32, device=images.device, memory_format=torch.channels_last)
-        for _ in range(2)
+        for _ in range(views)
     ]
 
 
@@ -199,8 +209,8 @@ def _blocks(images: Tensor, pixels: int) -> list[slice]:
 
 
 def _finish_and_store(crops: Tensor, finish: Finish, place: slice, views: list[Tensor]) -> None:
-    """Photometric operations on both views' crops of the images in `place`, in place, then into `views`."""
+    """Photometric operations on the views' crops of the images in `place`, in place, then into `views`."""
     rows = torch.arange(place.start, place.stop)
-    finished = finish(crops, torch.cat([rows, rows + len(views[0])]))
-    for view, part in zip(views, finished.chunk(2), strict=True):
+    finished = finish(crops, torch.cat([rows + number * len(view) for number, view in enumerate(views)]))
+    for view, part in zip(views, finished.chunk(len(views)), strict=True):
         view[place] = torch.stack(part.unbind(1), dim=-1).permute(0, 3, 1, 2)  # faster than to interleave by a copy

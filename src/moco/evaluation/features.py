@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from moco.errors import DataError
 
 
-def extract_features(module: nn.Module, batches: Iterable[Tensor]) -> Tensor:
+def extract_features(module: nn.Module, batches: Iterable[Tensor], *, bf16: bool = False) -> Tensor:
     """Features of all images, (N, D), float32, on the CPU, in the order in which the batches come.
 
     `batches` yields normalised image tensors (n, C, H, W); each is moved to the device of the module's parameters.
-    The module runs in eval mode and without autograd. Afterwards the training flag of every submodule, the BatchNorm
-    statistics and torch's random state (also where a data loader draws its seed from it) are what they were.
+    The module runs in eval mode and without autograd, with `bf16` under bfloat16 autocast. Afterwards the training
+    flag of every submodule, the BatchNorm statistics and torch's random state (also where a data loader draws its seed
+    from it) are what they were.
 
     Raises DataError where there is no batch, where a batch is not a tensor, or where the module does not give (n, D).
     """
@@ -27,7 +28,8 @@ def extract_features(module: nn.Module, batches: Iterable[Tensor]) -> Tensor:
         for images in batches:
             if not isinstance(images, Tensor):
                 raise DataError(f"a batch is a {type(images).__name__}: need the image tensor alone")
-            output = module(images.to(device, non_blocking=True))
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+                output = module(images.to(device, non_blocking=True))
             features.append(_checked(output, num_images=len(images)).to("cpu", torch.float32))
     if not features:
         raise DataError("no batches came: need at least one batch of images to extract features from")

@@ -17,6 +17,7 @@ class KnnMonitor:
     `bank` and `queries` give normalised image batches (n, C, H, W), afresh at each call: a function that returns an
     iterable, or an iterable that can be read again (a list, a data loader). A generator could be read only once, so it
     is refused with ConfigError. Labels: integers >= 0, one for each image, in the order of the batches.
+    `bf16`: compute the features under bfloat16 autocast; similarities and votes stay as they are.
     The same monitor serves a network at random initialisation: labels enter nothing but this figure.
     """
 
@@ -29,6 +30,7 @@ class KnnMonitor:
         *,
         num_neighbors: int,
         knn_temperature: float,
+        bf16: bool = False,
     ) -> None:
         for name, batches in (("bank", bank), ("queries", queries)):
             if not callable(batches) and isinstance(batches, Iterator):
@@ -39,14 +41,14 @@ class KnnMonitor:
             )
         self._bank, self._bank_labels = bank, bank_labels
         self._queries, self._query_labels = queries, query_labels
-        self._num_neighbors, self._knn_temperature = num_neighbors, knn_temperature
+        self._num_neighbors, self._knn_temperature, self._bf16 = num_neighbors, knn_temperature, bf16
 
     def __call__(self, backbone: nn.Module) -> Iterator[tuple[str, float]]:
         """Yield ("knn_top1", fraction in [0, 1]); the backbone is left as it was (see `extract_features`)."""
         accuracy = knn_accuracy(
-            extract_features(backbone, _fresh(self._bank)),
+            extract_features(backbone, _fresh(self._bank), bf16=self._bf16),
             self._bank_labels,
-            extract_features(backbone, _fresh(self._queries)),
+            extract_features(backbone, _fresh(self._queries), bf16=self._bf16),
             self._query_labels,
             num_neighbors=self._num_neighbors,
             knn_temperature=self._knn_temperature,

@@ -24,7 +24,7 @@ from moco.contrast import (
     symmetric_moco_step,
 )
 from moco.errors import RunError
-from moco.training import checkpoint
+from moco.training import allowance, checkpoint
 from moco.training.interrupt import StopRequest
 from moco.training.metrics import MetricsWriter, Progress
 from moco.training.schedule import key_momentum_at, learning_rate_factor
@@ -118,7 +118,7 @@ def train(model: ContrastiveModel, optimizer: torch.optim.Optimizer, task: Task,
         RunError: the loss is no longer a number, or a checkpoint cannot be written.
     """
     config, batch_size = task.config, task.config.batch_size
-    evaluation_steps = spaced_steps(task.total_steps, config.knn_evaluations if task.evaluate else 0)
+    evaluation_steps = spaced_steps(task.total_steps, allowance.evaluations(config) if task.evaluate else 0)
     writer = MetricsWriter(task.folder)
     progress = Progress(task.total_steps * batch_size, now.step * batch_size, show=task.show_progress)
     device = task.fabric.device
@@ -221,12 +221,15 @@ def _log(task: Task, writer: MetricsWriter, progress: Progress, now: Progression
 def _evaluate(model: ContrastiveModel, task: Task, writer: MetricsWriter, progress: Progress, now: Progression) -> None:
     if task.folder is None or task.evaluate is None:  # rank 0 evaluates for all
         return
+    if not allowance.affordable(task.config, now.last, now.seconds + progress.seconds):
+        allowance.leave_out(now.last)
+        return
     start = time.perf_counter()
     with progress.pause():
         values = dict(task.evaluate(model.encoder_q))
     seconds = time.perf_counter() - start
     now.last.update(values)
-    now.last["evaluation_seconds"] = now.last.get("evaluation_seconds", 0.0) + seconds
+    allowance.spend(now.last, seconds)
     writer.write(now.step, **values, evaluation_seconds=seconds)
     progress.say(**{name.removesuffix("_top1"): f"{value:.1%}" for name, value in values.items()})
 
