@@ -24,7 +24,7 @@ def locked(folder: Path, other: str) -> IO[str]:
         raise RunError(f"cannot use {folder} as output folder: {error.strerror or error}") from error
     try:
         import fcntl
-    except ImportError:  # Windows: no advisory locks; a run's folder that is not empty is still refused
+    except ImportError:  # Windows: no advisory locks
         return lock
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -26,7 +26,6 @@ from moco.training import loop
 from moco.training.encoder import build_checked_encoder
 from moco.training.engine import make_fabric, peak_memory_bytes, place
 from moco.training.execution import choose
-from moco.training.fabric_alone import load_fabric
 from moco.training.lanes import LANES, Lanes
 from moco.training.metrics import Progress
 from moco.training.optimizer import check_optimizer, make_optimizer
@@ -49,7 +48,7 @@ class Pretraining:
         quiet: neither messages nor a progress bar.
         start: time.perf_counter() when the command began.
         reason: why precision and layout are what they are.
-        lanes: the second process where the two halves of a batch are encoded at once.
+        lanes: the processes where the two halves of a batch are encoded at once.
         baselines: knn_pixels and knn_random_init where another run has found them; None computes them.
     """
 
@@ -94,7 +93,6 @@ class Pretraining:
     def run(self, *, resume: bool) -> dict[str, Any]:
         """Train, evaluate, export; returns the summary that was written."""
         config = self.config
-        load_fabric()
         fabric = make_fabric(config)
         fabric.launch()
         first = fabric.is_global_zero

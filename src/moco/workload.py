@@ -12,7 +12,7 @@ from moco.config import Config
 from moco.data.labels import read_labels
 from moco.data.source import Source, open_source
 from moco.data.split import hold_out
-from moco.data.views import CIFAR, IMAGENET, ViewRecipe
+from moco.data.views import NORMALIZATIONS, ViewRecipe
 from moco.errors import ConfigError, DataError
 
 MAX_HELD_OUT = 10_000
@@ -98,7 +98,7 @@ def same_classes(source: Source, test: Source) -> Source:
 
 def view_recipe(config: Config) -> ViewRecipe:
     """The views' part of the configuration."""
-    mean, std = {"imagenet": IMAGENET, "cifar": CIFAR}[config.normalization]
+    mean, std = NORMALIZATIONS[config.normalization]
     return ViewRecipe(
         crop_scale=(config.crop_min, 1.0),
         brightness=config.brightness,

@@ -140,7 +140,7 @@ def test_two_processes_do_not_write_one_pack(photos, tmp_path):
     (tmp_path / "mine.partial").mkdir()
     with (tmp_path / "mine.partial" / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(DataError, match="another process is making this pack"):
+        with pytest.raises(DataError, match="in use by another process that is making this pack: wait"):
             pack(photos, tmp_path / "mine")
 
 

@@ -34,7 +34,7 @@ class InLanes:
     """A configuration's encoder, its twin that takes whole batches, and its lanes."""
 
     def __init__(self, config: Config) -> None:
-        self.config, self.lanes = config, Lanes(config)
+        self.config, self.lanes = config, Lanes(config, build_checked_encoder(config))
         self.renew()
 
     def renew(self) -> None:
@@ -165,7 +165,7 @@ def test_a_lane_that_is_killed_is_an_error_with_a_remedy():
 
 
 def test_lanes_end_with_their_object():
-    lanes = Lanes(options())
+    lanes = Lanes(options(), build_checked_encoder(options()))
     processes = lanes.processes
     assert [process.poll() for process in processes] == [None, None]
     del lanes
@@ -254,6 +254,18 @@ def test_the_faster_way_is_taken_and_remembered(two_threads, tmp_path, monkeypat
     monkeypatch.setattr(execution, "_measure_lanes", lambda *_: pytest.fail("known already"))
     assert choose(options(), encoder(), total_steps=1000).config.lanes == lanes
     assert choose(options(), encoder(), total_steps=20).config.lanes == "off", "not worth starting processes"
+
+
+def test_lanes_that_fail_are_left_out_and_tried_again_another_time(two_threads, tmp_path, monkeypatch):
+    def fail(*_: object) -> list[float]:
+        raise RunError("a lane's process ended")
+
+    monkeypatch.setenv("MOCO_EXECUTION_CACHE", str(tmp_path / "execution.json"))
+    monkeypatch.setattr(execution, "_measure_lanes", fail)
+    chosen = choose(options(), encoder(), total_steps=1000)
+    assert chosen.config.lanes == "off"
+    assert "failed" in chosen.reason
+    assert not (tmp_path / "execution.json").exists()
 
 
 def test_lanes_are_measured_in_earnest(two_threads):

@@ -26,7 +26,8 @@ from moco.data.decode import DamagedImage, decode_image, decode_pixels, jpeg_con
 from moco.data.folder import FolderSource
 from moco.data.pack_format import DAMAGED, DATA, INDEX, NAMES, PARTIAL, ROW, Meta, PackOptions, is_pack
 from moco.data.packed import PackedSource
-from moco.errors import DataError
+from moco.errors import DataError, RunError
+from moco.lock import locked
 
 CHECKPOINT = 1000  # images between two moments at which all that was written is safe on the disk
 _CHUNK = 8  # images in one task
@@ -100,7 +101,10 @@ class PackWriter:
         self.folder = target.with_name(target.name + PARTIAL)
         self._check_partial(restart)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = self._locked()
+        try:
+            self._lock = locked(self.folder, "process that is making this pack: wait for it")
+        except RunError as error:
+            raise DataError(str(error)) from error
         if restart or not is_pack(self.folder):
             for name in (DATA, INDEX, NAMES, DAMAGED):
                 (self.folder / name).unlink(missing_ok=True)
@@ -197,19 +201,6 @@ class PackWriter:
                 f"{self.folder} was begun from other images or with other options ({begun.source}"
                 f"{begun.options.arguments()}): add --replace to begin anew, or choose another --out"
             )
-
-    def _locked(self) -> IO[str]:
-        lock = (self.folder / ".lock").open("w")
-        try:
-            import fcntl
-        except ImportError:  # Windows: no advisory locks
-            return lock
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            lock.close()
-            raise DataError(f"{self.folder}: another process is making this pack: wait for it") from error
-        return lock
 
     def _cut_tails(self) -> Any:
         """Open the files behind the last row that is whole, and give that row."""

@@ -16,6 +16,7 @@ from moco.errors import ConfigError
 Channels = tuple[float, float, float]
 IMAGENET: tuple[Channels, Channels] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean, standard deviation
 CIFAR: tuple[Channels, Channels] = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
+NORMALIZATIONS = {"imagenet": IMAGENET, "cifar": CIFAR}  # by the configuration's word
 BLOCK_PIXELS = 2**17  # of the images whose views are worked on together on a CPU: they stay in its cache
 SMALLEST_BLOCK = 8  # images; below, calling the operations costs more than they do
 

@@ -10,12 +10,11 @@ import yaml
 from torch import Tensor
 
 from moco.data.preprocess import Preprocessing
-from moco.data.views import CIFAR, IMAGENET
+from moco.data.views import NORMALIZATIONS
 from moco.errors import RunError
 from moco.export.foreign import read_content
 
 PREFIX, HEAD = "encoder_q.backbone.", "encoder_q.head."
-_NORMALIZATIONS = {"imagenet": IMAGENET, "cifar": CIFAR}
 
 
 def read_checkpoint(file: Path, folder: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -43,7 +42,7 @@ def _stated(config: Path, file: Path) -> dict[str, str]:
     try:
         stored: dict[str, Any] = yaml.safe_load(config.read_text(encoding="utf-8"))
         name, size, stem = str(stored["backbone"]), int(stored["image_size"]), str(stored["stem"])
-        mean_and_std = _NORMALIZATIONS[stored["normalization"]]
+        mean_and_std = NORMALIZATIONS[stored["normalization"]]
     except FileNotFoundError as error:
         raise RunError(
             f"{file} does not say what it holds, and there is no {config}: name the checkpoint in its run's folder"

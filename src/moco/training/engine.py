@@ -11,6 +11,7 @@ from moco.config import Config
 from moco.contrast import ContrastiveModel
 from moco.errors import ConfigError
 from moco.training.encoder import memory_format
+from moco.training.fabric_alone import load_fabric
 from moco.training.lanes import KEY, QUERY, LanedEncoder, Lanes
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ def make_fabric(config: Config) -> Fabric:
     Raises:
         ConfigError: the hardware asked for is not there.
     """
+    load_fabric()
     from lightning.fabric import Fabric
     from lightning.fabric.strategies.ddp import DDPStrategy
 
@@ -51,7 +53,7 @@ def make_fabric(config: Config) -> Fabric:
 def place(model: ContrastiveModel, fabric: Fabric, config: Config, lanes: Lanes | None = None) -> None:
     """Move the model to its device and layout, and run its encoders under Fabric's precision and strategy.
 
-    `lanes`: the second process where the configuration has lanes "on"; None starts one, which ends with the model.
+    `lanes`: the processes where the configuration has lanes "on"; None starts them, and they end with the model.
 
     Only the query encoder is wrapped for data parallelism: the key encoder has no gradient, and every rank enqueues
     the same gathered keys, so that the queues agree by construction.
@@ -70,7 +72,7 @@ def place(model: ContrastiveModel, fabric: Fabric, config: Config, lanes: Lanes 
             return embeddings
 
     if config.lanes == "on":
-        lanes = lanes or Lanes(config)
+        lanes = lanes or Lanes(config, query)
         query = LanedEncoder(query, encode, lanes, QUERY)
         key = None if key is None else LanedEncoder(key, encode, lanes, KEY)
     else:

@@ -35,7 +35,7 @@ DEFAULT_CACHE = "~/.cache/moco/execution.json"
 CPU_SAMPLES = 32  # enough for a ratio, and a matter of a second
 ROUNDS = 5
 CLEAR = 1.05  # times faster than the likeliest: less may be noise, and noise would be remembered
-WORTH_LANES = 300  # steps; a second process takes seconds to start
+WORTH_LANES = 300  # steps; processes take seconds to start
 LONG_RUN = 5_000  # steps; compiling takes minutes, and a shorter run does not win them back
 PROBE_SAMPLES, PROBE_GROUPS = 8, 2  # of the batch that shows whether its halves are independent
 Choice = dict[str, Any]  # precision, layout and compile, as in the configuration
@@ -48,7 +48,7 @@ class Execution:
     Attributes:
         config: the configuration with nothing left at "auto".
         reason: for the screen, on one line.
-        lanes: the second process, started already, where the configuration has lanes "on"; to be closed by the caller.
+        lanes: the processes, started already, where the configuration has lanes "on"; to be closed by the caller.
     """
 
     config: Config
@@ -76,7 +76,7 @@ def choose(config: Config, encoder: nn.Module, *, total_steps: int) -> Execution
 
 
 def _choose_lanes(config: Config, encoder: nn.Module, device: torch.device, reason: str, total_steps: int) -> Execution:
-    """Decide whether the two halves of a batch are encoded at once; the second process is started where they are.
+    """Decide whether the two halves of a batch are encoded at once; the processes are started where they are.
 
     Raises:
         ConfigError: lanes are asked for where they cannot be.
@@ -87,16 +87,19 @@ def _choose_lanes(config: Config, encoder: nn.Module, device: torch.device, reas
     if config.lanes == "on":
         if obstacle:
             raise ConfigError(f"lanes='on': {obstacle}; choose lanes 'off' or 'auto'")
-        return Execution(config, reason, Lanes(config))
+        return Execution(config, reason, Lanes(config, encoder))
     if obstacle or total_steps < WORTH_LANES:
         return Execution(dataclasses.replace(config, lanes="off"), reason)
     manner = {"precision": config.precision, "layout": config.layout, "lanes": "processes"}
     key = _key(config, encoder, device, [manner])
-    (whole, halves), _ = _remembered(key, lambda: _measure_lanes(config, encoder, device))
+    try:
+        (whole, halves), _ = _remembered(key, lambda: _measure_lanes(config, encoder, device))
+    except RunError:  # a lane cannot build the encoder, or has no memory; another time it may
+        return Execution(dataclasses.replace(config, lanes="off"), f"{reason}; no lanes, for their process failed")
     told = f"{reason}; whole batch {whole:,.0f}, in two lanes {halves:,.0f}"
     if halves > whole:  # where they are equal on a quiet machine, lanes lose less on a busy one
         chosen = dataclasses.replace(config, lanes="on")
-        return Execution(chosen, told, Lanes(chosen))
+        return Execution(chosen, told, Lanes(chosen, encoder))
     return Execution(dataclasses.replace(config, lanes="off"), told)
 
 
@@ -189,7 +192,7 @@ def _measure(config: Config, encoder: nn.Module, device: torch.device, candidate
 def _measure_lanes(config: Config, encoder: nn.Module, device: torch.device) -> list[float]:
     """Images per second of a query's forward and backward pass, whole batches and in lanes; the typical round."""
     count = config.batch_size_per_rank
-    lanes = Lanes(config)
+    lanes = Lanes(config, encoder)
 
     def encode(network: nn.Module, samples: Tensor) -> Tensor:
         return _encode(network, config.precision, samples)
@@ -202,8 +205,6 @@ def _measure_lanes(config: Config, encoder: nn.Module, device: torch.device) -> 
             seconds = _by_turns(
                 [_trial(module, functools.partial(encode, module), images), _trial(module, laned, images)]
             )
-    except RunError:  # the second process cannot build the encoder, or has no memory
-        return [1.0, 0.0]
     finally:
         lanes.close()
     return [count / statistics.median(times) for times in zip(*seconds, strict=True)]

@@ -24,13 +24,12 @@ from moco.training.lanes import (
     DONE,
     FAILED,
     GRAPH,
-    LANES,
     READY,
     lane_groups,
-    lane_shape,
+    shared_exchange,
     split_for_lanes,
 )
-from moco.training.replica import Arena, Exchange, Replica
+from moco.training.replica import Replica
 
 MESSAGE_BYTES = 10  # what to do, with which encoder, number of the graph
 
@@ -52,17 +51,7 @@ class Lane:
         query = split_for_lanes(build_checked_encoder(config), config)
         groups = lane_groups(config.batch_size_per_rank, config.split_groups) or 1
         encoders = [query] if config.key_momentum is None else [query, frozen_copy(query)]
-        exchanges = [
-            Exchange(
-                encoder,
-                Arena(job["memory"], offset=side * job["side_bytes"]),
-                lanes=LANES,
-                samples=lane_shape(config),
-                embedding_dim=config.embedding_dim,
-                half_precision=self._half_precision,
-            )
-            for side, encoder in enumerate(encoders)
-        ]
+        exchanges = [shared_exchange(encoder, config, job["memory"], side) for side, encoder in enumerate(encoders)]
         self.digest = exchanges[0].digest
         self._passages = [exchange.passages[job["lane"]] for exchange in exchanges]
         self._replicas = [

@@ -23,7 +23,7 @@ from torch.autograd.function import once_differentiable
 from moco.config import Config
 from moco.contrast.batchnorm import resolve_groups, split_batchnorm
 from moco.errors import RunError
-from moco.training.encoder import build_checked_encoder, memory_format
+from moco.training.encoder import memory_format
 from moco.training.replica import DIGEST, Arena, Encode, Exchange, anonymous_memory, exchange_bytes
 
 LANES = 2
@@ -44,6 +44,7 @@ class Lanes:
 
     Args:
         config: of the run; each process builds the same encoders from it.
+        encoder: one of them, for its shapes.
 
     Attributes:
         processes: one for each lane.
@@ -53,24 +54,21 @@ class Lanes:
         RunError: where they are used and one has ended.
     """
 
-    def __init__(self, config: Config) -> None:
-        encoder = split_for_lanes(build_checked_encoder(config), config)
-        self._samples, self._embedding_dim = lane_shape(config), config.embedding_dim
-        self._half_precision = config.precision == "bf16"
-        self._side_bytes = exchange_bytes(encoder, LANES, self._samples, config.embedding_dim)
-        self._memory = anonymous_memory(len((QUERY, KEY)) * self._side_bytes)
-        self._lanes = [self._start(config, number) for number in range(LANES)]
+    def __init__(self, config: Config, encoder: nn.Module) -> None:
+        self._config = config
+        side_bytes = exchange_bytes(encoder, LANES, lane_shape(config), config.embedding_dim)
+        self._memory = anonymous_memory(len((QUERY, KEY)) * side_bytes)
+        self._lanes = [self._start(number) for number in range(LANES)]
         self.processes = [lane.process for lane in self._lanes]
         self._digests: set[str] = set()
         self.close = weakref.finalize(self, _end, self._lanes, self._memory)
 
-    def _start(self, config: Config, number: int) -> _Lane:
+    def _start(self, number: int) -> _Lane:
         answers, answer = os.pipe()
         job = {
-            "config": dataclasses.asdict(config),
+            "config": dataclasses.asdict(self._config),
             "lane": number,
             "memory": self._memory,
-            "side_bytes": self._side_bytes,
             "answer": answer,
             "threads": max(1, torch.get_num_threads() // LANES),
         }
@@ -92,14 +90,7 @@ class Lanes:
         Raises:
             RunError: it has not.
         """
-        exchange = Exchange(
-            encoder,
-            Arena(self._memory, offset=side * self._side_bytes),
-            lanes=LANES,
-            samples=self._samples,
-            embedding_dim=self._embedding_dim,
-            half_precision=self._half_precision,
-        )
+        exchange = shared_exchange(encoder, self._config, self._memory, side)
         if not self._digests:
             self._digests = {self._read(lane, len(READY) + DIGEST)[len(READY) :].decode() for lane in self._lanes}
         if side == QUERY and self._digests != {exchange.digest}:
@@ -218,6 +209,20 @@ class _InLanes(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[None, None, None]:
         ctx.encoder.backward(ctx.number, grad)
         return None, None, None
+
+
+def shared_exchange(encoder: nn.Module, config: Config, memory: int, side: int) -> Exchange:
+    """What all processes share for the encoder of one side; each of them makes it alike."""
+    samples = lane_shape(config)
+    offset = side * exchange_bytes(encoder, LANES, samples, config.embedding_dim)
+    return Exchange(
+        encoder,
+        Arena(memory, offset=offset),
+        lanes=LANES,
+        samples=samples,
+        embedding_dim=config.embedding_dim,
+        half_precision=config.precision == "bf16",
+    )
 
 
 def split_for_lanes(encoder: nn.Module, config: Config) -> nn.Module:
