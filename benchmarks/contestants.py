@@ -28,6 +28,7 @@ from moco.training.encoder import build_checked_encoder
 from moco.training.engine import make_fabric, place
 from moco.training.execution import choose
 from moco.training.optimizer import make_optimizer
+from moco.training.small_maps import SmallMapConv2d
 from moco.workload import open_workload, view_recipe
 
 Step = Callable[[], float]  # one step; returns the seconds that it waited for data
@@ -106,9 +107,12 @@ def trained(setting: Setting) -> Any:
 
 
 def bare(setting: Setting) -> Contestant:
-    """Query forward and backward, key forward, optimiser; plain BatchNorm, no dictionary."""
+    """Query forward and backward, key forward, optimiser; PyTorch's own layers, plain BatchNorm, no dictionary."""
     layout = torch.channels_last if setting.config.layout == "channels_last" else torch.contiguous_format
     encoder_q = build_checked_encoder(setting.config).to(setting.device, memory_format=layout)
+    for layer in encoder_q.modules():
+        if isinstance(layer, SmallMapConv2d):
+            layer.__class__ = torch.nn.Conv2d
     encoder_k = copy.deepcopy(encoder_q).requires_grad_(False)
     optimizer = torch.optim.SGD(encoder_q.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4, fused=True)
     query, key = encoder_q, encoder_k

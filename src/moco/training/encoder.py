@@ -7,6 +7,7 @@ import torch
 from moco.config import Config
 from moco.encoder import Encoder, build_encoder, freeze_patch_projection_, has_batchnorm, zero_residuals_
 from moco.errors import ConfigError
+from moco.training.small_maps import use_tap_products_
 
 
 def build_checked_encoder(config: Config) -> Encoder:
@@ -41,6 +42,7 @@ def build_checked_encoder(config: Config) -> Encoder:
             f"batch_size={config.batch_size} is {share} samples a device: {config.backbone} has BatchNorm layers, "
             f"which need at least {2 * (config.split_groups or 1)} here"
         )
+    use_tap_products_(encoder)
     return encoder
 
 

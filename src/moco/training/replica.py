@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from moco.contrast.batchnorm import SplitBatchNorm
+from moco.training.small_maps import SmallMapConv2d
 
 Encode = Callable[[nn.Module, Tensor], Tensor]
 ALIGNMENT = 64  # bytes: a line of the cache
@@ -21,7 +22,7 @@ WIDEST = 8  # bytes of an element
 DIGEST = 16  # characters
 KEPT_GRAPHS = 4  # a symmetric step has two queries before its backward pass
 # Layers that autocast computes in bfloat16, whatever type their weights have. Subclasses may use weights otherwise.
-CAST_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+CAST_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, SmallMapConv2d, nn.Conv3d)
 
 
 def anonymous_memory(size: int) -> int:
