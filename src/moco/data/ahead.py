@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -25,14 +26,16 @@ def default_workers() -> int:
 
 
 def ahead(
-    first_step: int, begin: Callable[[int, ThreadPoolExecutor], Begun[Result]], *, workers: int
+    first_step: int, begin: Callable[[int, ThreadPoolExecutor], Begun[Result]], *, workers: int, spread: bool = False
 ) -> Generator[Result]:
     """The result of each step from the first one on, without end; close the generator to free its threads.
 
     `begin` hands a step's tasks to the pool. Each thread computes on one core: a team of threads for each operation of
-    each worker would keep one another waiting.
+    each worker would keep one another waiting. `spread` gives each its own core, in turn: where the encoder computes on
+    all cores and waits for the slowest, threads that gather on one of them cost it twice their time.
     """
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="moco-data", initializer=_on_one_core)
+    places = itertools.cycle(sorted(os.sched_getaffinity(0))) if spread and hasattr(os, "sched_getaffinity") else None
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="moco-data", initializer=_on_one_core, initargs=(places,))
     begun: deque[Begun[Result]] = deque()
     try:
         for step in itertools.count(first_step):
@@ -47,6 +50,8 @@ def ahead(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _on_one_core() -> None:
+def _on_one_core(places: Iterator[int] | None) -> None:
     torch.set_num_threads(1)
     torch.get_num_threads()  # reads the process's number once a thread; from here on this thread keeps its own
+    if places is not None:
+        os.sched_setaffinity(0, {next(places)})  # 0: this thread

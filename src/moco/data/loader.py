@@ -137,7 +137,7 @@ class ViewLoader:
 
             return hand_over, tasks
 
-        return ahead(first_step, noted, workers=self.workers)
+        return ahead(first_step, noted, workers=self.workers, spread=self.device.type == "cpu")
 
     def _resident(self, first_step: int) -> Iterator[Views]:
         if self.device.type == "cpu":

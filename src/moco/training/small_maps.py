@@ -19,11 +19,12 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 LARGEST_MAP = 2  # height and width; at 4 x 4 PyTorch's own kernels are as fast
+SMALLEST_TAP = 2**15  # weights of one tap; of fewer, the calls would cost more than what they compute
 Taps = list[tuple[int, int, tuple[slice, slice], tuple[slice, slice]]]  # row, column, where in the output, in the input
 
 
 def use_tap_products_(module: nn.Module) -> nn.Module:
-    """Let every plain `nn.Conv2d`, without groups or dilation, compute small maps tap by tap; returns the module.
+    """Let every large plain `nn.Conv2d`, without groups or dilation, compute small maps tap by tap; returns the module.
 
     Only the layers' class changes: parameters, names and hooks stay. A layer falls back to PyTorch's convolution for
     larger maps, on other devices, in other layouts than channels-last, and in a compiled encoder.
@@ -36,7 +37,8 @@ def use_tap_products_(module: nn.Module) -> nn.Module:
 
 def _plain(layer: nn.Conv2d) -> bool:
     simple = layer.groups == 1 and layer.dilation == (1, 1) and layer.padding_mode == "zeros"
-    return simple and not isinstance(layer.padding, str)
+    large = layer.in_channels * layer.out_channels >= SMALLEST_TAP
+    return simple and large and not isinstance(layer.padding, str)
 
 
 class SmallMapConv2d(nn.Conv2d):
