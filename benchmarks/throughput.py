@@ -14,7 +14,7 @@ Images per second, in turn and again (A B C A B C ...), in one process:
 
 All but lightly run in the precision and layout that `moco pretrain` chooses here, and all but lightly and the bare
 encoder, which is a plain PyTorch step on all cores, in its lanes; lightly's example runs as published. The process
-keeps freed memory, as that of the command does, for all contestants alike.
+keeps freed memory and lets OpenMP wait for a short time only, as that of the command does, for all contestants alike.
 The data: a folder or an .npz file, or without --data drawings in JPEG files of --photo pixels that are made first.
 Prints a table and writes STEM.json and STEM.png; the breakdown of a step stands beside it (`breakdown.py`).
 """
@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import statistics
 import subprocess
@@ -30,6 +31,10 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from moco.cli.main import SHORT_WAITING
+
+os.environ.setdefault(*SHORT_WAITING)  # as the command does, before PyTorch is loaded
 
 import torch
 
