@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import os
 import threading
 import time
 from collections import Counter
@@ -12,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from moco.data.ahead import PREFETCH, ahead
+from moco.data.ahead import PREFETCH
 from moco.data.arrays import ArraySource
 from moco.data.decode import DamagedImage
 from moco.data.loader import ViewLoader
@@ -292,26 +291,3 @@ def test_decoding_at_reduced_size_leaves_the_smallest_crop_enough_pixels(crop_mi
     (side,) = source.sides
     assert crop_min * side**2 >= 12**2 * (1 - 1e-9)
     assert crop_min * (side - 2) ** 2 < 12**2  # and no more than that
-
-
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="threads keep to a core on Linux only")
-def test_threads_of_a_cpu_loader_are_spread_over_the_cores_and_the_caller_is_not():
-    before, seen = os.sched_getaffinity(0), []
-
-    def begin(step, pool):
-        meeting = threading.Barrier(2)  # both threads are needed
-
-        def work():
-            meeting.wait(timeout=60)
-            seen.append(tuple(os.sched_getaffinity(0)))
-
-        return (lambda: step), [pool.submit(work) for _ in range(2)]
-
-    for spread in (True, False):
-        steps = ahead(0, begin, workers=2, spread=spread)
-        assert [next(steps) for _ in range(3)] == [0, 1, 2]
-        steps.close()
-        if spread:
-            assert set(seen) == {(core,) for core in sorted(before)[:2]}
-        seen.clear()
-    assert os.sched_getaffinity(0) == before
