@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 from collections import deque
@@ -31,10 +32,11 @@ def ahead(
     """The result of each step from the first one on, without end; close the generator to free its threads.
 
     `begin` hands a step's tasks to the pool. Each thread computes on one core: a team of threads for each operation of
-    each worker would keep one another waiting. `spread` gives each its own core, in turn: where the encoder computes on
-    all cores and waits for the slowest, threads that gather on one of them cost it twice their time.
+    each worker would keep one another waiting. `spread` gives each its own core, in turn, if there are workers for all
+    cores: where the encoder computes on all of them and waits for the slowest, threads that gather on one cost it twice
+    their time.
     """
-    places = itertools.cycle(sorted(os.sched_getaffinity(0))) if spread and hasattr(os, "sched_getaffinity") else None
+    places = _places(workers) if spread else None
     pool = ThreadPoolExecutor(workers, thread_name_prefix="moco-data", initializer=_on_one_core, initargs=(places,))
     begun: deque[Begun[Result]] = deque()
     try:
@@ -50,8 +52,17 @@ def ahead(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+def _places(workers: int) -> Iterator[int] | None:
+    """Cores in turn; None where some would have no worker, so that others would be burdened for good."""
+    if not hasattr(os, "sched_getaffinity"):
+        return None
+    allowed = sorted(os.sched_getaffinity(0))
+    return itertools.cycle(allowed) if workers >= len(allowed) else None
+
+
 def _on_one_core(places: Iterator[int] | None) -> None:
     torch.set_num_threads(1)
     torch.get_num_threads()  # reads the process's number once a thread; from here on this thread keeps its own
     if places is not None:
-        os.sched_setaffinity(0, {next(places)})  # 0: this thread
+        with contextlib.suppress(OSError):  # forbidden here: the system places the thread
+            os.sched_setaffinity(0, {next(places)})  # 0: this thread

@@ -3,7 +3,8 @@
 A 3 x 3 kernel on a 2 x 2 map multiplies zeros of the padding in 20 of its 36 products, and PyTorch's kernels spend more
 time in rearranging the large weights of such late layers than in using them. Here each tap of the kernel is one matrix
 product over the positions at which it meets the map: nothing is multiplied by padding, and channels-last weights are
-read and their gradients written where they lie. Sums over taps are float32. The result is PyTorch's up to rounding;
+read and their gradients written where they lie. Sums over taps are float32 at
+least. The result is PyTorch's up to rounding;
 docs/log.md says what it gains.
 
 N: samples   C: channels in   O: channels out   H, W: height and width of a map
@@ -11,7 +12,6 @@ N: samples   C: channels in   O: channels out   H, W: height and width of a map
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -20,7 +20,8 @@ from torch.autograd.function import once_differentiable
 
 LARGEST_MAP = 2  # height and width; at 4 x 4 PyTorch's own kernels are as fast
 SMALLEST_TAP = 2**15  # weights of one tap; of fewer, the calls would cost more than what they compute
-Taps = list[tuple[int, int, tuple[slice, slice], tuple[slice, slice]]]  # row, column, where in the output, in the input
+# Row and column of the kernel, where in the output, where in the input.
+Taps = list[tuple[int, int, tuple[slice, slice], tuple[slice, slice]]]
 
 
 def use_tap_products_(module: nn.Module) -> nn.Module:
@@ -57,19 +58,10 @@ class SmallMapConv2d(nn.Conv2d):
     def _takes(self, input: Tensor) -> bool:
         if input.device.type != "cpu" or input.ndim != 4 or torch.compiler.is_compiling():
             return False
-        rows, columns = map_shape(input, self)
-        small = 0 < rows <= LARGEST_MAP and 0 < columns <= LARGEST_MAP
+        pads = [side for side in self.padding if isinstance(side, int)]  # strings were left out at the door
+        axes = zip(input.shape[2:], self.kernel_size, self.stride, pads, strict=True)
+        small = all(0 < _size_out(*axis) <= LARGEST_MAP for axis in axes)
         return small and self.weight.is_contiguous(memory_format=torch.channels_last)
-
-
-def map_shape(input: Tensor, layer: nn.Conv2d) -> tuple[int, int]:
-    """Height and width of the layer's output for this input."""
-    pads = [side for side in layer.padding if isinstance(side, int)]
-    rows, columns = (
-        (size + 2 * pad - kernel) // stride + 1
-        for size, pad, kernel, stride in zip(input.shape[2:], pads, layer.kernel_size, layer.stride, strict=True)
-    )
-    return rows, columns
 
 
 class _TapByTap(torch.autograd.Function):
@@ -77,8 +69,11 @@ class _TapByTap(torch.autograd.Function):
     def forward(ctx: Any, input: Tensor, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int]) -> Tensor:
         ctx.save_for_backward(input, weight)
         x_NHWC, weight_OHWC = input.permute(0, 2, 3, 1), weight.permute(0, 2, 3, 1)
-        ctx.taps, (rows, columns) = _taps(input.shape[2:], weight.shape[2:], stride, padding)
-        sums_NHWO = torch.zeros(len(input), rows, columns, len(weight), dtype=torch.float32)
+        axes = list(zip(input.shape[2:], weight.shape[2:], stride, padding, strict=True))
+        down, across = (_spans(*axis) for axis in axes)
+        ctx.taps = [(row, column, (y, x), (v, u)) for row, y, v in down for column, x, u in across]
+        size = [_size_out(*axis) for axis in axes]
+        sums_NHWO = torch.zeros(len(input), *size, len(weight), dtype=_sums_dtype(input))
         for row, column, there, here in ctx.taps:
             part_MC = x_NHWC[:, *here].flatten(0, 2)
             meant = sums_NHWO[:, *there]
@@ -91,7 +86,7 @@ class _TapByTap(torch.autograd.Function):
         input, weight = ctx.saved_tensors
         wants_input, wants_weight = ctx.needs_input_grad[:2]
         x_NHWC, weight_OHWC, grad_NHWO = (t.permute(0, 2, 3, 1) for t in (input, weight, grad))
-        sums_NHWC = torch.zeros(x_NHWC.shape, dtype=torch.float32) if wants_input else None
+        sums_NHWC = torch.zeros(x_NHWC.shape, dtype=_sums_dtype(input)) if wants_input else None
         to_weight = _empty_or_zeros(weight, ctx.taps) if wants_weight else None
         for row, column, there, here in ctx.taps:
             pull_MO = grad_NHWO[:, *there].flatten(0, 2)
@@ -109,22 +104,21 @@ def _empty_or_zeros(weight: Tensor, taps: Taps) -> Tensor:
     return torch.empty_like(weight) if len(taps) == weight.shape[2:].numel() else torch.zeros_like(weight)
 
 
-def _taps(
-    map_size: torch.Size, kernel_size: torch.Size, stride: tuple[int, int], padding: tuple[int, int]
-) -> tuple[Taps, tuple[int, int]]:
-    """The taps that meet the map, with the positions at which they do; and the size of the output."""
-    spans: list[list[tuple[int, slice, slice]]] = []
-    sizes = []
-    for size, kernel, step, pad in zip(map_size, kernel_size, stride, padding, strict=True):
-        size_out = (size + 2 * pad - kernel) // step + 1
-        sizes.append(size_out)
-        spans.append([])
-        for tap in range(kernel):
-            first = max(0, -((tap - pad) // step))  # the first output position whose input lies on the map
-            last = min(size_out - 1, (size - 1 - tap + pad) // step)
-            if first <= last:
-                inputs = slice(first * step + tap - pad, last * step + tap - pad + 1, step)
-                spans[-1].append((tap, slice(first, last + 1), inputs))
-    pairs: Iterator[tuple[Any, Any]] = ((vertical, across) for vertical in spans[0] for across in spans[1])
-    taps = [(v[0], a[0], (v[1], a[1]), (v[2], a[2])) for v, a in pairs]
-    return taps, (sizes[0], sizes[1])
+def _sums_dtype(input: Tensor) -> torch.dtype:
+    return torch.promote_types(input.dtype, torch.float32)
+
+
+def _size_out(size: int, kernel: int, step: int, pad: int) -> int:
+    return (size + 2 * pad - kernel) // step + 1
+
+
+def _spans(size: int, kernel: int, step: int, pad: int) -> list[tuple[int, slice, slice]]:
+    """Along one axis: the taps that meet the map, each with where they do, in the output and in the input."""
+    spans = []
+    for tap in range(kernel):
+        first = max(0, -((tap - pad) // step))  # the first output position whose input lies on the map
+        last = min(_size_out(size, kernel, step, pad) - 1, (size - 1 - tap + pad) // step)
+        if first <= last:
+            start = first * step + tap - pad
+            spans.append((tap, slice(first, last + 1), slice(start, start + (last - first) * step + 1, step)))
+    return spans
