@@ -31,9 +31,9 @@ def data_parts(setting: Setting, steps: int) -> dict[str, float]:
     numbers = order.batch(0)
 
     def decode() -> list[np.ndarray]:
-        if loader.array is not None:
-            return [np.asarray(loader.array[int(number)]) for number in numbers]
-        return [loader.source.pixels(int(number), min_side=loader.min_side) for number in numbers]
+        if loader.planner.array is not None:
+            return [np.asarray(loader.planner.array[int(number)]) for number in numbers]
+        return [loader.source.pixels(int(number), min_side=loader.planner.min_side) for number in numbers]
 
     images = decode()
     size = config.image_size
@@ -51,7 +51,7 @@ def data_parts(setting: Setting, steps: int) -> dict[str, float]:
         "decode (one thread)": decode,
         "crop (one thread)": crop,
         "photometric (one thread or GPU)": lambda: photometric_views(
-            crops.permute(0, 1, 4, 2, 3), loader.recipe, generator
+            crops.permute(0, 1, 4, 2, 3), loader.planner.recipe, generator
         ),
     }
     return {name: milliseconds(function, steps, setting.device) for name, function in timed.items()}

@@ -5,7 +5,11 @@ from __future__ import annotations
 import argparse
 import copy
 import dataclasses
+import importlib.util
+import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +19,7 @@ import numpy as np
 import torch
 
 import moco
+from moco import hardware
 from moco.config import Config
 from moco.contrast import moco_step
 from moco.data.loader import ViewLoader
@@ -157,6 +162,7 @@ def make_loader(setting: Setting, data: Source | Path, cache_bytes: int = 0) -> 
         device=setting.device,
         skipped=SkippedFiles(),
         cache_bytes=cache_bytes,
+        processes=True,
     )
     return loader, order
 
@@ -164,6 +170,8 @@ def make_loader(setting: Setting, data: Source | Path, cache_bytes: int = 0) -> 
 def whole_loop(setting: Setting, trained_model: Any, data: Path, *, cache_bytes: int = 0) -> Contestant:
     """The body of `moco.training.loop.train`, step by step, with the command's own loader, schedule and log reading."""
     loader, order = make_loader(setting, data, cache_bytes)
+    if loader.planner.cache is not None:  # resident: as from the second epoch on
+        loader.planner.cache.fill(loader.skipped, workers=loader.planner.workers)
     model, optimizer = trained_model
     task = loop.Task(
         config=setting.config,
@@ -222,23 +230,25 @@ def fixed_batch(setting: Setting) -> torch.Tensor:
 
 
 def lightly_example(setting: Setting) -> Contestant | None:
-    """lightly's documented MoCo v2 example, with its own transform, loss and memory bank; None without lightly."""
-    try:
-        from peer import LightlyMoCo
-    except ImportError:
+    """lightly's documented MoCo v2 example in a process of its own, as its users start it; None without lightly."""
+    if importlib.util.find_spec("lightly") is None:
         return None
-    peer = LightlyMoCo(setting.config, setting.data, setting.device)
+    job = {"config": dataclasses.asdict(setting.config), "folder": str(setting.data), "device": str(setting.device)}
+    environment = {name: value for name, value in os.environ.items() if name not in hardware.SETTINGS}
+    command = [sys.executable, str(Path(__file__).with_name("peer.py")), json.dumps(job)]
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    ask, answers = process.stdin, process.stdout
 
-    def start() -> tuple[Step, Callable[[], None]]:
-        batches = peer.batches()
+    def tell(what: str) -> float:
+        ask.write(what + "\n")
+        ask.flush()
+        return float(answers.readline())  # the seconds that it waited for data
 
-        def step() -> float:
-            asked = time.perf_counter()
-            views = next(batches)
-            waited = time.perf_counter() - asked
-            peer.step(*views)
-            return waited
+    def rest() -> None:
+        tell("rest")
 
-        return step, batches.close
-
-    return start
+    return lambda: ((lambda: tell("step")), rest)

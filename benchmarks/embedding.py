@@ -11,20 +11,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import tempfile
 import time
 from pathlib import Path
 
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the command does
+from moco import hardware
 
-import torch  # after the variable, which is read when PyTorch is loaded
+hardware.settle()  # as the command does, before PyTorch is loaded
+
+import torch
 
 import moco
-from moco import hardware
-from moco.hardware import keep_freed_memory
 from moco.summary import versions
 
 BATCH = 32
@@ -38,7 +37,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", default=None)
     options = parser.parse_args()
-    keep_freed_memory()
     with tempfile.TemporaryDirectory() as scratch:
         times = race(options, Path(scratch))
     ratios = [embed / min(bare) for *bare, embed in zip(*times.values(), strict=True)]

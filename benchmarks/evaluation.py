@@ -23,12 +23,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the command does
+from moco import hardware
 
-import torch  # after the variable, which is read when PyTorch is loaded
+hardware.settle()  # as the command does, before PyTorch is loaded
+
+import torch
 from torch import Tensor
 
-from moco import hardware
 from moco.evaluation.knn import knn_predict
 from moco.evaluation.logistic import fit_logistic
 from moco.summary import versions

@@ -1,9 +1,17 @@
-"""lightly's MoCo v2, put together from its own parts as its documentation shows, to be measured beside ours."""
+"""lightly's MoCo v2, put together from its own parts as its documentation shows, to be measured beside ours.
+
+    python benchmarks/peer.py JOB
+
+It makes a step whenever it reads the line "step" and says how long it waited for data; at "rest" its loader ends.
+"""
 
 from __future__ import annotations
 
 import copy
+import json
 import os
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,3 +67,28 @@ class LightlyMoCo:
         self.loss(query, key).backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
+
+
+def main() -> None:
+    """Do what standard input says, until it ends."""
+    job = json.loads(sys.argv[1])
+    config = Config(**{name: tuple(v) if isinstance(v, list) else v for name, v in job["config"].items()})
+    peer = LightlyMoCo(config, Path(job["folder"]), torch.device(job["device"]))
+    batches = peer.batches()
+    for line in sys.stdin:
+        waited = 0.0
+        if line.strip() == "rest":
+            batches.close()
+            batches = peer.batches()
+        else:
+            asked = time.perf_counter()
+            views = next(batches)
+            waited = time.perf_counter() - asked
+            peer.step(*views)
+            if peer.device.type == "cuda":
+                torch.cuda.synchronize(peer.device)
+        print(waited, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -13,8 +13,9 @@ Images per second, in turn and again (A B C A B C ...), in one process:
   lightly   lightly's MoCo v2 example on the same files, backbone, size and batch, where lightly is installed
 
 All but lightly run in the precision and layout that `moco pretrain` chooses here, and all but lightly and the bare
-encoder, which is a plain PyTorch step on all cores, in its lanes; lightly's example runs as published. The process
-keeps freed memory and lets OpenMP wait for a short time only, as that of the command does, for all contestants alike.
+encoder, which is a plain PyTorch step on all cores, in its lanes. The process keeps freed memory and lets OpenMP wait
+for a short time only, as that of the command does, the bare encoder alike; lightly's example runs as published, in a
+process of its own with the system's settings.
 The data: a folder or an .npz file, or without --data drawings in JPEG files of --photo pixels that are made first.
 Prints a table and writes STEM.json and STEM.png; the breakdown of a step stands beside it (`breakdown.py`).
 """
@@ -23,7 +24,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import statistics
 import subprocess
@@ -32,16 +32,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from moco.cli.main import SHORT_WAITING
+from moco import hardware
 
-os.environ.setdefault(*SHORT_WAITING)  # as the command does, before PyTorch is loaded
+hardware.settle()  # as the command does, before PyTorch is loaded
 
 import torch
 
 from breakdown import breakdown
 from contestants import Contestant, contestants, make_setting
-from moco import hardware
-from moco.hardware import keep_freed_memory
 from moco.summary import versions
 from moco.training.engine import peak_memory_bytes
 from photographs import make_photographs
@@ -52,7 +50,6 @@ WARM_STEPS = 6  # more than are decoded ahead, so that none of those is counted
 def main() -> None:
     """Measure, print, write."""
     options = parse()
-    keep_freed_memory()
     scratch = Path(tempfile.mkdtemp(prefix="moco-throughput-"))
     try:
         data = Path(options.data) if options.data else make_photographs(scratch / "photographs", options)

@@ -6,6 +6,8 @@ import os
 import tempfile
 from pathlib import Path
 
+os.environ["MKL_DISABLE_FAST_MM"] = "1"  # as `hardware.settle` does for a program, before PyTorch is loaded: tests fork
+
 import numpy as np
 import pytest
 import torch

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -33,3 +35,35 @@ def test_the_processor_is_named_or_else_the_platform_is_asked(tmp_path, monkeypa
     listing.write_text("flags\t: fpu\n")
     assert hardware.processor() == ""
     assert hardware.name(torch.device("cpu")).startswith("cpu, ")
+
+
+SETTLE = """
+import sys
+{before}
+from moco import hardware
+hardware.settle()
+import torch
+print(hardware.can_fork())
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are forked on Linux only")
+@pytest.mark.parametrize(
+    ("before", "variables", "expected"),
+    [
+        ("", {}, True),
+        ("import torch", {}, False),
+        ("import torch", hardware.SETTINGS, True),
+        ("", {"MKL_DISABLE_FAST_MM": "0"}, False),
+    ],
+)
+def test_a_process_may_fork_that_was_settled_before_pytorch_was_loaded(before, variables, expected):
+    environment = {name: value for name, value in os.environ.items() if name not in hardware.SETTINGS}
+    said = subprocess.run(
+        [sys.executable, "-c", SETTLE.format(before=before)],
+        env=environment | variables,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert said.stdout.strip() == str(expected)

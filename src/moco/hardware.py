@@ -16,6 +16,14 @@ if TYPE_CHECKING:
 # each step asks the kernel for its activations again, page by page: 7,500 page faults a ResNet-18 step (docs/log.md).
 # All threads share one heap, because those of threads are handed back whatever was set.
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
+SETTINGS = {
+    # OpenMP threads that spin long while they wait slow a busy machine down many times over; threads that never spin
+    # slow a quiet one (docs/log.md, 2026-11-24).
+    "GOMP_SPINCOUNT": "1000",
+    # MKL's own memory has locks that a forked process finds taken for ever, if another thread had them at that moment.
+    "MKL_DISABLE_FAST_MM": "1",
+}
+_ours = False
 
 
 def cores() -> int:
@@ -41,8 +49,25 @@ def name(device: torch.device) -> str:
     return f"{processor() or device.type}, {cores()} cores"
 
 
+def settle() -> None:
+    """Set this process up for training; for programs, the command first of all, and not for a library.
+
+    To be called before PyTorch is loaded, which reads the environment then.
+    """
+    global _ours
+    _ours = "torch" not in sys.modules or SETTINGS.keys() <= os.environ.keys()
+    for variable, value in SETTINGS.items():
+        os.environ.setdefault(variable, value)
+    keep_freed_memory()
+
+
+def can_fork() -> bool:
+    """Whether a process that is forked from this one can compute: on Linux, where this one was settled in time."""
+    return _ours and sys.platform.startswith("linux") and os.environ.get("MKL_DISABLE_FAST_MM") == "1"
+
+
 def keep_freed_memory() -> None:
-    """Let glibc keep what is freed; done for processes of the command only. Elsewhere it does nothing."""
+    """Let glibc keep what is freed. Elsewhere it does nothing."""
     if sys.platform.startswith("linux"):
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
         if mallopt is not None:

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from moco.config import Config
 from moco.contrast import ContrastiveModel, EndToEnd, MemoryBank, MoCo, MoCoV3
-from moco.data.loader import ViewLoader, Views
+from moco.data.loader import ViewLoader
 from moco.data.order import MODEL, keyed_seed
+from moco.data.plans import Views
 from moco.encoder import Encoder, has_batchnorm, v3_predictor
 from moco.encoder.head_v3 import HIDDEN_DIM, HeadV3
 from moco.errors import ConfigError

@@ -161,6 +161,7 @@ class Pretraining:
             skipped=skipped,
             cache_bytes=int(self.config.cache_gib * 2**30),
             views=views_of(self.config),
+            processes=True,
             show_progress=fabric.is_global_zero and not self.quiet,
         )
 

@@ -99,12 +99,14 @@ def test_images_of_one_size_become_one_array_before_the_first_step(squares):
     source, skipped = Counted(squares), SkippedFiles()
     one = loader(source, skipped=skipped, cache_bytes=MIB)
     first = take(one, 21)
-    assert one.array.shape == (30, 20, 24, 3)
+    assert one.planner.array.shape == (30, 20, 24, 3)
     assert source.decodes == Counter(range(30))
     assert [item for item, _ in skipped.items()] == ["04.png"]
     for number in range(30):
         if number != 4:
-            np.testing.assert_array_equal(one.array[number], np.asarray(Image.open(squares / f"{number:02d}.png")))
+            np.testing.assert_array_equal(
+                one.planner.array[number], np.asarray(Image.open(squares / f"{number:02d}.png"))
+            )
     assert same(take(loader(FolderSource(squares), cache_bytes=MIB), 12, first_step=9), first[9:])
 
 
@@ -131,7 +133,7 @@ def test_views_from_the_array_are_those_of_an_array_source(squares):
     expected = take(loader(ArraySource(pixels), indices=chosen), 9)
     one = loader(FolderSource(squares), indices=chosen, cache_bytes=MIB)
     assert same(take(one, 9), expected)
-    assert len(one.array) == len(chosen)
+    assert len(one.planner.array) == len(chosen)
 
 
 def test_damaged_images_of_an_array_are_replaced_by_others_in_use(squares):
@@ -148,7 +150,7 @@ def test_damaged_images_of_an_array_are_replaced_by_others_in_use(squares):
     seen = []
     for cache_bytes in (0, MIB):
         one = loader(FolderSource(flat), indices=np.arange(2, 22), cache_bytes=cache_bytes)
-        one.recipe = recipe
+        one.planner.recipe = recipe
         seen.append([(view[:, 0].mean((1, 2)) * 255 / 8).round().int().tolist() for view, _ in take(one, 15)])
     assert seen[0] == seen[1]
     assert not {3, 4, 12} & set(itertools.chain(*seen[0]))

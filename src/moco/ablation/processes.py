@@ -18,6 +18,7 @@ from typing import Any
 
 from moco.ablation.store import read_json
 from moco.errors import RunError
+from moco.hardware import SETTINGS
 from moco.training.interrupt import StopRequest
 
 PAUSE = 0.2  # seconds between two looks at the processes
@@ -156,7 +157,8 @@ def start(command: Sequence[str], log: Path, threads: int) -> subprocess.Popen[b
     source = str(Path(__file__).resolve().parents[2])
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [source, environment.get("PYTHONPATH")]))
     environment["OMP_NUM_THREADS"] = str(threads)
-    environment.setdefault("GOMP_SPINCOUNT", "1000")  # as the command does for itself: see moco.cli.main
+    for variable, value in SETTINGS.items():  # which are read when PyTorch is loaded, before the worker can say so
+        environment.setdefault(variable, value)
     environment.setdefault("GLIBC_TUNABLES", "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=2147483647")
     with log.open("ab") as said:
         return subprocess.Popen(

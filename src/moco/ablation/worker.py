@@ -22,6 +22,7 @@ from moco.ablation.store import read_json, write_json
 from moco.config import Config
 from moco.data.skipped import SkippedFiles
 from moco.errors import MocoError
+from moco.hardware import settle
 from moco.pretraining import Pretraining
 from moco.recipes import configure
 from moco.training.run_folder import RunFolder
@@ -65,6 +66,7 @@ def main(arguments: list[str]) -> int:
 
     A run on several devices starts this again for each further one, with nothing to report.
     """
+    settle()
     job = Job(**json.loads(Path(arguments[0]).read_text(encoding="utf-8")))
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -13,12 +12,9 @@ from jsonargparse import ArgumentParser, Namespace
 from moco.cli import ablate, functions, pretrain
 from moco.cli.parser import Parser, one_line, with_underscores
 from moco.errors import MocoError
-from moco.hardware import keep_freed_memory
+from moco.hardware import settle
 from moco.version import __version__
 
-# OpenMP threads that spin long while they wait slow a busy machine down many times over; threads that never spin slow
-# a quiet one (docs/log.md, 2026-11-24).
-SHORT_WAITING = ("GOMP_SPINCOUNT", "1000")
 INTERRUPTED = 130  # the shell's code for Ctrl-C
 
 
@@ -26,8 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code: 0 done, 2 an error that the user can cure, 3 out of the time that it was
     given, 130 ended by Ctrl-C.
     """
-    os.environ.setdefault(*SHORT_WAITING)  # read when PyTorch is loaded, which has not happened yet
-    keep_freed_memory()
+    settle()
     arguments = with_underscores(list(sys.argv[1:] if argv is None else argv))
     try:
         parser, subparsers = _parsers(arguments)

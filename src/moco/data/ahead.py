@@ -36,8 +36,10 @@ def ahead(
     cores: where the encoder computes on all of them and waits for the slowest, threads that gather on one cost it twice
     their time.
     """
-    places = _places(workers) if spread else None
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="moco-data", initializer=_on_one_core, initargs=(places,))
+    cores = places(workers) if spread else iter(())
+    pool = ThreadPoolExecutor(
+        workers, thread_name_prefix="moco-data", initializer=lambda: keep_to_one_core(next(cores, None))
+    )
     begun: deque[Begun[Result]] = deque()
     try:
         for step in itertools.count(first_step):
@@ -52,17 +54,18 @@ def ahead(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _places(workers: int) -> Iterator[int] | None:
-    """Cores in turn; None where some would have no worker, so that others would be burdened for good."""
+def places(workers: int) -> Iterator[int]:
+    """Cores in turn; none where some would have no worker, so that others would be burdened for good."""
     if not hasattr(os, "sched_getaffinity"):
-        return None
+        return iter(())
     allowed = sorted(os.sched_getaffinity(0))
-    return itertools.cycle(allowed) if workers >= len(allowed) else None
+    return itertools.cycle(allowed if workers >= len(allowed) else ())
 
 
-def _on_one_core(places: Iterator[int] | None) -> None:
+def keep_to_one_core(core: int | None) -> None:
+    """Let this thread compute on one core, and on this one if it is named."""
     torch.set_num_threads(1)
     torch.get_num_threads()  # reads the process's number once a thread; from here on this thread keeps its own
-    if places is not None:
+    if core is not None:
         with contextlib.suppress(OSError):  # forbidden here: the system places the thread
-            os.sched_setaffinity(0, {next(places)})  # 0: this thread
+            os.sched_setaffinity(0, {core})  # 0: this thread

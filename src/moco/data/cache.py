@@ -6,6 +6,8 @@ give equal runs on every machine. N: images in use   H, W: their sides in pixels
 
 from __future__ import annotations
 
+import mmap
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -25,8 +27,9 @@ _CHUNK = 64  # images decoded in one task
 class DecodedCache:
     """The pixels of some images of a source in one run of memory, each kept when it is first decoded.
 
-    Threads may ask for images at the same time: each image has its own place, and two that decode the same image
-    write the same bytes. Memory: 3 * H * W bytes an image, taken as images come in, and 21 bytes an image.
+    Threads and forked processes, which share the memory, may ask for images at the same time: each image has its own
+    place, and two that decode the same image write the same bytes. Memory: 3 * H * W bytes an image, taken as images
+    come in, and 21 bytes an image.
 
     Args:
         source: the images.
@@ -46,8 +49,9 @@ class DecodedCache:
         np.cumsum(3 * self._shapes.prod(axis=1, dtype=np.int64), out=self._ends[1:])
         self._slots = np.full(len(source), -1, dtype=np.int32)
         self._slots[indices] = np.arange(len(indices))
-        self._pixels = np.empty(self._ends[-1], dtype=np.uint8)
-        self._kept = np.zeros(len(indices), dtype=bool)
+        self._pixels = _shared(int(self._ends[-1]), np.uint8)
+        self._kept = _shared(len(indices), np.bool_)
+        self._fence = threading.Lock()  # taking it, a core sees all that another one wrote before it did
 
     @property
     def nbytes(self) -> int:
@@ -70,13 +74,15 @@ class DecodedCache:
             return self._source.pixels(index, min_side=self._min_side)
         place = self._pixels[self._ends[slot] : self._ends[slot + 1]]
         if self._kept[slot]:
-            return place.reshape(*self._shapes[slot], 3)
+            with self._fence:
+                return place.reshape(*self._shapes[slot], 3)
         pixels = self._source.pixels(index, min_side=self._min_side)
         if pixels.shape[:2] != tuple(self._shapes[slot]):  # its first bytes said something else
             self._one_shape = False
             return pixels
         place.reshape(pixels.shape)[...] = pixels
-        self._kept[slot] = True
+        with self._fence:
+            self._kept[slot] = True
         return pixels
 
     def fill(self, skipped: SkippedFiles, *, workers: int, show_progress: bool = False) -> None:
@@ -113,6 +119,12 @@ class DecodedCache:
         """Which of these images are there; after `fill`, all but the damaged ones."""
         kept: np.ndarray = self._kept[self._slots[indices]]
         return kept
+
+
+def _shared(count: int, dtype: type[np.generic]) -> np.ndarray:
+    """Zeros, which processes that are forked later share; memory is taken as it is written."""
+    memory = mmap.mmap(-1, max(1, count * np.dtype(dtype).itemsize))
+    return np.frombuffer(memory, dtype=dtype, count=count)
 
 
 def plan_cache(

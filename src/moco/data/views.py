@@ -120,11 +120,18 @@ def two_views(images_NCHW: Tensor, recipe: ViewRecipe, size: int, generator: tor
 
 
 def plan_views(
-    images_NCHW: Tensor, recipe: ViewRecipe, size: int, generator: torch.Generator, *, views: int = 2
+    images_NCHW: Tensor,
+    recipe: ViewRecipe,
+    size: int,
+    generator: torch.Generator,
+    *,
+    views: int = 2,
+    out: tuple[Tensor, ...] | None = None,
 ) -> PlannedViews:
     """`two_views` in parts; a part's images are read when it is made.
 
     With `views=1` the first view alone, the same as beside a second one, whose random numbers are drawn all the same.
+    `out`: tensors for the views, laid out as they would be made here.
     """
     count, _, height, width = images_NCHW.shape
     heights, widths = torch.full((2 * count,), height), torch.full((2 * count,), width)
@@ -135,8 +142,8 @@ def plan_views(
         box, mirror = boxes[:views, place].flatten(0, 1), flip[:views, place].flatten()
         return batched_resized_crop(images_NCHW[place], box, size, mirror)
 
-    pixels = max(size * size, height * width)
-    return _plan(images_NCHW, crop, recipe, size, generator, views=views, pixels=pixels)
+    made = _empty_views(images_NCHW, size, views) if out is None else out
+    return _plan(images_NCHW, crop, recipe, generator, made, pixels=max(size * size, height * width))
 
 
 def photometric_views(crops_VNCHW: Tensor, recipe: ViewRecipe, generator: torch.Generator) -> tuple[Tensor, ...]:
@@ -146,8 +153,10 @@ def photometric_views(crops_VNCHW: Tensor, recipe: ViewRecipe, generator: torch.
     return plan_photometric_views(crops_VNCHW, recipe, generator).complete()
 
 
-def plan_photometric_views(crops_VNCHW: Tensor, recipe: ViewRecipe, generator: torch.Generator) -> PlannedViews:
-    """`photometric_views` in parts; a part's crops are read when it is made."""
+def plan_photometric_views(
+    crops_VNCHW: Tensor, recipe: ViewRecipe, generator: torch.Generator, *, out: tuple[Tensor, ...] | None = None
+) -> PlannedViews:
+    """`photometric_views` in parts; a part's crops are read when it is made. `out`: as for `plan_views`."""
     size = crops_VNCHW.shape[-1]
 
     def planes(place: slice) -> Tensor:
@@ -157,27 +166,26 @@ def plan_photometric_views(crops_VNCHW: Tensor, recipe: ViewRecipe, generator: t
             planar.copy_(crops)
         return result.flatten(0, 1)
 
-    return _plan(crops_VNCHW[0], planes, recipe, size, generator, views=len(crops_VNCHW), pixels=size * size)
+    views = _empty_views(crops_VNCHW[0], size, len(crops_VNCHW)) if out is None else out
+    return _plan(crops_VNCHW[0], planes, recipe, generator, views, pixels=size * size)
 
 
 def _plan(
     images: Tensor,
     crop: Callable[[slice], Tensor],
     recipe: ViewRecipe,
-    size: int,
     generator: torch.Generator,
+    views: tuple[Tensor, ...],
     *,
-    views: int,
     pixels: int,
 ) -> PlannedViews:
     """Draw the photometric part. `crop` makes the views' crops of a part in [0, 255]; `pixels`: work for an image."""
     finish = finisher(recipe, sample_draws(len(images), recipe, generator), images.device)
-    empty = _empty_views(images, size, views)
 
     def make(place: slice) -> None:
-        _finish_and_store(crop(place), finish, place, empty)
+        _finish_and_store(crop(place), finish, place, views)
 
-    return PlannedViews(tuple(empty), _blocks(images, pixels), make)
+    return PlannedViews(views, _blocks(images, pixels), make)
 
 
 def sample_draws(images: int, recipe: ViewRecipe, generator: torch.Generator) -> Draws:
@@ -195,12 +203,12 @@ def sample_draws(images: int, recipe: ViewRecipe, generator: torch.Generator) ->
     return Draws(**{name: torch.cat([getattr(draws, name)[:images], getattr(second, name)[images:]]) for name in names})
 
 
-def _empty_views(images: Tensor, size: int, views: int) -> list[Tensor]:
+def _empty_views(images: Tensor, size: int, views: int) -> tuple[Tensor, ...]:
     shape = (len(images), images.shape[1], size, size)
-    return [
+    return tuple(
         torch.empty(shape, dtype=torch.float32, device=images.device, memory_format=torch.channels_last)
         for _ in range(views)
-    ]
+    )
 
 
 def _blocks(images: Tensor, pixels: int) -> list[slice]:
@@ -209,7 +217,7 @@ def _blocks(images: Tensor, pixels: int) -> list[slice]:
     return [slice(start, min(start + block, len(images))) for start in range(0, len(images), block)]
 
 
-def _finish_and_store(crops: Tensor, finish: Finish, place: slice, views: list[Tensor]) -> None:
+def _finish_and_store(crops: Tensor, finish: Finish, place: slice, views: tuple[Tensor, ...]) -> None:
     """Photometric operations on the views' crops of the images in `place`, in place, then into `views`."""
     rows = torch.arange(place.start, place.stop)
     finished = finish(crops, torch.cat([rows + number * len(view) for number, view in enumerate(views)]))

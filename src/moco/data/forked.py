@@ -1,0 +1,198 @@
+"""Work on the next steps while the current one runs, in processes that keep to one core each.
+
+Two threads of one process that make views wait for each other's interpreter lock at each of some hundred operations a
+part, and are no faster together than one (docs/log.md). A process that is forked has the images, and what is kept of
+them in shared memory, without a copy. It touches no GPU and starts no threads; `hardware.can_fork` says where that is
+safe.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import mmap
+import multiprocessing
+import os
+import signal
+import traceback
+import warnings
+from collections.abc import Callable, Generator
+from multiprocessing.connection import Connection
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+
+from moco import errors
+from moco.data.ahead import PREFETCH, keep_to_one_core, places
+from moco.data.plans import StepPlan, Views
+from moco.data.skipped import SkippedFiles
+
+SLOTS = PREFETCH + 1  # steps in memory: one with the caller, the others worked on ahead
+Made = tuple[np.ndarray, Views]
+
+
+class Slots:
+    """Memory that processes share for the views and source indices of `SLOTS` steps.
+
+    Args:
+        views: of an image.
+        shape: of the views of a batch, (N, size, size, 3).
+    """
+
+    def __init__(self, views: int, shape: tuple[int, int, int, int]) -> None:
+        images, numbers = 4 * views * int(np.prod(shape)), 8 * shape[0]
+        self._memory = mmap.mmap(-1, SLOTS * (images + numbers))
+        flat = torch.frombuffer(self._memory, dtype=torch.float32, count=SLOTS * images // 4)
+        self._views = flat.view(SLOTS, views, *shape).permute(0, 1, 2, 5, 3, 4)
+        self._indices = np.frombuffer(self._memory, dtype=np.int64, offset=SLOTS * images).reshape(SLOTS, shape[0])
+
+    def of(self, step: int) -> tuple[np.ndarray, Views]:
+        """Indices, (N,) int64, and views, each (N, 3, size, size) float32, channels-last."""
+        return self._indices[step % SLOTS], tuple(self._views[step % SLOTS].unbind())
+
+
+def in_processes(
+    first_step: int, plan: Callable[[int, Views], StepPlan], slots: Slots, skipped: SkippedFiles, *, workers: int
+) -> Generator[Made]:
+    """Source indices and views of each step from the first one on, without end; they are overwritten after the next.
+
+    Close the generator to end the processes; they also end by themselves when this process is gone.
+
+    Args:
+        first_step: where to begin.
+        plan: makes the plan of a step, whose results lie in the views that it is given.
+        slots: where they lie.
+        skipped: damaged files that a process meets are added here.
+        workers: processes; each has the same share of every step's parts.
+
+    Raises:
+        MocoError: what a part raises; RunError where a process fails otherwise, or has been ended.
+    """
+    pipes = [multiprocessing.Pipe() for _ in range(workers)]
+    ours = [mine for mine, _ in pipes]
+    children: list[int] = []
+    cores: list[int | None] = [*itertools.islice(places(workers), workers)] or [None] * workers
+    try:
+        for number, (_, theirs) in enumerate(pipes):
+            child = _fork()
+            if child == 0:
+                others = [end for pipe in pipes for end in pipe if end is not theirs]
+                _serve(_Worker(number, workers, theirs, slots, skipped), others, cores[number], plan, first_step)
+            children.append(child)
+            theirs.close()
+        for connection in ours * SLOTS:
+            _allow(connection)
+        for step in itertools.count(first_step):
+            for connection, child in zip(ours, children, strict=True):
+                _take(connection, child, skipped)
+            indices, views = slots.of(step)
+            yield indices.copy(), views
+            for connection in ours:
+                _allow(connection)
+    finally:
+        for connection in ours:
+            connection.close()
+        for child in children:  # whatever one is at work on, nobody wants it any more
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+
+
+def _fork() -> int:
+    with warnings.catch_warnings():
+        # From Python 3.12 on a warning that locks of other threads may be held; the child asks for none of theirs.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
+
+
+def _allow(connection: Connection) -> None:
+    """Let a process work on one more step."""
+    with contextlib.suppress(OSError):  # it has ended: whoever waits for its answer says why
+        connection.send_bytes(b"")
+
+
+def _take(connection: Connection, child: int, skipped: SkippedFiles) -> None:
+    """Wait until a process has done its share of the next step."""
+    try:
+        told: dict[str, Any] = json.loads(connection.recv_bytes())
+    except (EOFError, OSError) as error:
+        raise errors.RunError(
+            f"a process that prepares images (number {child}) has ended, perhaps for want of memory: resume the run, "
+            "with fewer --workers if it happens again"
+        ) from error
+    for item, reason in told["skipped"]:
+        skipped.add(item, reason)
+    if "error" in told:
+        kind, message = told["error"]
+        raise getattr(errors, kind)(message)
+
+
+class _Worker:
+    """A process's side.
+
+    Args:
+        number: of the process, 0 to workers - 1.
+        workers: how many there are.
+        connection: to the process that wants the views.
+        slots: where they lie.
+        skipped: this process's copy.
+    """
+
+    def __init__(self, number: int, workers: int, connection: Connection, slots: Slots, skipped: SkippedFiles) -> None:
+        self._number, self._workers, self._connection, self._slots = number, workers, connection, slots
+        self._skipped, self._told = skipped, set(skipped.items())
+
+    def run(self, plan: Callable[[int, Views], StepPlan], first_step: int) -> None:
+        """Make this process's share of each step for as long as somebody wants it."""
+        for step in itertools.count(first_step):
+            try:
+                self._connection.recv_bytes()
+            except (EOFError, OSError):
+                return
+            answer: dict[str, Any] = {}
+            try:
+                self._make(plan, step)
+            except errors.MocoError as error:
+                answer["error"] = (type(error).__name__, str(error))
+            except Exception as error:  # whatever a damaged disk or a library raises is for the other side to report
+                traceback.print_exc()
+                answer["error"] = ("RunError", f"a process that prepares images failed: {error!r} (traceback above)")
+            answer["skipped"] = self._news()
+            with contextlib.suppress(OSError):  # nobody is there any more, as the next turn finds
+                self._connection.send_bytes(json.dumps(answer).encode())
+
+    def _make(self, plan: Callable[[int, Views], StepPlan], step: int) -> None:
+        indices, views = self._slots.of(step)
+        made = plan(step, views)
+        for part in made.parts[(self._number + step) % self._workers :: self._workers]:
+            made.make(part)
+            indices[part] = made.indices[part]
+
+    def _news(self) -> list[tuple[str, str]]:
+        if self._skipped.count == len(self._told):
+            return []
+        news = [noted for noted in self._skipped.items() if noted not in self._told]
+        self._told.update(news)
+        return news
+
+
+def _serve(
+    worker: _Worker, others: list[Connection], core: int | None, plan: Callable[..., StepPlan], first_step: int
+) -> NoReturn:
+    """What a forked process does; it never comes back."""
+    code = 1
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):  # for the process that wants the views; this one ends with it
+            signal.signal(number, signal.SIG_IGN)
+        for connection in others:  # whose ends would otherwise not be missed
+            connection.close()
+        keep_to_one_core(core)
+        with torch.inference_mode(False), torch.no_grad():
+            worker.run(plan, first_step)
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
