@@ -11,7 +11,7 @@ from tests.data.test_loader import VIVID, Flat, loader, same, take
 from tests.data.test_loader import array_source as small_array
 from tests.data.test_views import RECIPES, generator, pictures
 
-from moco.data import loader as loader_module
+from moco.data import plans
 from moco.data.arrays import ArraySource
 from moco.data.views import photometric_views, plan_views, two_views
 
@@ -56,16 +56,16 @@ def test_a_loader_gives_the_same_first_views_and_the_same_images(kind):
 
 def test_the_second_crop_is_not_made(monkeypatch):
     made: list[int] = []
-    crop = loader_module.resized_crop_pixels
+    crop = plans.resized_crop_pixels
 
     def counted(pixels, box, flip, out):
         made.append(1)
         return crop(pixels, box, flip, out)
 
-    monkeypatch.setattr(loader_module, "resized_crop_pixels", counted)
+    monkeypatch.setattr(plans, "resized_crop_pixels", counted)
     for views in (2, 1):
         made.clear()
-        crops, fill = loader(Flat(20), recipe=VIVID, views=views)._plan_crops(0)
-        fill(slice(0, 4))
-        assert len(crops) == views
+        plan = loader(Flat(20), recipe=VIVID, views=views).planner.crops(0)
+        plan.make(slice(0, 4))
+        assert len(plan.results[0]) == views
         assert len(made) == 4 * views

@@ -138,7 +138,7 @@ def plan_cache(
         budget: bytes for decoded images; 0 keeps none.
         min_side: as for `Source.image`.
     """
-    if getattr(source, "decoded", False):
+    if getattr(source, "decoded", False) or source.uniform_array() is not None:
         return None, f"{source.name} holds decoded images: nothing is left to decode"
     if budget <= 0:
         return None, "decoded images are not kept (--cache-gib 0): they are decoded at each visit"

@@ -28,6 +28,7 @@ from moco import errors
 from moco.data.ahead import PREFETCH, keep_to_one_core, places
 from moco.data.plans import StepPlan, Views
 from moco.data.skipped import SkippedFiles
+from moco.hardware import give_back_freed_memory
 
 SLOTS = PREFETCH + 1  # steps in memory: one with the caller, the others worked on ahead
 Made = tuple[np.ndarray, Views]
@@ -70,34 +71,70 @@ def in_processes(
     Raises:
         MocoError: what a part raises; RunError where a process fails otherwise, or has been ended.
     """
-    pipes = [multiprocessing.Pipe() for _ in range(workers)]
-    ours = [mine for mine, _ in pipes]
-    children: list[int] = []
-    cores: list[int | None] = [*itertools.islice(places(workers), workers)] or [None] * workers
+    helpers = _Helpers(workers)
     try:
-        for number, (_, theirs) in enumerate(pipes):
-            child = _fork()
-            if child == 0:
-                others = [end for pipe in pipes for end in pipe if end is not theirs]
-                _serve(_Worker(number, workers, theirs, slots, skipped), others, cores[number], plan, first_step)
-            children.append(child)
-            theirs.close()
-        for connection in ours * SLOTS:
-            _allow(connection)
+        helpers.start(lambda worker: worker.run(plan, first_step), slots, skipped)
+        for _ in range(SLOTS):
+            helpers.allow()
         for step in itertools.count(first_step):
-            for connection, child in zip(ours, children, strict=True):
-                _take(connection, child, skipped)
+            helpers.take(skipped)
             indices, views = slots.of(step)
             yield indices.copy(), views
-            for connection in ours:
-                _allow(connection)
+            helpers.allow()
     finally:
-        for connection in ours:
+        helpers.end()
+
+
+class _Helpers:
+    """The processes, seen from the one that wants the views."""
+
+    def __init__(self, count: int) -> None:
+        self._pipes = [multiprocessing.Pipe() for _ in range(count)]
+        self._processes: list[int] = []
+
+    def start(self, run: Callable[[_Worker], None], slots: Slots, skipped: SkippedFiles) -> None:
+        """Fork them, each onto a core of its own where there is a process for every core."""
+        count = len(self._pipes)
+        cores: list[int | None] = [*itertools.islice(places(count), count)] or [None] * count
+        give_back_freed_memory()
+        for number, (core, (_, theirs)) in enumerate(zip(cores, self._pipes, strict=True)):
+            process = _fork()
+            if process == 0:
+                others = [end for pipe in self._pipes for end in pipe if end is not theirs]
+                _serve(_Worker(number, count, theirs, slots, skipped), others, core, run)
+            self._processes.append(process)
+            theirs.close()
+
+    def allow(self) -> None:
+        """Let each work on one more step."""
+        for connection, _ in self._pipes:
+            with contextlib.suppress(OSError):  # it has ended: whoever waits for its answer says why
+                connection.send_bytes(b"")
+
+    def take(self, skipped: SkippedFiles) -> None:
+        """Wait until each has done its share of the next step."""
+        for (connection, _), process in zip(self._pipes, self._processes, strict=True):
+            try:
+                told: dict[str, Any] = json.loads(connection.recv_bytes())
+            except (EOFError, OSError) as error:
+                raise errors.RunError(
+                    f"a process that prepares images (number {process}) has ended, perhaps for want of memory: resume "
+                    "the run, with fewer --workers if it happens again"
+                ) from error
+            for item, reason in told["skipped"]:
+                skipped.add(item, reason)
+            if "error" in told:
+                kind, message = told["error"]
+                raise getattr(errors, kind)(message)
+
+    def end(self) -> None:
+        """End them; whatever one is at work on, nobody wants it any more."""
+        for connection, _ in self._pipes:
             connection.close()
-        for child in children:  # whatever one is at work on, nobody wants it any more
+        for process in self._processes:
             with contextlib.suppress(ProcessLookupError, ChildProcessError):
-                os.kill(child, signal.SIGKILL)
-                os.waitpid(child, 0)
+                os.kill(process, signal.SIGKILL)
+                os.waitpid(process, 0)
 
 
 def _fork() -> int:
@@ -105,28 +142,6 @@ def _fork() -> int:
         # From Python 3.12 on a warning that locks of other threads may be held; the child asks for none of theirs.
         warnings.simplefilter("ignore", DeprecationWarning)
         return os.fork()
-
-
-def _allow(connection: Connection) -> None:
-    """Let a process work on one more step."""
-    with contextlib.suppress(OSError):  # it has ended: whoever waits for its answer says why
-        connection.send_bytes(b"")
-
-
-def _take(connection: Connection, child: int, skipped: SkippedFiles) -> None:
-    """Wait until a process has done its share of the next step."""
-    try:
-        told: dict[str, Any] = json.loads(connection.recv_bytes())
-    except (EOFError, OSError) as error:
-        raise errors.RunError(
-            f"a process that prepares images (number {child}) has ended, perhaps for want of memory: resume the run, "
-            "with fewer --workers if it happens again"
-        ) from error
-    for item, reason in told["skipped"]:
-        skipped.add(item, reason)
-    if "error" in told:
-        kind, message = told["error"]
-        raise getattr(errors, kind)(message)
 
 
 class _Worker:
@@ -178,9 +193,7 @@ class _Worker:
         return news
 
 
-def _serve(
-    worker: _Worker, others: list[Connection], core: int | None, plan: Callable[..., StepPlan], first_step: int
-) -> NoReturn:
+def _serve(worker: _Worker, others: list[Connection], core: int | None, run: Callable[[_Worker], None]) -> NoReturn:
     """What a forked process does; it never comes back."""
     code = 1
     try:
@@ -190,7 +203,7 @@ def _serve(
             connection.close()
         keep_to_one_core(core)
         with torch.inference_mode(False), torch.no_grad():
-            worker.run(plan, first_step)
+            run(worker)
         code = 0
     except BaseException:
         traceback.print_exc()

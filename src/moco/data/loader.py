@@ -80,7 +80,7 @@ class ViewLoader:
         show_progress: bool = False,
     ) -> None:
         self.source, self.order, self.device, self.skipped = source, order, device, skipped
-        self.cache_bytes, self.show_progress = cache_bytes, show_progress
+        self._cache_bytes, self._show_progress = cache_bytes, show_progress
         self.planner = StepPlanner(
             source=source,
             order=order,
@@ -95,11 +95,9 @@ class ViewLoader:
             cache=None,
             array=source.uniform_array(),
         )
-        self.storage = f"{source.name} holds decoded images: nothing is left to decode"
-        if self.planner.array is None:
-            self.planner.cache, self.storage = plan_cache(
-                source, order.indices, budget=cache_bytes, min_side=self.planner.min_side
-            )
+        self.planner.cache, self.storage = plan_cache(
+            source, order.indices, budget=cache_bytes, min_side=self.planner.min_side
+        )
         self._forks = processes and device.type == "cpu" and isinstance(source, BaseSource) and can_fork()
         self._on_device: Tensor | None = None
         self.indices = np.empty(0, dtype=np.int64)
@@ -112,7 +110,7 @@ class ViewLoader:
         """
         planner, cache = self.planner, self.planner.cache
         if cache is not None and cache.shape is not None and planner.array is None and self._in_batches(cache.shape):
-            cache.fill(self.skipped, workers=planner.workers, show_progress=self.show_progress)
+            cache.fill(self.skipped, workers=planner.workers, show_progress=self._show_progress)
             planner.array = cache.array()
         whole = planner.array is not None and self._in_batches(planner.array.shape[1:3])
         if self.device.type == "cpu":
@@ -164,7 +162,7 @@ class ViewLoader:
         if self.device.type != "cuda":
             return None
         free, _ = torch.cuda.mem_get_info(self.device)
-        if array.nbytes > min(self.cache_bytes, free // DEVICE_SHARE):
+        if array.nbytes > min(self._cache_bytes, free // DEVICE_SHARE):
             return None
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
 
