@@ -7,14 +7,14 @@ CPU milliseconds an image (all threads and processes, both views cropped) and im
 
   folder         files decoded at each visit
   folder-pillow  the same without simplejpeg
-  processes      the work of `folder` in worker processes that write the crops into shared memory
   packed-jpeg    a pack of JPEG records, decoded at each visit
   packed-raw     a pack of decoded images, each cropped by itself even where all have one size
   cached         decoded images in memory, each cropped by itself even where all have one size
   resident       decoded images of one size in one array, cropped in batches on the device, here the CPU
 
 The crops are uint8, those of `resident` float. Lines with + colour include everything that follows on the device, here
-the CPU: photometric operations, normalisation. The images: a folder, or without --data 300 JPEG files of 500 x 375
+the CPU: photometric operations, normalisation; with processes, in the loader's processes instead of its threads, as
+`moco pretrain` does it on a CPU. The images: a folder, or without --data 300 JPEG files of 500 x 375
 pixels that are made first. With --entries, `data_memory.py` then says whether memory grows with the number of images.
 Prints JSON, and writes it to --out.
 """
@@ -35,14 +35,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from moco import hardware
+
+hardware.settle()  # as the command does, before PyTorch is loaded
+
 import numpy as np
 import torch
 from PIL import Image
 from PIL import __version__ as pillow_version
 
 import moco
-from data_processes import in_processes
-from moco import hardware
 from moco.data import jpeg
 from moco.data.cache import DecodedCache
 from moco.data.crop import batched_resized_crop, sample_crops
@@ -80,7 +82,7 @@ def main() -> None:
             **{name: value for name, value in vars(options).items() if name not in ("scratch", "out")},
             "data": Path(options.data).name if options.data else "made",
         },
-        "hardware": f"{hardware.processor()}, {os.cpu_count()} cores",
+        "hardware": hardware.name(torch.device("cpu")),
         "commit": commit.stdout.strip(),
         "versions": {**versions(), "pillow": pillow_version, "simplejpeg": library and library.__version__},
     }
@@ -168,13 +170,21 @@ def contestants(folder: Path, scratch: Path, options: argparse.Namespace) -> dic
         "packed-raw": batches(OneByOne(packs["raw"]), options),
         "cached": batches(OneByOne(cache), options, count=len(source)),
         "folder + colour": batches(source, options, colour=True),
+        "folder + colour, processes": batches(source, options, colour=True, processes=True),
     }
     array = cache.array()
     if array is not None:
         runs["resident"] = crop_in_batches(array, options)
         runs["resident + colour"] = color_in_batches(array, options)
-    ways: dict[str, Way] = {name: (run, time.process_time) for name, run in runs.items()}
-    return {**ways, "processes": in_processes(source, options)}
+    return {name: (run, cpu_seconds) for name, run in runs.items()}
+
+
+def cpu_seconds() -> float:
+    """Of this process and of those that it has forked and that are there."""
+    own = Path("/proc/self/task")
+    children = [child for task in own.iterdir() for child in (task / "children").read_text().split()]
+    ticks = [Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[11:13] for child in children]
+    return time.process_time() + sum(int(ticked) for pair in ticks for ticked in pair) / os.sysconf("SC_CLK_TCK")
 
 
 class OneByOne:
@@ -194,14 +204,26 @@ class OneByOne:
 
 
 def batches(
-    source: Any, options: argparse.Namespace, *, colour: bool = False, count: int | None = None
+    source: Any,
+    options: argparse.Namespace,
+    *,
+    colour: bool = False,
+    processes: bool = False,
+    count: int | None = None,
 ) -> Callable[[int], None]:
     """Takes as many batches as asked for from a loader that goes on where it was; 0 ends it."""
     count = count or len(getattr(source, "images", source))
     order = EpochOrder(np.arange(count), batch_size=options.batch_size, seed=0)
     device, side = torch.device("cpu"), options.image_size
     loader = ViewLoader(
-        source, order, V2, image_size=side, device=device, skipped=SkippedFiles(), workers=options.workers
+        source,
+        order,
+        V2,
+        image_size=side,
+        device=device,
+        skipped=SkippedFiles(),
+        workers=options.workers,
+        processes=processes,
     )
     iterator: Iterator[Any] = loader.batches(0) if colour else loader.crops(0)
 
@@ -249,7 +271,7 @@ def without_simplejpeg(run: Callable[[int], None], count: int) -> None:
     jpeg.library = lambda: None  # type: ignore[assignment]
     try:
         run(count)
-        settle(time.process_time)
+        settle(cpu_seconds)
     finally:
         jpeg.library = library
 
