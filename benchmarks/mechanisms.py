@@ -25,6 +25,7 @@ from moco.recipes import configure
 from moco.training import loop
 from moco.training.encoder import build_checked_encoder
 from moco.training.engine import make_fabric, place
+from moco.training.optimizer import make_optimizer
 from moco.version import __version__
 
 IMAGES = 100_000  # rows of the memory bank
@@ -36,7 +37,7 @@ def contestant(config: Config) -> Callable[[], None]:
     model = build_model(build_checked_encoder(config), config, images=IMAGES)
     place(model, fabric, config)
     model.train()
-    optimizer = loop.make_optimizer(model, config)
+    optimizer = make_optimizer(model, config)
     layout = torch.channels_last if config.layout == "channels_last" else torch.contiguous_format
     shape = (config.batch_size, 3, config.image_size, config.image_size)
     views = [torch.randn(shape).contiguous(memory_format=layout) for _ in range(2)]

@@ -101,7 +101,7 @@ class Config:
         accelerator: device kind; auto takes a GPU if there is one.
         devices: devices on this machine; several train together, one process each.
         num_nodes: machines that train together.
-        workers: threads that decode and crop; null means the number of cores, at most 16.
+        workers: threads or processes that make views; null means the number of cores, at most 16.
         cache_gib: GiB of memory for decoded images in each process; if all fit, each is decoded once; 0 for none.
         threads: CPU threads for tensor operations; null leaves PyTorch's choice.
         seed: every random draw follows from it.

@@ -9,12 +9,14 @@ safe.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import json
 import mmap
 import multiprocessing
 import os
 import signal
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Generator
@@ -31,6 +33,10 @@ from moco.data.skipped import SkippedFiles
 from moco.hardware import give_back_freed_memory
 
 SLOTS = PREFETCH + 1  # steps in memory: one with the caller, the others worked on ahead
+# Processes begin with what the encoders leave of the cores: while they wait for each other and for the optimiser, there
+# is enough for views (docs/log.md). Where something else takes it, so that the caller waits for more than a tenth of so
+# many steps, other processes follow with their full share; the system lets none rise again.
+JUDGED_STEPS, LATE = 32, 0.1
 Made = tuple[np.ndarray, Views]
 
 
@@ -71,39 +77,75 @@ def in_processes(
     Raises:
         MocoError: what a part raises; RunError where a process fails otherwise, or has been ended.
     """
-    helpers = _Helpers(workers)
+    helpers, waiting = _Helpers(plan, slots, skipped, workers), _Waiting()
     try:
-        helpers.start(lambda worker: worker.run(plan, first_step), slots, skipped)
-        for _ in range(SLOTS):
-            helpers.allow()
+        helpers.start(first_step, behind=True)
         for step in itertools.count(first_step):
-            helpers.take(skipped)
+            with waiting:
+                helpers.take()
             indices, views = slots.of(step)
             yield indices.copy(), views
-            helpers.allow()
+            if waiting.too_long():
+                helpers.end()
+                helpers.start(step + 1, behind=False)
+            else:
+                helpers.allow()
     finally:
         helpers.end()
+
+
+class _Waiting:
+    """How long the caller waits for views, of the time that passes; too long is told once.
+
+    The first step does not count, which nobody could have worked on ahead.
+    """
+
+    def __init__(self) -> None:
+        self._steps, self._waited, self._since, self._told = -1, 0.0, 0.0, False
+
+    def __enter__(self) -> None:
+        self._asked = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._waited += time.perf_counter() - self._asked
+
+    def too_long(self) -> bool:
+        """Whether the steps since the last judgement were late."""
+        self._steps += 1
+        if self._told or 0 < self._steps < JUDGED_STEPS:
+            return False
+        now = time.perf_counter()
+        self._told = self._steps > 0 and self._waited > LATE * (now - self._since)
+        self._steps, self._waited, self._since = 0, 0.0, now
+        return self._told
 
 
 class _Helpers:
     """The processes, seen from the one that wants the views."""
 
-    def __init__(self, count: int) -> None:
-        self._pipes = [multiprocessing.Pipe() for _ in range(count)]
+    def __init__(self, plan: Callable[[int, Views], StepPlan], slots: Slots, skipped: SkippedFiles, count: int) -> None:
+        self._plan, self._slots, self._skipped, self._count = plan, slots, skipped, count
+        self._pipes: list[tuple[Connection, Connection]] = []
         self._processes: list[int] = []
 
-    def start(self, run: Callable[[_Worker], None], slots: Slots, skipped: SkippedFiles) -> None:
-        """Fork them, each onto a core of its own where there is a process for every core."""
-        count = len(self._pipes)
-        cores: list[int | None] = [*itertools.islice(places(count), count)] or [None] * count
+    def start(self, first_step: int, *, behind: bool) -> None:
+        """Fork them, each onto a core of its own where there is one for every core, and let them begin.
+
+        `behind`: they get what others leave of the cores.
+        """
+        self._pipes = [multiprocessing.Pipe() for _ in range(self._count)]
+        cores: list[int | None] = [*itertools.islice(places(self._count), self._count)] or [None] * self._count
         give_back_freed_memory()
         for number, (core, (_, theirs)) in enumerate(zip(cores, self._pipes, strict=True)):
             process = _fork()
             if process == 0:
                 others = [end for pipe in self._pipes for end in pipe if end is not theirs]
-                _serve(_Worker(number, count, theirs, slots, skipped), others, core, run)
+                worker = _Worker(number, self._count, theirs, self._slots, self._skipped)
+                _serve(functools.partial(worker.run, self._plan, first_step), others, core, behind=behind)
             self._processes.append(process)
             theirs.close()
+        for _ in range(SLOTS):
+            self.allow()
 
     def allow(self) -> None:
         """Let each work on one more step."""
@@ -111,7 +153,7 @@ class _Helpers:
             with contextlib.suppress(OSError):  # it has ended: whoever waits for its answer says why
                 connection.send_bytes(b"")
 
-    def take(self, skipped: SkippedFiles) -> None:
+    def take(self) -> None:
         """Wait until each has done its share of the next step."""
         for (connection, _), process in zip(self._pipes, self._processes, strict=True):
             try:
@@ -122,7 +164,7 @@ class _Helpers:
                     "the run, with fewer --workers if it happens again"
                 ) from error
             for item, reason in told["skipped"]:
-                skipped.add(item, reason)
+                self._skipped.add(item, reason)
             if "error" in told:
                 kind, message = told["error"]
                 raise getattr(errors, kind)(message)
@@ -135,6 +177,7 @@ class _Helpers:
             with contextlib.suppress(ProcessLookupError, ChildProcessError):
                 os.kill(process, signal.SIGKILL)
                 os.waitpid(process, 0)
+        self._processes.clear()
 
 
 def _fork() -> int:
@@ -193,7 +236,7 @@ class _Worker:
         return news
 
 
-def _serve(worker: _Worker, others: list[Connection], core: int | None, run: Callable[[_Worker], None]) -> NoReturn:
+def _serve(run: Callable[[], None], others: list[Connection], core: int | None, *, behind: bool) -> NoReturn:
     """What a forked process does; it never comes back."""
     code = 1
     try:
@@ -202,8 +245,11 @@ def _serve(worker: _Worker, others: list[Connection], core: int | None, run: Cal
         for connection in others:  # whose ends would otherwise not be missed
             connection.close()
         keep_to_one_core(core)
+        if behind:
+            with contextlib.suppress(OSError):  # forbidden here
+                os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
         with torch.inference_mode(False), torch.no_grad():
-            run(worker)
+            run()
         code = 0
     except BaseException:
         traceback.print_exc()
