@@ -11,7 +11,7 @@ from PIL import Image
 
 from moco.data.crop import resized_crop_image, sample_crops
 from moco.data.order import keyed_generator
-from moco.data.preprocess import centre_square
+from moco.data.preprocess import centre_pixels
 from moco.data.readable import Cut, ReadableImages
 
 CROPS = 5  # purpose of the seed, see `moco.data.order`
@@ -21,7 +21,7 @@ RESIZE = 256 / 224  # of the papers' test crop: shorter side to this multiple of
 
 def centre_cut(image: Image.Image, size: int) -> np.ndarray:
     """The largest centred square at size x size, as a run's monitor and `moco embed` see the image."""
-    return resized_crop_image(image, centre_square(image), size, False)
+    return centre_pixels(image, size)
 
 
 def paper_test_cut(image: Image.Image, size: int) -> np.ndarray:

@@ -10,10 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from moco.data.crop import resized_crop_image
-from moco.data.preprocess import centre_square
+from moco.data.preprocess import centre_pixels
 from moco.data.skipped import SkippedFiles
-from moco.data.source import DamagedImage, Source
+from moco.data.source import DamagedImage, Source, read_pixels
 from moco.errors import DataError
 
 
@@ -31,12 +30,12 @@ def fixed_images(
     def load(position: int) -> None:
         index = int(indices[position])
         try:
-            image = source.image(index, min_side=image_size)
+            pixels = read_pixels(source, index, min_side=image_size)
         except DamagedImage as error:
             skipped.add(source.item_name(index), str(error))
             good[position] = False
             return
-        out[position] = resized_crop_image(image, centre_square(image), image_size, False)
+        out[position] = centre_pixels(pixels, image_size)
 
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
         for _ in pool.map(load, range(len(indices))):

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, Self
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -56,8 +57,7 @@ class Preprocessing:
         """
         if not isinstance(image, Image.Image):
             image = read_image(os.fspath(image), min_side=self.size)
-        image = to_rgb(image)
-        pixels = resized_crop_image(image, centre_square(image), self.size, False)
+        pixels = centre_pixels(to_rgb(image), self.size)
         return self.normalize(torch.from_numpy(pixels.copy()).permute(2, 0, 1))
 
     def normalize(self, pixels: Tensor) -> Tensor:
@@ -88,7 +88,12 @@ class Preprocessing:
             raise DataError(f"preprocessing {dict(stated)}: need size, mean and std ({error})") from error
 
 
-def centre_square(image: Image.Image) -> tuple[int, int, int, int]:
-    """Top, left, height and width of the largest centred square, in pixels."""
+def centre_pixels(image: Image.Image | np.ndarray, size: int) -> np.ndarray:
+    """The largest centred square at size x size, (size, size, 3) uint8, perhaps read-only.
+
+    By Pillow, as other tools' transforms do it, so that weights that were exported see in them what they saw here.
+    """
+    image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
     side = min(image.height, image.width)
-    return (image.height - side) // 2, (image.width - side) // 2, side, side
+    box = (image.height - side) // 2, (image.width - side) // 2, side, side
+    return resized_crop_image(image, box, size, False)

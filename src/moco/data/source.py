@@ -75,6 +75,16 @@ class Source(Protocol):
         ...
 
 
+def read_pixels(source: Source, index: int, *, min_side: int | None = None) -> np.ndarray:
+    """An image as (H, W, 3) uint8, perhaps read-only, in the fastest way that the source has.
+
+    Raises:
+        DamagedImage: the image cannot be read.
+    """
+    read = getattr(source, "pixels", None)
+    return np.asarray(source.image(index, min_side=min_side) if read is None else read(index, min_side=min_side))
+
+
 def open_source(
     data: str | Path | np.ndarray | Source | None, *, data_root: str | Path | None = None
 ) -> tuple[Source, Source | None]:

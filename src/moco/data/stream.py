@@ -10,10 +10,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 
 from moco.data.ahead import default_workers
-from moco.data.crop import resized_crop_image
-from moco.data.preprocess import centre_square
+from moco.data.preprocess import centre_pixels
 from moco.data.skipped import SkippedFiles
-from moco.data.source import DamagedImage, Source
+from moco.data.source import DamagedImage, Source, read_pixels
 
 AHEAD = 3  # batches decoded ahead: enough to cover a slow disk, little memory
 RUN = 8  # images decoded by one task
@@ -100,11 +99,11 @@ class _Pending:
         for place in places:
             index = self._indices[place]
             try:
-                image = self._source.image(index, min_side=self._size)
+                pixels = read_pixels(self._source, index, min_side=self._size)
             except DamagedImage as error:
                 self._skipped.add(self._source.item_name(index), error.reason)
                 continue
-            self._pixels[place] = resized_crop_image(image, centre_square(image), self._size, False)
+            self._pixels[place] = centre_pixels(pixels, self._size)
             self._good[place] = True
 
 
