@@ -177,6 +177,4 @@ def test_a_process_started_without_ctrl_c_does_not_hear_it():
 
 
 def test_ctrl_c_while_the_process_ends_is_quiet_too():
-    text = "import atexit\natexit.register(press)\nreturn 0"
-    code, _, said = ended(text)
-    assert (code, said) == (130, "")
+    assert ended("import atexit\natexit.register(press)\nprint(1)\nreturn 0") == (130, "1\n", "")

@@ -74,7 +74,10 @@ class Interrupt:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._closed:
-            os._exit(INTERRUPTED)
+            try:
+                sys.stdout.flush()
+            finally:
+                os._exit(INTERRUPTED)
         self.came = True
         if hasattr(signal, "setitimer"):
             signal.signal(signal.SIGALRM, self._on_alarm)
