@@ -9,11 +9,13 @@ The algorithm alone, for any module and any kind of data, is `moco.contrast`.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
 from moco.version import __version__
 
+TYPE_CHECKING = False  # `typing` takes longer to load than all that the command needs before Ctrl-C is safe
 if TYPE_CHECKING:
+    from typing import Any
+
     from moco import contrast
     from moco.ablation.report import Ablation
     from moco.commands.ablate import ablate

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,7 +15,13 @@ from moco.errors import ArchitectureError, ConfigError, DataError, RunError
 from moco.evaluation import knn_accuracy
 from moco.export.load import load
 
-QUICK = {"quiet": True, "epochs": 1, "num_neighbors": 3, "seed": 0}
+
+def quick(*, protocol="knn", baselines="auto", **options):
+    """Options without bars, with few neighbours, and with one epoch where something is trained."""
+    few = {"num_neighbors": 3} if protocol == "knn" else {}
+    trains = protocol == "finetune" or (protocol != "scores" and baselines in ("auto", "all"))
+    short = {"epochs": 1} if trains else {}
+    return {"quiet": True, "seed": 0, "protocol": protocol, "baselines": baselines, **few, **short, **options}
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +33,7 @@ def run(coloured, tmp_path_factory):
 
 
 def evaluate(run, coloured, **options):
-    return moco.evaluate(run, train=coloured / "train", test=coloured / "test", **{**QUICK, **options})
+    return moco.evaluate(run, train=coloured / "train", test=coloured / "test", **quick(**options))
 
 
 def test_knn_stands_beside_random_weights_and_training_from_scratch(run, coloured):
@@ -58,10 +65,12 @@ def test_the_knn_figure_is_that_of_the_saved_weights(run, coloured):
     assert report.value("knn_top1", inputs="features") == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("protocol", ["linear", "finetune"])
-def test_the_same_seed_gives_the_same_report(run, coloured, protocol):
-    options = {"protocol": protocol, "probe": "both", "probe_epochs": 2, "label_fractions": [0.5], "seeds": 2}
-    first, second = (evaluate(run, coloured, **options).as_dict() for _ in range(2))
+@pytest.mark.parametrize(
+    "options",
+    [{"protocol": "linear", "probe": "both", "probe_epochs": 2}, {"protocol": "finetune", "label_fractions": [0.5]}],
+)
+def test_the_same_seed_gives_the_same_report(run, coloured, options):
+    first, second = (evaluate(run, coloured, seeds=2, **options).as_dict() for _ in range(2))
     assert first["results"] == second["results"]
     assert first["differences"] == second["differences"]
     assert all(len(row["values"]) == 2 for row in first["results"])
@@ -105,7 +114,7 @@ def figure(report, network, share):
 def test_scores_need_no_labels(run, coloured, tmp_path):
     for number, path in enumerate(sorted((coloured / "test").rglob("*.png"))):
         shutil.copy(path, tmp_path / f"{number}.png")
-    report = moco.evaluate(run, train=tmp_path, protocol="scores", **QUICK)
+    report = moco.evaluate(run, train=tmp_path, **quick(protocol="scores"))
     names = {(row.network, row.inputs, row.measure) for row in report.rows}
     assert ("run", "embeddings", "effective_rank") in names
     assert 1 <= report.value("effective_rank", inputs="features") <= 24
@@ -114,10 +123,17 @@ def test_scores_need_no_labels(run, coloured, tmp_path):
 
 
 def test_without_test_images_a_part_is_held_out_and_said(run, coloured):
-    report = moco.evaluate(run, train=coloured / "train", baselines="none", **QUICK)
+    report = moco.evaluate(run, train=coloured / "train", **quick(baselines="none"))
     assert report.data["held_out"]
     assert (report.data["train_images"], report.data["test_images"]) == (48, 12)
     assert "held-out images" in str(report)
+
+
+def test_a_share_to_hold_out_is_refused_where_the_data_has_test_images(run, tmp_path):
+    images, labels = np.zeros((8, 16, 16, 3), dtype=np.uint8), np.arange(8) % 2
+    np.savez(tmp_path / "set.npz", x_train=images, y_train=labels, x_test=images + 1, y_test=labels)
+    with pytest.raises(ConfigError, match="held_out=0.5 would change nothing: .* has test images of its own"):
+        moco.evaluate(run, train=tmp_path / "set.npz", held_out=0.5, quiet=True)
 
 
 def test_several_labels_give_mean_average_precision(run, coloured, tmp_path):
@@ -128,9 +144,7 @@ def test_several_labels_give_mean_average_precision(run, coloured, tmp_path):
             rows.append(f"{path},{path.parent.name}{warm}")
     (tmp_path / "many.csv").write_text("\n".join(rows))
     for protocol, measure in (("knn", "knn_map"), ("linear", "linear_map"), ("finetune", "finetune_map")):
-        report = evaluate(
-            run, coloured, protocol=protocol, labels=str(tmp_path / "many.csv"), label_fractions=[1.0], epochs=12
-        )
+        report = evaluate(run, coloured, protocol=protocol, labels=str(tmp_path / "many.csv"), epochs=12)
         assert 0.5 < report.value(measure) <= 1
         assert report.data["classes"] == 4
     with pytest.raises(ConfigError, match="probe='paper' with several labels"):
@@ -140,14 +154,14 @@ def test_several_labels_give_mean_average_precision(run, coloured, tmp_path):
 def test_leaking_test_images_are_reported(run, coloured, tmp_path):
     shutil.copytree(coloured / "test", tmp_path / "test")
     shutil.copy(coloured / "train" / "red" / "3.png", tmp_path / "test" / "red" / "copy.png")
-    report = moco.evaluate(run, train=coloured / "train", test=tmp_path / "test", baselines="none", **QUICK)
+    report = moco.evaluate(run, train=coloured / "train", test=tmp_path / "test", **quick(baselines="none"))
     assert report.data["leaked_images"] == [["red/copy.png", "red/3.png"]]
     assert "red/copy.png = red/3.png" in str(report)
 
 
 def test_an_architecture_is_measured_with_random_weights(coloured):
     report = moco.evaluate(
-        "resnet_tiny", train=coloured / "train", test=coloured / "test", image_size=16, seeds=2, **QUICK
+        "resnet_tiny", train=coloured / "train", test=coloured / "test", image_size=16, seeds=2, **quick()
     )
     assert len(report.rows[0].values) == 2
     assert report.network["trained"] is False
@@ -158,7 +172,7 @@ def test_training_from_scratch_stays_within_its_minutes(run, coloured):
     report = evaluate(run, coloured, scratch_minutes=0)
     assert "from_scratch" not in {row.network for row in report.rows}
     assert "training from scratch left out" in str(report)
-    assert "from_scratch" in {row.network for row in evaluate(run, coloured, scratch_minutes=0, baselines="all").rows}
+    assert "from_scratch" in {row.network for row in evaluate(run, coloured, baselines="all").rows}
 
 
 def test_embeddings_of_another_step_are_left_out(run, coloured, tmp_path):
@@ -251,6 +265,12 @@ def test_weights_of_another_architecture_are_refused(run, coloured, tmp_path):
         ({"learning_rates": []}, ConfigError, "learning_rates"),
         ({"device": "abacus"}, ConfigError, "device='abacus'"),
         ({"num_neighbours": 3}, ConfigError, "did you mean num_neighbors"),
+        ({"learning_rates": [3.0]}, ConfigError, "counts with protocol linear and probe paper or both; leave it out"),
+        ({"protocol": "scores", "num_neighbors": 3}, ConfigError, "num_neighbors=3 would change nothing"),
+        ({"protocol": "scores", "labels": "l.csv"}, ConfigError, "labels=l.csv would change nothing"),
+        ({"baselines": "none", "epochs": 3}, ConfigError, "epochs=3 would change nothing"),
+        ({"baselines": "all", "scratch_minutes": 3}, ConfigError, "scratch_minutes=3 would change nothing"),
+        ({"held_out": 0.5}, ConfigError, "held_out=0.5 would change nothing: it counts without test images"),
     ],
 )
 def test_wrong_options_are_one_line(run, coloured, change, error, message):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import moco
 from moco.cli import main
 from moco.errors import ArchitectureError, ConfigError, RunError
 from tests.export import foreign_files as files
+from tests.export.models import trained, written
 
 
 @pytest.mark.parametrize("gone", ["layer3.0.conv1.weight", "bn1.running_mean"])
@@ -25,6 +27,15 @@ def test_anything_but_the_head_missing_is_named(tmp_path, gone):
         moco.import_weights(files.saved(content, tmp_path / "v2.pth"), out=tmp_path / "run")
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("gone", ["conv1.weight", "layer1.0.conv2.weight"])
+def test_a_network_without_its_first_tensors_is_one_line(tmp_path, gone):
+    content = files.v2(files.resnet())
+    del content["state_dict"][f"module.encoder_q.{gone}"]
+    with pytest.raises(ArchitectureError, match="name its architecture") as error:
+        moco.import_weights(files.saved(content, tmp_path / "v2.pth"), out=tmp_path / "run")
+    assert "\n" not in str(error.value)
 
 
 def test_a_name_that_contradicts_the_tensors_is_refused(tmp_path):
@@ -85,6 +96,19 @@ def test_files_that_cannot_be_used_are_one_line(tmp_path):
             moco.import_weights(tmp_path / f"{name}.pth", out=tmp_path / "run")
         assert "\n" not in str(error.value)
         assert f"{name}.pth" in str(error.value)
+        assert not re.search(r"\(\d+\)", str(error.value)), "a number alone says nothing"
+
+
+def test_what_is_ours_needs_no_import(tmp_path):
+    folder = written(tmp_path / "run", trained("resnet18", image_size=32))
+    (folder / "checkpoints").mkdir(exist_ok=True)
+    torch.save({"model": {"encoder_q.backbone.conv1.weight": torch.ones(1)}, "progression": {}}, folder / "last.pt")
+    for name in ("backbone.safetensors", "last.pt"):
+        with pytest.raises(RunError, match=f"{name} is moco's own: use it as it is"):
+            moco.import_weights(folder / name, out=tmp_path / "imported")
+    with pytest.raises(RunError, match="run: a folder; name a checkpoint"):
+        moco.import_weights(folder, out=tmp_path / "imported")
+    assert not (tmp_path / "imported").exists()
 
 
 @pytest.mark.parametrize(

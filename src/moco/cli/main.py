@@ -20,7 +20,7 @@ INTERRUPTED = 130  # the shell's code for Ctrl-C
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code: 0 done, 2 an error that the user can cure, 3 out of the time that it was
-    given, 130 ended by Ctrl-C.
+    given, 130 ended by Ctrl-C with all that can be resumed saved. Any other Ctrl-C is raised: see `moco.__main__`.
     """
     settle()
     arguments = with_underscores(list(sys.argv[1:] if argv is None else argv))
@@ -38,9 +38,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MocoError as error:
         print(f"moco: error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("moco: stopped", file=sys.stderr)
-        return INTERRUPTED
 
 
 def _parsers(arguments: list[str]) -> tuple[ArgumentParser, dict[str, ArgumentParser]]:

@@ -64,8 +64,8 @@ def export_weights(
 
     Args:
         run: run folder, a backbone.safetensors file, or a run's checkpoints/last.pt.
-        format: torchvision, timm, huggingface (transformers), safetensors, onnx, detectron2, or moco (the authors'
-            v1/v2 checkpoint).
+        format: torchvision, timm, huggingface (transformers), safetensors, onnx, detectron2, or moco (the
+            checkpoint of the method's authors, of v1, v2 or v3).
         out: file or folder to write; None means RUN/export/FORMAT.
         overwrite: whether OUT may be there already; it is replaced.
         allow_factory: whether a backbone that is a function (package.module:factory) may be called.

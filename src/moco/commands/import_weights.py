@@ -80,7 +80,8 @@ def import_weights(
     Args:
         file: checkpoint of MoCo v1, v2, v3, lightly, solo-learn, VISSL, or a state dict of torchvision or timm.
         out: run folder to make; None means runs/NAME.
-        architecture: torchvision/NAME or timm/NAME; None means what the tensors' names and shapes tell.
+        architecture: torchvision/NAME, timm/NAME or package.module:factory; None means what the tensors' names and
+            shapes tell.
         stem: 3x3-stride1 or 3x3-stride2, for a ResNet with a 3x3 first convolution whose stride is not known.
         image_size: side in pixels for which images are prepared; None means 224, 32 for small stems, or a ViT's own.
         num_heads: attention heads of a ViT, where the file cannot tell: a ViT-S has 12 in MoCo v3, 6 in timm.

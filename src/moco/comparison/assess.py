@@ -17,6 +17,7 @@ from moco.comparison.settings import Settings
 from moco.comparison.subject import Subject, open_subject
 from moco.comparison.task import Task, make_task, open_sources, unlabelled_images
 from moco.data.source import Source
+from moco.errors import ConfigError
 
 _NAMED = 3
 # Options that the figures of a protocol depend on, beside the seeds.
@@ -42,6 +43,11 @@ def assess(model: str | os.PathLike[str], settings: Settings) -> Report:
     )
     if settings.protocol == "scores":
         return _label_free(bench, subject, sources, start)
+    if sources[1] is not None and settings.held_out != Settings.held_out:
+        raise ConfigError(
+            f"held_out={settings.held_out} would change nothing: {sources[0].name} has test images of its own; "
+            "leave it out"
+        )
     task = make_task(sources, settings, image_size=subject.preprocess.size)
     protocols = Protocols(bench, subject, task)
     networks, notes = contenders(subject, settings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from moco.config import Config
@@ -49,7 +49,7 @@ class Settings:
         quiet: no progress bars.
 
     Raises:
-        ConfigError: a value that cannot work; what came, what was expected.
+        ConfigError: a value that cannot work, or one that would change nothing beside the others.
     """
 
     protocol: Protocol = "knn"
@@ -92,11 +92,24 @@ class Settings:
             raise ConfigError(f"learning_rates={list(self.learning_rates)}: need at least one, each above 0")
         if not self.label_fractions or not all(0 < share <= 1 for share in self.label_fractions):
             raise ConfigError(f"label_fractions={list(self.label_fractions)}: need shares above 0, at most 1")
+        for field, (counts, where) in _COUNTS.items():
+            value, default = _plain(getattr(self, field)), _plain(getattr(Settings, field))
+            if value != default and not counts(self):
+                raise ConfigError(f"{field}={value} would change nothing: it counts {where}; leave it out")
+
+    @property
+    def trains_from_scratch(self) -> bool:
+        """Whether training from scratch may be among the baselines."""
+        return self.protocol != "scores" and self.baselines in ("auto", "all")
 
     @property
     def all_seeds(self) -> range:
         """The seeds, one after the other."""
         return range(self.seed, self.seed + self.seeds)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple | list) else value
 
 
 def check_names(options: Mapping[str, Any]) -> None:
@@ -121,4 +134,27 @@ _AT_LEAST = {
     "image_size": 8,
     "seed": 0,
     "seeds": 1,
+}
+# Options that count beside some values of the others only: when, and in words.
+_COUNTS: dict[str, tuple[Callable[[Settings], bool], str]] = {
+    **dict.fromkeys(
+        ("num_neighbors", "knn_temperature", "search"), (lambda s: s.protocol == "knn", "with protocol knn")
+    ),
+    "probe": (lambda s: s.protocol == "linear", "with protocol linear"),
+    **dict.fromkeys(
+        ("probe_epochs", "learning_rates"),
+        (lambda s: s.protocol == "linear" and s.probe != "fast", "with protocol linear and probe paper or both"),
+    ),
+    "label_fractions": (lambda s: s.protocol == "finetune", "with protocol finetune"),
+    "epochs": (
+        lambda s: s.protocol == "finetune" or s.trains_from_scratch,
+        "with protocol finetune, or with baselines auto or all beside knn and linear",
+    ),
+    "scratch_minutes": (
+        lambda s: s.protocol in ("knn", "linear") and s.baselines == "auto",
+        "with baselines auto beside knn and linear",
+    ),
+    "download": (lambda s: s.baselines in ("auto", "all"), "with baselines auto or all"),
+    "labels": (lambda s: s.protocol != "scores", "with protocols that use labels"),
+    "held_out": (lambda s: s.protocol != "scores" and s.test is None, "without test images"),
 }

@@ -49,11 +49,14 @@ def read_foreign(path: Path) -> Foreign:
     """Read a checkpoint of any of the known layouts; beside tensors it may hold plain values only.
 
     Raises:
-        RunError: missing, cut short, without tensors, or with objects that only code of its makers could rebuild.
+        RunError: missing, cut short, without tensors, with objects that only code of its makers could rebuild, or ours,
+            of which more is known than its tensors.
     """
     if not path.is_file():
-        raise RunError(f"{path}: no such file; name a checkpoint")
-    content: Any = read_tensors(path)[0] if path.suffix == ".safetensors" else read_content(path)
+        raise RunError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}; name a checkpoint")
+    content, ours = _content(path)
+    if ours:
+        raise RunError(f"{path} is moco's own: use it as it is, for instance moco embed {path} photos")
     for place in _PLACES:
         found = _at(content, place)
         tensors = {name: value for name, value in found.items() if isinstance(name, str) and isinstance(value, Tensor)}
@@ -62,6 +65,15 @@ def read_foreign(path: Path) -> Foreign:
             return Foreign(_unwrapped(tensors), arch if isinstance(arch, str) else None, vissl=len(place) > 1)
     keys = first_few([str(key) for key in content]) if isinstance(content, Mapping) else type(content).__name__
     raise RunError(f"{path} holds no tensors where a checkpoint has them (it holds: {keys}): name another file")
+
+
+def _content(path: Path) -> tuple[Any, bool]:
+    """What is in the file, and whether it is a run's."""
+    if path.suffix == ".safetensors":
+        tensors, stated = read_tensors(path)
+        return tensors, {"architecture", "preprocessing"} <= stated.keys()
+    content = read_content(path)
+    return content, isinstance(content, Mapping) and {"model", "progression"} <= content.keys()
 
 
 def read_content(path: Path) -> Any:
@@ -82,7 +94,8 @@ def read_content(path: Path) -> Any:
             "where you trust it, save its state_dict alone and import that"
         ) from error
     except (RuntimeError, EOFError, ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
-        reason = str(error).splitlines()[0][:150] if str(error) else type(error).__name__
+        says = "" if isinstance(error, KeyError | OSError) else str(error)  # a number alone says nothing
+        reason = says.splitlines()[0][:150] if says else "damaged, cut short or something else"
         raise RunError(f"{path} is not a readable checkpoint ({reason}): copy it again") from error
 
 

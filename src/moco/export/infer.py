@@ -10,6 +10,7 @@ from torch import Tensor
 from moco.encoder.vit import PATCH_SIZE, SIZES
 from moco.errors import ArchitectureError
 from moco.export.layouts import MOCO_V3, Recognised
+from moco.export.load import first_few
 from moco.export.resnet_names import RESNETS, ResNet
 
 # Width and depth of timm's ViTs; heads as timm has them.
@@ -47,6 +48,11 @@ def infer(recognised: Recognised, *, num_heads: int | None, stem: str | None) ->
         ArchitectureError: unknown shapes, a stated value that cannot be, or one that must be stated.
     """
     tensors = recognised.tensors
+    if not {"cls_token", "conv1.weight"} & tensors.keys():
+        raise ArchitectureError(
+            f"{recognised.kind.name}, but neither a ResNet nor a ViT: no tensor conv1.weight and no cls_token (it has "
+            f"{first_few(tensors)}); name its architecture (--architecture)"
+        )
     if "cls_token" in tensors:
         if stem is not None:
             raise ArchitectureError(f"stem={stem!r} for a ViT: leave it out")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +19,9 @@ from moco.training.lanes import KEY, QUERY, LanedEncoder, Lanes
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
+
+# Fabric speaks through the second one where somebody has loaded Lightning's trainer.
+LIGHTNING_LOGS = ("lightning.fabric.utilities.rank_zero", "lightning.pytorch.utilities.rank_zero")
 
 
 def make_fabric(config: Config) -> Fabric:
@@ -32,13 +38,14 @@ def make_fabric(config: Config) -> Fabric:
     # The queue must not be broadcast at each forward, and f_q's buffers are its rank's own.
     strategy: Any = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True) if several else "auto"
     try:
-        return Fabric(
-            accelerator="cuda" if config.accelerator == "gpu" else config.accelerator,
-            devices=config.devices,
-            num_nodes=config.num_nodes,
-            strategy=strategy,
-            precision="bf16-mixed" if config.precision == "bf16" else "32-true",
-        )
+        with _warnings_only():
+            return Fabric(
+                accelerator="cuda" if config.accelerator == "gpu" else config.accelerator,
+                devices=config.devices,
+                num_nodes=config.num_nodes,
+                strategy=strategy,
+                precision="bf16-mixed" if config.precision == "bf16" else "32-true",
+            )
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(
@@ -48,6 +55,20 @@ def make_fabric(config: Config) -> Fabric:
         if type(error).__name__ != "MisconfigurationException":
             raise
         raise ConfigError(f"accelerator={config.accelerator!r} devices={config.devices}: {error}") from error
+
+
+@contextmanager
+def _warnings_only() -> Iterator[None]:
+    """What Lightning says of the precision we say ourselves, with its reason, or the user wants silence."""
+    loggers = [logging.getLogger(name) for name in LIGHTNING_LOGS]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def place(model: ContrastiveModel, fabric: Fabric, config: Config, lanes: Lanes | None = None) -> None:

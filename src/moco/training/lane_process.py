@@ -5,6 +5,7 @@ It encodes half of each batch when it is told to, and ends when the process that
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -85,8 +86,13 @@ class Lane:
 
 
 def main() -> None:
-    """Serve until standard input ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
+    """Serve until standard input ends, or nobody is there for the answers."""
+    with contextlib.suppress(BrokenPipeError):
+        _serve()
+
+
+def _serve() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # sent to all of a job, it is for the process that started this one
     keep_freed_memory()
     job = json.loads(sys.argv[1])
     torch.set_num_threads(job["threads"])

@@ -80,6 +80,7 @@ class Lanes:
             pass_fds=(self._memory, answer),
             env={**os.environ, "PYTHONPATH": path},
             bufsize=0,
+            process_group=0,  # out of reach of the terminal's Ctrl-C, from its first moment on
         )
         os.close(answer)
         return _Lane(process, answers)
