@@ -12,8 +12,11 @@ import torch
 
 from contestants import Setting, fixed_batch, make_loader, trained
 from moco.contrast import info_nce
+from moco.data.crop import batched_resized_crop, sample_crops
 from moco.data.cut import resized_crop_pixels
-from moco.data.views import photometric_views
+from moco.data.loader import BATCHED_SIDE
+from moco.data.plans import StepPlanner
+from moco.data.views import BLOCK_PIXELS, photometric_views
 
 
 def breakdown(setting: Setting, *, steps: int) -> dict[str, float]:
@@ -35,26 +38,41 @@ def data_parts(setting: Setting, steps: int) -> dict[str, float]:
             return [np.asarray(loader.planner.array[int(number)]) for number in numbers]
         return [loader.source.pixels(int(number), min_side=loader.planner.min_side) for number in numbers]
 
-    images = decode()
     size = config.image_size
-    cut = np.empty((size, size, 3), dtype=np.uint8)
-
-    def crop() -> None:
-        for image in images:
-            edge = min(image.shape[:2]) * 3 // 4
-            for flip in (False, True):
-                resized_crop_pixels(image, (0, 0, edge, edge), flip, cut)
-
     crops = torch.randint(0, 256, (2, config.batch_size, size, size, 3), dtype=torch.uint8, device=setting.device)
     generator = torch.Generator().manual_seed(0)
     timed = {
         "decode (one thread)": decode,
-        "crop (one thread)": crop,
+        "crop (one thread)": cropping(decode(), size, loader.planner),
         "photometric (one thread or GPU)": lambda: photometric_views(
             crops.permute(0, 1, 4, 2, 3), loader.planner.recipe, generator
         ),
     }
     return {name: milliseconds(function, steps, setting.device) for name, function in timed.items()}
+
+
+def cropping(images: list[np.ndarray], size: int, planner: StepPlanner) -> Callable[[], None]:
+    """Both views' crops of one batch, in the way that the loader takes on a CPU."""
+    array, scale = planner.array, planner.recipe.crop_scale
+    if array is None or max(array.shape[1:3]) > BATCHED_SIDE:
+        cut = np.empty((size, size, 3), dtype=np.uint8)
+
+        def one_by_one() -> None:
+            for image in images:
+                edge = min(image.shape[:2]) * 3 // 4
+                for flip in (False, True):
+                    resized_crop_pixels(image, (0, 0, edge, edge), flip, cut)
+
+        return one_by_one
+    blocks = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).split(max(1, BLOCK_PIXELS // size**2))
+
+    def in_batches() -> None:
+        for block in blocks:
+            sides = [torch.full((2 * len(block),), side) for side in block.shape[2:]]
+            boxes = sample_crops(*sides, scale=scale, generator=torch.Generator().manual_seed(0))
+            batched_resized_crop(block, boxes, size, torch.arange(len(boxes)) % 2 == 0)
+
+    return in_batches
 
 
 def model_parts(setting: Setting, steps: int) -> dict[str, float]:
