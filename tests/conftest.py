@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from PIL import Image
 # What one process measures must not change what another one computes.
 os.environ["MOCO_EXECUTION_CACHE"] = str(Path(tempfile.mkdtemp(prefix="moco-tests-")) / "execution.json")
 torch.set_num_threads(1)  # tests run side by side; tiny operations split over busy cores crawl
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background; commands must hear it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
