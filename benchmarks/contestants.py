@@ -236,9 +236,7 @@ def lightly_example(setting: Setting) -> Contestant | None:
     job = {"config": dataclasses.asdict(setting.config), "folder": str(setting.data), "device": str(setting.device)}
     environment = {name: value for name, value in os.environ.items() if name not in hardware.SETTINGS}
     command = [sys.executable, str(Path(__file__).with_name("peer.py")), json.dumps(job)]
-    process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
-    )
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdin is not None
     assert process.stdout is not None
     ask, answers = process.stdin, process.stdout

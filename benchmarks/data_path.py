@@ -182,7 +182,8 @@ def contestants(folder: Path, scratch: Path, options: argparse.Namespace) -> dic
 def cpu_seconds() -> float:
     """Of this process and of those that it has forked and that are there."""
     own = Path("/proc/self/task")
-    children = [child for task in own.iterdir() for child in (task / "children").read_text().split()]
+    tasks = own.iterdir() if own.is_dir() else ()  # elsewhere than on Linux none is forked
+    children = [child for task in tasks for child in (task / "children").read_text().split()]
     ticks = [Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[11:13] for child in children]
     return time.process_time() + sum(int(ticked) for pair in ticks for ticked in pair) / os.sysconf("SC_CLK_TCK")
 

@@ -11,12 +11,13 @@ import os
 import signal
 import sys
 
+from moco.errors import INTERRUPTED
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
     from types import FrameType
 
-INTERRUPTED = 130  # the shell's code for Ctrl-C
 AGAIN = 0.1  # seconds after which an interrupt that has not come through is raised again
 
 

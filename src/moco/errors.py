@@ -9,6 +9,8 @@ MocoError
 Every message is one line: what came, what was expected, what to do. The command prints it and exits with code 2.
 """
 
+INTERRUPTED = 130  # the shell's code for Ctrl-C
+
 
 class MocoError(Exception):
     """Base of all errors that the user can cure."""

@@ -21,13 +21,12 @@ from typing import Any
 from moco.ablation.store import read_json, write_json
 from moco.config import Config
 from moco.data.skipped import SkippedFiles
-from moco.errors import MocoError
+from moco.errors import INTERRUPTED, MocoError
 from moco.hardware import settle
 from moco.pretraining import Pretraining
 from moco.recipes import configure
 from moco.training.run_folder import RunFolder
 
-STOPPED = 130
 FIRST = os.environ.get("LOCAL_RANK", "0") == os.environ.get("NODE_RANK", "0") == "0"  # of the run's processes
 # What the figures before training depend on, beside the data.
 _START = ("backbone", "image_size", "stem", "head", "embedding_dim", "seed", "normalization", "devices", "num_nodes")
@@ -72,7 +71,7 @@ def main(arguments: list[str]) -> int:
     try:
         outcome = carry_out(job)
     except KeyboardInterrupt:
-        return STOPPED
+        return INTERRUPTED
     except Exception as error:
         if not FIRST:
             raise
@@ -83,7 +82,7 @@ def main(arguments: list[str]) -> int:
     if not FIRST:
         return 0
     if outcome is None:
-        return STOPPED
+        return INTERRUPTED
     write_json(Path(job.outcome), outcome)
     return 0
 

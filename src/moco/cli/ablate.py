@@ -14,9 +14,9 @@ from moco.ablation.settings import check_field, field_of_values
 from moco.ablation.studies import STUDIES, study_names
 from moco.cli.parser import Parser
 from moco.config import Config
-from moco.errors import ConfigError
+from moco.errors import INTERRUPTED, ConfigError
 
-UNFINISHED, INTERRUPTED = 3, 130
+UNFINISHED = 3
 ENDINGS = {"planned": 0, "finished": 0, "unfinished": UNFINISHED, "interrupted": INTERRUPTED}
 
 

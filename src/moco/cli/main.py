@@ -11,11 +11,9 @@ from jsonargparse import ArgumentParser, Namespace
 
 from moco.cli import ablate, functions, pretrain
 from moco.cli.parser import Parser, one_line, with_underscores
-from moco.errors import MocoError
+from moco.errors import INTERRUPTED, MocoError
 from moco.hardware import settle
 from moco.version import __version__
-
-INTERRUPTED = 130  # the shell's code for Ctrl-C
 
 
 def main(argv: Sequence[str] | None = None) -> int:

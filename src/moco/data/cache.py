@@ -6,7 +6,6 @@ give equal runs on every machine. N: images in use   H, W: their sides in pixels
 
 from __future__ import annotations
 
-import mmap
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,6 +14,7 @@ from tqdm import tqdm
 
 from moco.data.base import BaseSource
 from moco.data.decode import DamagedImage
+from moco.data.shared import shared_zeros
 from moco.data.skipped import SkippedFiles
 from moco.data.source import Source
 
@@ -49,8 +49,8 @@ class DecodedCache:
         np.cumsum(3 * self._shapes.prod(axis=1, dtype=np.int64), out=self._ends[1:])
         self._slots = np.full(len(source), -1, dtype=np.int32)
         self._slots[indices] = np.arange(len(indices))
-        self._pixels = _shared(int(self._ends[-1]), np.uint8)
-        self._kept = _shared(len(indices), np.bool_)
+        self._pixels = shared_zeros((int(self._ends[-1]),), np.uint8)
+        self._kept = shared_zeros((len(indices),), np.bool_)
         self._fence = threading.Lock()  # taking it, a core sees all that another one wrote before it did
 
     @property
@@ -121,14 +121,13 @@ class DecodedCache:
         return kept
 
 
-def _shared(count: int, dtype: type[np.generic]) -> np.ndarray:
-    """Zeros, which processes that are forked later share; memory is taken as it is written."""
-    memory = mmap.mmap(-1, max(1, count * np.dtype(dtype).itemsize))
-    return np.frombuffer(memory, dtype=dtype, count=count)
-
-
 def plan_cache(
-    source: Source, indices: np.ndarray, *, budget: int, min_side: int | None = None
+    source: Source,
+    indices: np.ndarray,
+    *,
+    budget: int,
+    min_side: int | None = None,
+    array: np.ndarray | None = None,
 ) -> tuple[DecodedCache | None, str]:
     """A cache for these images if all of them fit into the budget, and one line that says what becomes of them.
 
@@ -137,8 +136,9 @@ def plan_cache(
         indices: those in use.
         budget: bytes for decoded images; 0 keeps none.
         min_side: as for `Source.image`.
+        array: all images, where they lie in one already.
     """
-    if getattr(source, "decoded", False) or source.uniform_array() is not None:
+    if array is not None or getattr(source, "decoded", False):
         return None, f"{source.name} holds decoded images: nothing is left to decode"
     if budget <= 0:
         return None, "decoded images are not kept (--cache-gib 0): they are decoded at each visit"

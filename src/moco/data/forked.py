@@ -12,7 +12,6 @@ import contextlib
 import functools
 import itertools
 import json
-import mmap
 import multiprocessing
 import os
 import signal
@@ -29,6 +28,7 @@ import torch
 from moco import errors
 from moco.data.ahead import PREFETCH, keep_to_one_core, places
 from moco.data.plans import StepPlan, Views
+from moco.data.shared import shared_zeros
 from moco.data.skipped import SkippedFiles
 from moco.hardware import give_back_freed_memory
 
@@ -49,11 +49,9 @@ class Slots:
     """
 
     def __init__(self, views: int, shape: tuple[int, int, int, int]) -> None:
-        images, numbers = 4 * views * int(np.prod(shape)), 8 * shape[0]
-        self._memory = mmap.mmap(-1, SLOTS * (images + numbers))
-        flat = torch.frombuffer(self._memory, dtype=torch.float32, count=SLOTS * images // 4)
-        self._views = flat.view(SLOTS, views, *shape).permute(0, 1, 2, 5, 3, 4)
-        self._indices = np.frombuffer(self._memory, dtype=np.int64, offset=SLOTS * images).reshape(SLOTS, shape[0])
+        views_NHWC = torch.from_numpy(shared_zeros((SLOTS, views, *shape), np.float32))
+        self._views = views_NHWC.permute(0, 1, 2, 5, 3, 4)
+        self._indices = shared_zeros((SLOTS, shape[0]), np.int64)
 
     def of(self, step: int) -> tuple[np.ndarray, Views]:
         """Indices, (N,) int64, and views, each (N, 3, size, size) float32, channels-last."""

@@ -96,7 +96,7 @@ class ViewLoader:
             array=source.uniform_array(),
         )
         self.planner.cache, self.storage = plan_cache(
-            source, order.indices, budget=cache_bytes, min_side=self.planner.min_side
+            source, order.indices, budget=cache_bytes, min_side=self.planner.min_side, array=self.planner.array
         )
         self._forks = processes and device.type == "cpu" and isinstance(source, BaseSource) and can_fork()
         self._on_device: Tensor | None = None
