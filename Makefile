@@ -36,7 +36,7 @@ check: $(INSTALLED)
 	$(BIN)/mypy
 
 bench: $(INSTALLED)
-	$(PIP) ".[bench]"
+	$(PIP) --editable ".[bench]"
 	$(BIN)/python benchmarks/throughput.py --out benchmarks/results/throughput-cpu
 
 # The machine's own Python, torch and extras: nothing is installed. About 8 minutes.

@@ -3,9 +3,10 @@
     python benchmarks/data_memory.py [--entries 1000000]
 
 The largest resident memory of a process that opens a folder, or a pack, of 10,000 and of --entries images and takes a
-few batches from it; files are hard links to a few, records repeat a few. Also what of it is the process's own and not
-pages of mapped files, which the system may take back, and the seconds until the first batch. Needs 1 GiB of disk in the
-meantime. Prints JSON.
+few batches from it, made as the command makes them: in processes that are forked from it, where the system allows that.
+Files are hard links to a few, records repeat a few. Also the largest of the forked processes; what of both is their
+own, neither pages of mapped files, which the system may take back, nor shared with the process that they were forked
+from; and the seconds until the first batch. Needs 1 GiB of disk in the meantime. Prints JSON.
 """
 
 from __future__ import annotations
@@ -95,6 +96,9 @@ def take_batches(data: Path) -> dict[str, float]:
     """Open, take ten batches of 64, and tell the memory in MiB."""
     import resource
 
+    from moco import hardware
+
+    hardware.settle()
     import torch
 
     from moco.data.loader import ViewLoader
@@ -109,12 +113,15 @@ def take_batches(data: Path) -> dict[str, float]:
     source, _ = open_source(data)
     order = EpochOrder(np.arange(len(source)), batch_size=64, seed=0)
     recipe, device = view_recipe(configure("v2", {})), torch.device("cpu")
-    loader = ViewLoader(source, order, recipe, image_size=32, device=device, skipped=SkippedFiles(), workers=2)
+    loader = ViewLoader(
+        source, order, recipe, image_size=32, device=device, skipped=SkippedFiles(), workers=2, processes=True
+    )
     batches = loader.batches(0)
     next(batches)
     seconds = time.perf_counter() - start
-    for _ in itertools.islice(batches, 10):
+    for _ in itertools.islice(batches, 100):
         pass
+    forked = [memory_of(process) for process in children()]
     batches.close()  # type: ignore[attr-defined]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     own = own_memory()
@@ -122,8 +129,24 @@ def take_batches(data: Path) -> dict[str, float]:
         "peak_resident_mib": round(peak, 1),
         "own_mib": round(own, 1),
         "own_above_libraries_mib": round(own - before, 1),
+        "forked_processes": len(forked),
+        "forked_peak_resident_mib": max((peak for peak, _ in forked), default=0.0),
+        "forked_unshared_mib": max((unshared for _, unshared in forked), default=0.0),
         "seconds_to_first_batch": round(seconds, 2),
     }
+
+
+def children() -> list[int]:
+    """This process's, by number."""
+    return [int(number) for number in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
+
+
+def memory_of(process: int) -> tuple[float, float]:
+    """MiB that it had resident at most, and those that it shares with nobody."""
+    status, rollup = (Path(f"/proc/{process}/{name}").read_text().splitlines() for name in ("status", "smaps_rollup"))
+    peak = next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM"))
+    unshared = sum(int(line.split()[1]) / 1024 for line in rollup if line.startswith("Private_"))
+    return round(peak, 1), round(unshared, 1)
 
 
 def own_memory() -> float:

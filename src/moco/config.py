@@ -12,6 +12,7 @@ from typing import get_args
 from moco.errors import ConfigError
 from moco.limits import (
     AT_LEAST,
+    AUTO_OR_NUMBER,
     CHOICES,
     LACKING,
     MECHANISM_FIELDS,
@@ -24,6 +25,7 @@ from moco.limits import (
     Head,
     KeyMomentumSchedule,
     KnnEvaluations,
+    KnnImages,
     Lanes,
     Layout,
     Mechanism,
@@ -110,6 +112,8 @@ class Config:
         held_out: share of labelled images kept out of pretraining for the kNN monitor when there is no test set.
         knn_evaluations: kNN evaluations over the run, evenly spaced, the last at its end; 0 for none; auto makes up to
             10 while training, as many as keep the monitor under 3 % of it.
+        knn_images: labelled images that the monitor takes at most, neighbours and held-out ones together; auto takes
+            those whose figures before and after training need 2 % of its work, but at least 1,000.
         num_neighbors: k of the kNN monitor.
         knn_temperature: votes are weighted by exp(similarity / knn_temperature).
         data_root: where named data sets are stored; null means ~/.cache/moco.
@@ -178,6 +182,7 @@ class Config:
     labels: str | None = None
     held_out: float = 0.1
     knn_evaluations: KnnEvaluations = "auto"
+    knn_images: KnnImages = "auto"
     num_neighbors: int = 20
     knn_temperature: float = 0.07
     data_root: str | None = None
@@ -190,11 +195,12 @@ class Config:
         Raises:
             ConfigError: what came, what was expected, what to do.
         """
-        if isinstance(self.knn_evaluations, str) and self.knn_evaluations != "auto":
-            raise ConfigError(f"knn_evaluations={self.knn_evaluations!r}: need a number, 0 for none, or 'auto'")
+        for field, said in AUTO_OR_NUMBER.items():
+            if isinstance(getattr(self, field), str) and getattr(self, field) != "auto":
+                raise ConfigError(f"{field}={getattr(self, field)!r}: need {said}, or 'auto'")
         for field, minimum in AT_LEAST.items():
             value = getattr(self, field)
-            if value is not None and (field, value) != ("knn_evaluations", "auto") and not value >= minimum:
+            if value not in (None, "auto") and not value >= minimum:
                 remedy = ", or choose the end-to-end mechanism" if field == "dictionary_size" else ""
                 raise ConfigError(f"{field}={value}: need at least {minimum}{remedy}")
         for field in SHARES:

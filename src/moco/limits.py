@@ -20,6 +20,7 @@ BatchNormCure = Literal["auto", "split", "shuffle", "average", "none"]
 Normalization = Literal["imagenet", "cifar"]
 Color = Literal["exact", "fast"]
 KnnEvaluations = int | Literal["auto"]
+KnnImages = int | Literal["auto"]
 V3_HEADS: tuple[Head, ...] = ("v3-resnet", "v3-vit")
 # Which of the fields in LACKING each mechanism has.
 MECHANISM_FIELDS: dict[str, tuple[str, ...]] = {
@@ -55,10 +56,12 @@ AT_LEAST = {
     "threads": 1,
     "seed": 0,
     "knn_evaluations": 0,
+    "knn_images": 2,
     "num_neighbors": 1,
     "log_every": 1,
     "checkpoint_minutes": 0,
 }
+AUTO_OR_NUMBER = {"knn_evaluations": "a number, 0 for none", "knn_images": "a number of at least 2"}
 SHARES = (
     "key_momentum",
     "bank_momentum",

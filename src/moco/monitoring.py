@@ -1,6 +1,6 @@
 """What learning added: kNN of the backbone while it trains, beside random initialisation and raw pixels.
 
-Labels are used for nothing else.
+Labels are used for nothing else. Features are computed in the training's precision.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from moco.evaluation.features import extract_features
 from moco.evaluation.knn import knn_accuracy, pixel_features
 from moco.evaluation.monitor import KnnMonitor
 
-# Uint8 images kept for evaluation; beyond it, a random, class-balanced part of them is used.
-MEMORY_BYTES = 512 * 2**20
+MEMORY_BYTES = 512 * 2**20  # uint8 images kept for evaluation; where there are more, a random part of them is used
+QUERIES = 0.25  # of the images, those that are asked about, where not all are taken; more if the others are few
 # While training, a part is enough to see the curve; the last evaluation takes everything.
-CURVE_BANK, CURVE_QUERIES = 4_000, 1_000
+CURVE_BANK, CURVE_QUERIES = 2_000, 1_000
 BATCH = 256
 TRIAL = 32  # images from which the time of an evaluation is guessed where none was made before
 
@@ -43,7 +43,7 @@ class LabelledSet:
 class Monitoring:
     """A bank of pretraining images and held-out queries, with the questions asked of them.
 
-    `reading_seconds`: what it took to read them.
+    `reading_seconds`: what it took to read them. `left_out`: how many more there would be.
     """
 
     bank: LabelledSet
@@ -51,10 +51,11 @@ class Monitoring:
     config: Config
     recipe: ViewRecipe
     reading_seconds: float = 0.0
+    left_out: int = 0
 
     def curve(self, backbone: nn.Module) -> Iterator[tuple[str, float]]:
-        """("knn_top1", share) on a part of the images, in the training's precision, for the curve while training."""
-        return self._monitor(CURVE_BANK, CURVE_QUERIES, bf16=self.config.precision == "bf16")(backbone)
+        """("knn_top1", share) on a part of the images, for the curve while training."""
+        return self._monitor(CURVE_BANK, CURVE_QUERIES)(backbone)
 
     def baselines(self, backbone: nn.Module) -> dict[str, float]:
         """knn_pixels and, of the network as it is, knn_random_init, with what they took and what is to be expected."""
@@ -82,7 +83,7 @@ class Monitoring:
         images = self.bank.images[:TRIAL]
         for _ in range(2):
             start = time.perf_counter()
-            extract_features(backbone, self._batches(images)())
+            extract_features(backbone, self._batches(images)(), bf16=self._bf16)
         return (time.perf_counter() - start) / len(images)
 
     def final(self, backbone: nn.Module) -> float:
@@ -107,10 +108,19 @@ class Monitoring:
         """What the figures are, in a sentence."""
         return (
             f"{self.config.num_neighbors}-NN, cosine, exp(similarity / {self.config.knn_temperature}), "
-            f"backbone features, {len(self.bank.labels)} bank and {len(self.queries.labels)} held-out images, last step"
+            f"backbone features in {self.config.precision}, {self.extent}, last step"
         )
 
-    def _monitor(self, bank: int | None, queries: int | None, *, bf16: bool = False) -> KnnMonitor:
+    @property
+    def extent(self) -> str:
+        """How many images are on each side."""
+        return f"{len(self.bank.labels)} bank and {len(self.queries.labels)} held-out images"
+
+    @property
+    def _bf16(self) -> bool:
+        return self.config.precision == "bf16"
+
+    def _monitor(self, bank: int | None, queries: int | None) -> KnnMonitor:
         return KnnMonitor(
             self._batches(self.bank.images[:bank]),
             torch.from_numpy(self.bank.labels[:bank]),
@@ -118,7 +128,7 @@ class Monitoring:
             torch.from_numpy(self.queries.labels[:queries]),
             num_neighbors=self.config.num_neighbors,
             knn_temperature=self.config.knn_temperature,
-            bf16=bf16,
+            bf16=self._bf16,
         )
 
     def _batches(self, images: np.ndarray) -> Callable[[], Iterator[Tensor]]:
@@ -134,29 +144,38 @@ def prepare(
     config: Config,
     recipe: ViewRecipe,
     skipped: SkippedFiles,
+    most: int,
 ) -> Monitoring:
-    """Read the evaluation images once.
+    """Read the evaluation images once, `most` of both sets together at most.
 
     Raises:
         ConfigError: fewer bank images than num_neighbors.
         DataError: no image can be read.
     """
     start = time.perf_counter()
-    room = MEMORY_BYTES // (3 * config.image_size**2)
-    share = min(1.0, room / (len(bank_indices) + len(test_indices)))
-    bank = _labelled(source, bank_indices, share, config, skipped)
-    queries = _labelled(test, test_indices, share, config, skipped)
+    known, asked = _labelled(source, bank_indices), _labelled(test, test_indices)
+    room = min(most, MEMORY_BYTES // (3 * config.image_size**2))
+    count = min(len(asked), max(1, int(QUERIES * room), room - len(known)))
+    bank = _read(source, known, room - count, config, skipped)
+    queries = _read(test, asked, count, config, skipped)
     if len(bank.labels) < config.num_neighbors:
+        more = ", raise --knn-images" if len(bank.labels) < len(known) else ""
         raise ConfigError(
             f"num_neighbors={config.num_neighbors} with {len(bank.labels)} labelled images: "
-            "lower --num-neighbors, or switch the monitor off with --knn-evaluations 0"
+            f"lower --num-neighbors{more}, or switch the monitor off with --knn-evaluations 0"
         )
-    return Monitoring(bank, queries, config, recipe, time.perf_counter() - start)
+    left_out = max(0, len(known) + len(asked) - room)
+    return Monitoring(bank, queries, config, recipe, time.perf_counter() - start, left_out)
 
 
-def _labelled(source: Source, indices: np.ndarray, share: float, config: Config, skipped: SkippedFiles) -> LabelledSet:
+def _labelled(source: Source, indices: np.ndarray) -> np.ndarray:
     assert source.labels is not None
-    known = indices[source.labels[indices] >= 0]
-    order = np.random.default_rng(config.seed).permutation(len(known))[: max(1, int(share * len(known)))]
-    images, kept = fixed_images(source, known[order], image_size=config.image_size, skipped=skipped)
+    known: np.ndarray = indices[source.labels[indices] >= 0]
+    return known
+
+
+def _read(source: Source, indices: np.ndarray, most: int, config: Config, skipped: SkippedFiles) -> LabelledSet:
+    assert source.labels is not None
+    order = np.random.default_rng(config.seed).permutation(len(indices))[: max(1, most)]
+    images, kept = fixed_images(source, indices[order], image_size=config.image_size, skipped=skipped)
     return LabelledSet(images, source.labels[kept])

@@ -23,6 +23,7 @@ from moco.mechanisms import batches_of, build_model, check_images, remarks, view
 from moco.monitoring import Monitoring, prepare
 from moco.summary import backbone_metadata, closing_lines, summarize
 from moco.training import loop
+from moco.training.allowance import figure_images
 from moco.training.encoder import build_checked_encoder
 from moco.training.engine import make_fabric, peak_memory_bytes, place
 from moco.training.execution import choose
@@ -76,8 +77,7 @@ class Pretraining:
         check_images(config, len(workload.pretraining))
         check_optimizer(config)
         encoder = build_checked_encoder(config)
-        steps = config.steps or (config.epochs or 0) * (len(workload.pretraining) // config.batch_size)
-        execution = choose(config, encoder, total_steps=steps)
+        execution = choose(config, encoder, total_steps=_total_steps(config, workload))
         return cls(
             execution.config,
             folder,
@@ -172,8 +172,17 @@ class Pretraining:
         if self.baselines is not None:
             return {**self.baselines, **monitoring.expected(monitoring.seconds_per_image(self.encoder.backbone))}
         values = monitoring.baselines(self.encoder.backbone)
-        self._say(f"kNN: raw pixels {values['knn_pixels']:.1%}, random weights {values['knn_random_init']:.1%}")
+        left_out = f" ({monitoring.left_out} left out, see --knn-images)" if monitoring.left_out else ""
+        self._say(
+            f"kNN, {monitoring.extent}{left_out}: raw pixels {values['knn_pixels']:.1%}, "
+            f"random weights {values['knn_random_init']:.1%}"
+        )
         return values
+
+    @property
+    def figure_images(self) -> int:
+        """How many labelled images the monitor takes at most."""
+        return figure_images(self.config, _total_steps(self.config, self.workload))
 
     def _monitoring(self, skipped: SkippedFiles) -> Monitoring | None:
         workload = self.workload
@@ -187,6 +196,7 @@ class Pretraining:
             config=self.config,
             recipe=self.recipe,
             skipped=skipped,
+            most=self.figure_images,
         )
 
     def _announce(self, fabric: Any, task: loop.Task, model: ContrastiveModel, loader: ViewLoader) -> None:
@@ -243,6 +253,10 @@ class Pretraining:
     def _say(self, message: str) -> None:
         if not self.quiet:
             print(message, file=sys.stderr)
+
+
+def _total_steps(config: Config, workload: Workload) -> int:
+    return config.steps or (config.epochs or 0) * (len(workload.pretraining) // config.batch_size)
 
 
 def _curve(monitoring: Monitoring, encoder: Any) -> list[tuple[str, float]]:

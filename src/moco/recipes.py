@@ -76,6 +76,7 @@ def picturebook() -> Config:
         schedule_unit="step",
         warmup_steps=100,
         knn_evaluations=5,
+        knn_images=8000,
     )
 
 

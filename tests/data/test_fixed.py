@@ -6,6 +6,8 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as F
 
+from moco.data import fixed
+from moco.data.arrays import ArraySource
 from moco.data.decode import DamagedImage
 from moco.data.fixed import fixed_images, normalized_batches
 from moco.data.skipped import SkippedFiles
@@ -27,6 +29,9 @@ class Gallery:
 
     def item_name(self, index):
         return f"{index}.jpg"
+
+    def uniform_array(self):
+        return None
 
     def image(self, index, *, min_side=None):
         assert min_side == 16
@@ -73,3 +78,13 @@ def test_batches_are_normalised_as_torchvision_does_and_hold_every_image_in_orde
     assert all(batch.is_contiguous(memory_format=torch.channels_last) for batch in batches)
     floats = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
     torch.testing.assert_close(torch.cat(batches), F.normalize(floats, list(mean), list(std)), rtol=0, atol=1e-6)
+
+
+def test_small_images_of_an_array_are_those_that_threads_would_give(monkeypatch):
+    source = ArraySource(np.random.default_rng(0).integers(0, 256, (70, 24, 40, 3), dtype=np.uint8))
+    indices = np.arange(69, -1, -1)
+    made, kept = fixed_images(source, indices, image_size=16, skipped=SkippedFiles())
+    np.testing.assert_array_equal(kept, indices)
+    monkeypatch.setattr(fixed, "SMALL", 0)
+    np.testing.assert_array_equal(made, fixed_images(source, indices, image_size=16, skipped=SkippedFiles())[0])
+    np.testing.assert_array_equal(made[:1], fixed_images(source, indices[:1], image_size=16, skipped=SkippedFiles())[0])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import time
+import types
 
 import numpy as np
 import pytest
@@ -60,7 +62,7 @@ def test_the_next_evaluation_is_expected_to_take_what_the_last_one_took():
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_the_curve_is_computed_as_the_training_and_the_figures_in_float32(precision, monkeypatch):
+def test_curve_and_figures_are_computed_as_the_training(precision, monkeypatch):
     asked: list[bool] = []
 
     def noted(backbone, batches, *, bf16=False):
@@ -68,11 +70,14 @@ def test_the_curve_is_computed_as_the_training_and_the_figures_in_float32(precis
         return torch.rand(30, 4)
 
     monkeypatch.setattr(evaluation_monitor, "extract_features", noted)
+    monkeypatch.setattr(monitoring, "extract_features", noted)
     images = monitoring.LabelledSet(np.zeros((30, 8, 8, 3), np.uint8), np.arange(30) % 2)
     made = monitoring.Monitoring(images, images, Config(precision=precision), view_recipe(Config()))
     list(made.curve(nn.Identity()))
     made.final(nn.Identity())
-    assert asked == [precision == "bf16"] * 2 + [False] * 2
+    made.seconds_per_image(nn.Identity())
+    assert asked == [precision == "bf16"] * 6
+    assert f"features in {precision}, 30 bank and 30 held-out images" in made.protocol
 
 
 def test_a_run_with_any_evaluation_ends_below_the_share_and_with_ten_where_there_is_room():
@@ -91,10 +96,61 @@ def test_a_run_with_any_evaluation_ends_below_the_share_and_with_ten_where_there
 
 def test_defaults_and_recipes():
     for name in RECIPES:
-        assert configure(name, {}).knn_evaluations == (5 if name == "picturebook" else "auto")
-    for wrong in ("often", -1):
-        with pytest.raises(ConfigError, match="knn_evaluations="):
-            Config(knn_evaluations=wrong)
+        book = name == "picturebook"
+        assert configure(name, {}).knn_evaluations == (5 if book else "auto")
+        assert configure(name, {}).knn_images == (8000 if book else "auto")
+    for field in ("knn_evaluations", "knn_images"):
+        for wrong in ("often", -1):
+            with pytest.raises(ConfigError, match=f"{field}="):
+                Config(**{field: wrong})
+
+
+def test_the_images_follow_from_the_work_of_the_training_alone():
+    """At two figures a run, each a forward pass of every image: 2 % of the passes that the training takes."""
+    cases = {
+        "v2": 4,  # query forward and twice that backward, key forward
+        "v3": 8,  # both views each way
+    }
+    for name, passes in cases.items():
+        config = configure(name, {"batch_size": 256, "devices": 2})
+        assert allowance.figure_images(config, 10_000) == 0.02 * passes * 10_000 * 128 / 2, name
+    own = {"key_momentum": None, "dictionary_size": None}
+    ends = configure("v2", {**own, "mechanism": "end-to-end", "batch_size": 100})
+    assert allowance.figure_images(ends, 10_000) == 0.02 * 6 * 10_000 * 100 / 2
+    assert allowance.figure_images(configure("v2", {"symmetric": True, "batch_size": 100}), 10_000) == 80_000
+    assert allowance.figure_images(configure("v2", {}), 1) == 1_000, "fewer would say nothing"
+    assert allowance.figure_images(configure("v2", {"num_neighbors": 900}), 1) == 1_800
+    assert allowance.figure_images(configure("v2", {"knn_images": 77}), 10_000) == 77
+
+
+def test_where_not_all_images_are_taken_a_quarter_is_asked_about(photos, tmp_path, tiny, capfd):
+    """24 images: 18 learnt from, six held out."""
+
+    def sides(most):
+        run = moco.pretrain(photos, out=tmp_path / str(most), knn_images=most, **tiny)
+        bank, queries = re.search(r"(\d+) bank and (\d+) held-out", run.summary["knn_protocol"]).groups()
+        return int(bank), int(queries), capfd.readouterr().err
+
+    assert sides(1000)[:2] == (18, 6)
+    assert "left out" not in sides(24)[2]
+    bank, queries, said = sides(20)
+    assert (bank, queries) == (15, 5)
+    assert "15 bank and 5 held-out images (4 left out, see --knn-images)" in said
+    assert sides(23)[:2] == (18, 5), "all, where they are few"
+
+
+def test_too_few_images_for_the_neighbours_are_refused(photos, tmp_path, tiny):
+    with pytest.raises(ConfigError, match=r"num_neighbors=5 with 3 labelled.*raise --knn-images"):
+        moco.pretrain(photos, out=tmp_path / "run", **{**tiny, "num_neighbors": 5, "knn_images": 4})
+
+
+def test_a_data_set_with_few_bank_images_is_asked_about_more_held_out_ones(monkeypatch):
+    monkeypatch.setattr(monitoring, "fixed_images", lambda source, indices, **_: (indices, indices))
+    known, asked = (types.SimpleNamespace(labels=np.zeros(count, np.int64)) for count in (100, 5000))
+    made = monitoring.prepare(
+        known, np.arange(100), asked, np.arange(5000), config=Config(), recipe=None, skipped=None, most=1000
+    )
+    assert (len(made.bank.labels), len(made.queries.labels), made.left_out) == (100, 900, 4100)
 
 
 def test_what_is_left_out_changes_nothing_that_is_learnt(photos, tmp_path, tiny, monkeypatch):
@@ -147,7 +203,7 @@ def test_the_time_is_said(photos, tmp_path, tiny, capfd, dear):
 def test_what_is_expected_grows_with_the_images(monkeypatch):
     sets = [monitoring.LabelledSet(np.zeros((n, 8, 8, 3), np.uint8), np.arange(n) % 2) for n in (6000, 500)]
     made = monitoring.Monitoring(*sets, Config(image_size=8), None)
-    assert made.expected(0.01) == {"curve_seconds": pytest.approx(45.0), "final_seconds": pytest.approx(65.0)}
+    assert made.expected(0.01) == {"curve_seconds": pytest.approx(25.0), "final_seconds": pytest.approx(65.0)}
 
     class Slow(nn.Module):
         def forward(self, images):

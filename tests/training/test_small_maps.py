@@ -12,14 +12,14 @@ from torch import nn
 from moco.recipes import configure
 from moco.training import small_maps
 from moco.training.encoder import build_checked_encoder
-from moco.training.small_maps import SMALLEST_TAP, SmallMapConv2d, use_tap_products_
+from moco.training.small_maps import SMALLEST_TAPS, SmallMapConv2d, use_tap_products_
 
-WIDE = int(SMALLEST_TAP**0.5) + 1
+WIDE, WIDER = (int(SMALLEST_TAPS[size] ** 0.5) + 1 for size in (2, 4))
 
 
 @pytest.fixture
 def small_layers_too(monkeypatch):
-    monkeypatch.setattr(small_maps, "SMALLEST_TAP", 1)
+    monkeypatch.setattr(small_maps, "SMALLEST_TAPS", dict.fromkeys(SMALLEST_TAPS, 1))
 
 
 @pytest.fixture
@@ -97,8 +97,13 @@ def test_larger_maps_other_layouts_and_small_layers_stay_pytorchs(calls):
     assert not calls
     taps(torch.randn(2, WIDE, 2, 2))
     assert len(calls) == 1
-    taps.to(memory_format=torch.contiguous_format)(torch.randn(2, WIDE, 2, 2))
+    _, wider = twin_of(nn.Conv2d(WIDER, WIDER, 3, padding=1))
+    wider(torch.randn(2, WIDER, 5, 3))
     assert len(calls) == 1
+    wider(torch.randn(2, WIDER, 4, 3))
+    assert len(calls) == 2
+    taps.to(memory_format=torch.contiguous_format)(torch.randn(2, WIDE, 2, 2))
+    assert len(calls) == 2
     for other in (
         nn.Conv2d(8, 8, 3),
         nn.Conv2d(2 * WIDE, 2 * WIDE, 3, groups=2),

@@ -30,7 +30,16 @@ from moco.training.run_folder import RunFolder
 FIRST = os.environ.get("LOCAL_RANK", "0") == os.environ.get("NODE_RANK", "0") == "0"  # of the run's processes
 # What the figures before training depend on, beside the data.
 _START = ("backbone", "image_size", "stem", "head", "embedding_dim", "seed", "normalization", "devices", "num_nodes")
-_QUESTION = ("num_neighbors", "knn_temperature", "knn_evaluations", "held_out", "test", "labels")
+_QUESTION = (
+    "num_neighbors",
+    "knn_temperature",
+    "knn_evaluations",
+    "knn_images",
+    "precision",
+    "held_out",
+    "test",
+    "labels",
+)
 BASELINES = ("knn_pixels", "knn_random_init")
 
 
@@ -133,6 +142,7 @@ def _linear(work: Pretraining, folder: RunFolder) -> dict[str, Any]:
         config=config,
         recipe=work.recipe,
         skipped=SkippedFiles(),
+        most=work.figure_images,
     )
     return {**linear_probe(folder, monitoring, expected_device(config)), "linear_protocol": HOW}
 

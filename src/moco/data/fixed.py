@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,10 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from moco.data.ahead import default_workers
 from moco.data.preprocess import centre_pixels
 from moco.data.skipped import SkippedFiles
 from moco.data.source import DamagedImage, Source, read_pixels
 from moco.errors import DataError
+
+SMALL = 128  # pixels a side; up to it, where nothing is to be decoded, threads cost more than they save (docs/log.md)
 
 
 def fixed_images(
@@ -37,9 +39,14 @@ def fixed_images(
             return
         out[position] = centre_pixels(pixels, image_size)
 
-    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
-        for _ in pool.map(load, range(len(indices))):
-            pass
+    array = source.uniform_array()
+    if array is not None and max(array.shape[1:3]) <= SMALL:
+        for position in range(len(indices)):
+            load(position)
+    else:
+        with ThreadPoolExecutor(default_workers()) as pool:
+            for _ in pool.map(load, range(len(indices))):
+                pass
     if not good.any():
         raise DataError(f"none of {len(indices)} images for evaluation can be read: check {source.name}")
     return out[good], indices[good]

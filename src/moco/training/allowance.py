@@ -1,8 +1,9 @@
-"""How often a run is evaluated: as often as was asked, or as often as it costs little beside the training.
+"""How much a run is evaluated: as was asked, or as costs little beside the training.
 
-What is known of it lies among a run's newest values, in seconds, so that a checkpoint has it: `monitor_seconds` spent
-so far, `curve_seconds` of the next evaluation while training as far as one can tell, and `final_seconds` of the one at
-the end.
+How many images are taken follows from the configuration alone, so that equal runs are judged by equal images; how often
+follows from the time that it takes. What is known of that lies among a run's newest values, in seconds, so that a
+checkpoint has it: `monitor_seconds` spent so far, `curve_seconds` of the next evaluation while training as far as one
+can tell, and `final_seconds` of the one at the end.
 """
 
 from __future__ import annotations
@@ -11,6 +12,18 @@ from moco.config import Config
 
 SHARE = 0.03  # of the training time, for everything that the monitor does
 MOST = 10
+FIGURES = 0.02  # of the encoder's work while training, for its figures before and after; the rest is for the curve
+FEWEST = 1_000  # images; the figure from fewer says little, however short the run
+# Forward passes that the training with one image amounts to, a backward pass counting as two: query and key.
+PASSES = {"moco": 3 + 1, "memory-bank": 3, "end-to-end": 3 + 3, "moco-v3": 3 + 1}
+
+
+def figure_images(config: Config, total_steps: int) -> int:
+    """How many labelled images the figures before and after training are taken from at most."""
+    if config.knn_images != "auto":
+        return config.knn_images
+    passes = PASSES[config.mechanism] * (2 if config.symmetric else 1)
+    return max(FEWEST, 2 * config.num_neighbors, int(FIGURES * passes * total_steps * config.batch_size_per_rank / 2))
 
 
 def evaluations(config: Config) -> int:

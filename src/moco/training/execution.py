@@ -30,7 +30,7 @@ from moco.contrast.batchnorm import has_batchnorm, split_batchnorm
 from moco.errors import ConfigError, RunError
 from moco.training.encoder import memory_format
 from moco.training.lanes import LANES, QUERY, LanedEncoder, Lanes, independent_halves, lane_groups, split_for_lanes
-from moco.training.small_maps import LARGEST_MAP, SMALLEST_TAP
+from moco.training.small_maps import SMALLEST_TAPS
 
 DEFAULT_CACHE = "~/.cache/moco/execution.json"
 CPU_SAMPLES = 32  # enough for a ratio, and a matter of a second
@@ -256,7 +256,7 @@ def _key(config: Config, encoder: nn.Module, device: torch.device, candidates: l
     computer = torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.machine()} {hardware.processor()}"
     network = [(name, tuple(parameter.shape)) for name, parameter in encoder.named_parameters()]
     samples = (config.batch_size_per_rank, config.split_groups)
-    versions = (str(torch.__version__), LARGEST_MAP, SMALLEST_TAP)  # ours compute other layers than PyTorch's alone
+    versions = (str(torch.__version__), *SMALLEST_TAPS.items())  # ours compute other layers than PyTorch's alone
     about = (computer, versions, torch.get_num_threads(), network, config.image_size, samples, candidates)
     return hashlib.sha256(repr(about).encode()).hexdigest()[:16]
 

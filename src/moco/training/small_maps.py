@@ -1,4 +1,4 @@
-"""Convolutions that end in maps of at most 2 x 2, tap by tap, on a CPU.
+"""Convolutions that end in small maps, tap by tap, on a CPU.
 
 A 3 x 3 kernel on a 2 x 2 map multiplies zeros of the padding in 20 of its 36 products, and PyTorch's kernels spend more
 time in rearranging the large weights of such late layers than in using them. Here each tap of the kernel is one matrix
@@ -12,14 +12,16 @@ N: samples   C: channels in   O: channels out   H, W: height and width of a map
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-LARGEST_MAP = 2  # height and width; at 4 x 4 PyTorch's own kernels are as fast
-SMALLEST_TAP = 2**15  # weights of one tap; of fewer, the calls would cost more than what they compute
+# From how many weights of one tap on, for the larger of a map's height and width: of fewer, PyTorch's kernels have less
+# to rearrange, and the calls cost more than what they compute.
+SMALLEST_TAPS = {1: 2**15, 2: 2**15, 3: 2**17, 4: 2**17}
 # Row and column of the kernel, where in the output, where in the input.
 Taps = list[tuple[int, int, tuple[slice, slice], tuple[slice, slice]]]
 
@@ -38,7 +40,7 @@ def use_tap_products_(module: nn.Module) -> nn.Module:
 
 def _plain(layer: nn.Conv2d) -> bool:
     simple = layer.groups == 1 and layer.dilation == (1, 1) and layer.padding_mode == "zeros"
-    large = layer.in_channels * layer.out_channels >= SMALLEST_TAP
+    large = _tap(layer) >= min(SMALLEST_TAPS.values())
     return simple and large and not isinstance(layer.padding, str)
 
 
@@ -60,7 +62,8 @@ class SmallMapConv2d(nn.Conv2d):
             return False
         pads = [side for side in self.padding if isinstance(side, int)]  # strings were left out at the door
         axes = zip(input.shape[2:], self.kernel_size, self.stride, pads, strict=True)
-        small = all(0 < _size_out(*axis) <= LARGEST_MAP for axis in axes)
+        sizes = [_size_out(*axis) for axis in axes]
+        small = min(sizes) > 0 and _tap(self) >= SMALLEST_TAPS.get(max(sizes), math.inf)
         return small and self.weight.is_contiguous(memory_format=torch.channels_last)
 
 
@@ -97,6 +100,10 @@ class _TapByTap(torch.autograd.Function):
                 to_weight[:, :, row, column] = torch.mm(pull_MO.t(), x_NHWC[:, *here].flatten(0, 2))
         to_input = None if sums_NHWC is None else sums_NHWC.to(input.dtype).permute(0, 3, 1, 2)
         return to_input, to_weight, None, None
+
+
+def _tap(layer: nn.Conv2d) -> int:
+    return layer.in_channels * layer.out_channels
 
 
 def _empty_or_zeros(weight: Tensor, taps: Taps) -> Tensor:
