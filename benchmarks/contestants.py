@@ -39,6 +39,7 @@ from moco.workload import open_workload, view_recipe
 Step = Callable[[], float]  # one step; returns the seconds that it waited for data
 Contestant = Callable[[], tuple[Step, Callable[[], None]]]
 RESIDENT_BYTES = 8 * 2**30
+THREADS = "folder, threads"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +98,8 @@ def contestants(setting: Setting, only: list[str] | None) -> dict[str, Contestan
     if setting.pack is not None:
         every["folder"] = whole_loop(setting, model, data)
         every["folder views"] = views_alone(setting, data)
+        if setting.device.type == "cuda" or (only and THREADS in only):
+            every[THREADS] = whole_loop(setting, model, data, processes=False)
         every["packed"] = whole_loop(setting, model, setting.pack)
         peer = lightly_example(setting)
         if peer is not None:
@@ -150,8 +153,10 @@ def fixed_step(setting: Setting, trained_model: Any) -> Contestant:
     return lambda: (step, lambda: None)
 
 
-def make_loader(setting: Setting, data: Source | Path, cache_bytes: int = 0) -> tuple[ViewLoader, EpochOrder]:
-    """The command's own loader."""
+def make_loader(
+    setting: Setting, data: Source | Path, cache_bytes: int = 0, *, processes: bool = True
+) -> tuple[ViewLoader, EpochOrder]:
+    """The command's own loader; without `processes` that of a run whose images are a user's own class."""
     workload = open_workload(data, setting.config)
     order = EpochOrder(np.arange(len(workload.source)), batch_size=setting.config.batch_size, seed=0)
     loader = ViewLoader(
@@ -162,14 +167,16 @@ def make_loader(setting: Setting, data: Source | Path, cache_bytes: int = 0) -> 
         device=setting.device,
         skipped=SkippedFiles(),
         cache_bytes=cache_bytes,
-        processes=True,
+        processes=processes,
     )
     return loader, order
 
 
-def whole_loop(setting: Setting, trained_model: Any, data: Path, *, cache_bytes: int = 0) -> Contestant:
+def whole_loop(
+    setting: Setting, trained_model: Any, data: Path, *, cache_bytes: int = 0, processes: bool = True
+) -> Contestant:
     """The body of `moco.training.loop.train`, step by step, with the command's own loader, schedule and log reading."""
-    loader, order = make_loader(setting, data, cache_bytes)
+    loader, order = make_loader(setting, data, cache_bytes, processes=processes)
     if loader.planner.cache is not None:  # resident: as from the second epoch on
         loader.planner.cache.fill(loader.skipped, workers=loader.planner.workers)
     model, optimizer = trained_model

@@ -8,6 +8,7 @@ Images per second, in turn and again (A B C A B C ...), in one process:
   step      `moco_step` on one fixed batch: adds split BatchNorm, the loss over the queue, momentum update, enqueue
   resident  `moco pretrain`'s own loop, all images decoded in memory
   folder    the same from JPEG files, decoded at each visit
+  folder, threads   on a GPU, or if asked for: the views made by threads of the training process
   packed    the same from a pack of JPEG records, decoded at each visit
   ... views the loader alone, with nothing beside it
   lightly   lightly's MoCo v2 example on the same files, backbone, size and batch, where lightly is installed

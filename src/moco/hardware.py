@@ -61,9 +61,13 @@ def settle() -> None:
     keep_freed_memory()
 
 
-def can_fork() -> bool:
-    """Whether a process that is forked from this one can compute: on Linux, where this one was settled in time."""
-    return _ours and sys.platform.startswith("linux") and os.environ.get("MKL_DISABLE_FAST_MM") == "1"
+def can_fork(*, multiply: bool = True) -> bool:
+    """Whether a process that is forked from this one can compute: on Linux, if this one was settled in time.
+
+    `multiply`: matrices, with MKL; what does without them needs no settling.
+    """
+    settled = _ours and os.environ.get("MKL_DISABLE_FAST_MM") == "1"
+    return sys.platform.startswith("linux") and (settled or not multiply)
 
 
 def keep_freed_memory() -> None:

@@ -42,7 +42,7 @@ def forking(monkeypatch):
             forks.append(child)
         return child
 
-    monkeypatch.setattr(moco.data.loader, "can_fork", lambda: True)
+    monkeypatch.setattr(moco.data.loader, "can_fork", lambda **_: True)
     monkeypatch.setattr(os, "fork", noted)
     threads = set(threading.enumerate())
     yield forks
@@ -285,6 +285,6 @@ class Theirs:
 def test_others_images_unsettled_processes_and_who_does_not_ask_get_threads(flat, forking, monkeypatch):
     take(loader(Theirs()), 2)
     take(loader(FolderSource(flat), processes=False), 2)
-    monkeypatch.setattr(moco.data.loader, "can_fork", lambda: False)
+    monkeypatch.setattr(moco.data.loader, "can_fork", lambda **_: False)
     take(loader(FolderSource(flat)), 2)
     assert not forking

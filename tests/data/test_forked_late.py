@@ -53,7 +53,7 @@ def policies(monkeypatch):
         return child
 
     monkeypatch.setattr(os, "fork", noting)
-    monkeypatch.setattr(moco.data.loader, "can_fork", lambda: True)
+    monkeypatch.setattr(moco.data.loader, "can_fork", lambda **_: True)
     monkeypatch.setattr(forked, "JUDGED_STEPS", 4)
     return noted
 

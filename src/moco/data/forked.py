@@ -1,9 +1,9 @@
-"""Work on the next steps while the current one runs, in processes that keep to one core each.
+"""Work on the next steps while the current one runs, in processes of one thread each.
 
 Two threads of one process that make views wait for each other's interpreter lock at each of some hundred operations a
-part, and are no faster together than one (docs/log.md). A process that is forked has the images, and what is kept of
-them in shared memory, without a copy. It touches no GPU and starts no threads; `hardware.can_fork` says where that is
-safe.
+part, and are no faster together than one; a thread that only starts a GPU's operations loses most of its speed beside
+them (docs/log.md). A process that is forked has the images, and what is kept of them in shared memory, without a copy.
+It touches no GPU and starts no threads; `hardware.can_fork` says where that is safe.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ import traceback
 import warnings
 from collections.abc import Callable, Generator
 from multiprocessing.connection import Connection
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn, Self
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from moco import errors
 from moco.data.ahead import PREFETCH, keep_to_one_core, places
@@ -33,35 +34,60 @@ from moco.data.skipped import SkippedFiles
 from moco.hardware import give_back_freed_memory
 
 SLOTS = PREFETCH + 1  # steps in memory: one with the caller, the others worked on ahead
-# Processes begin with what the encoders leave of the cores: while they wait for each other and for the optimiser, there
-# is enough for views (docs/log.md). Where something else takes it, so that the caller waits for more than a tenth of so
-# many steps, other processes follow with their full share; the system lets none rise again.
+# Beside an encoder on a CPU, processes begin with what it leaves of the cores: while its lanes wait for each other and
+# for the optimiser, there is enough for views (docs/log.md). Where something else takes it, so that the caller waits
+# for more than a tenth of so many steps, other processes follow with their full share; the system lets none rise again.
 JUDGED_STEPS, LATE = 32, 0.1
+# Beside an encoder on a GPU there is one thread here that starts its operations, wherever the system puts it: it goes
+# first, and processes have no place of their own.
+NICE = 10
+Manner = Literal["idle", "full", "nice"]  # on what the encoder leaves of a core; on their share; anywhere, after others
 Made = tuple[np.ndarray, Views]
 
 
 class Slots:
-    """Memory that processes share for the views and source indices of `SLOTS` steps.
+    """Memory that processes share for the results and source indices of `SLOTS` steps.
 
     Args:
-        views: of an image.
-        shape: of the views of a batch, (N, size, size, 3).
+        shape: of a step's results in memory, (V, N, size, size, 3).
+        dtype: of their elements.
+        present: what a step's plan fills and its caller gets, as seen in that memory.
+
+    Attributes:
+        memory: all of it, (SLOTS, *shape).
     """
 
-    def __init__(self, views: int, shape: tuple[int, int, int, int]) -> None:
-        views_NHWC = torch.from_numpy(shared_zeros((SLOTS, views, *shape), np.float32))
-        self._views = views_NHWC.permute(0, 1, 2, 5, 3, 4)
-        self._indices = shared_zeros((SLOTS, shape[0]), np.int64)
+    def __init__(self, shape: tuple[int, ...], dtype: type[np.generic], present: Callable[[Tensor], Views]) -> None:
+        self.memory = torch.from_numpy(shared_zeros((SLOTS, *shape), dtype))
+        self._indices = shared_zeros((SLOTS, shape[1]), np.int64)
+        self._present = present
 
-    def of(self, step: int) -> tuple[np.ndarray, Views]:
-        """Indices, (N,) int64, and views, each (N, 3, size, size) float32, channels-last."""
-        return self._indices[step % SLOTS], tuple(self._views[step % SLOTS].unbind())
+    @classmethod
+    def of_views(cls, views: int, samples: int, size: int) -> Self:
+        """Each view (N, 3, size, size) float32, channels-last."""
+        shape = (views, samples, size, size, 3)
+        return cls(shape, np.float32, lambda memory: tuple(memory.permute(0, 1, 4, 2, 3).unbind()))
+
+    @classmethod
+    def of_crops(cls, views: int, samples: int, size: int) -> Self:
+        """All views' crops in one tensor, (V, N, size, size, 3) uint8."""
+        return cls((views, samples, size, size, 3), np.uint8, lambda memory: (memory,))
+
+    def of(self, step: int) -> Made:
+        """Source indices, (N,) int64, and results of a step."""
+        return self._indices[step % SLOTS], self._present(self.memory[step % SLOTS])
 
 
 def in_processes(
-    first_step: int, plan: Callable[[int, Views], StepPlan], slots: Slots, skipped: SkippedFiles, *, workers: int
+    first_step: int,
+    plan: Callable[[int, Views], StepPlan],
+    slots: Slots,
+    skipped: SkippedFiles,
+    *,
+    workers: int,
+    beside_encoder: bool,
 ) -> Generator[Made]:
-    """Source indices and views of each step from the first one on, without end; they are overwritten after the next.
+    """Source indices and results of each step from the first one on, without end; they are overwritten after the next.
 
     Close the generator to end the processes; they also end by themselves when this process is gone.
 
@@ -71,21 +97,22 @@ def in_processes(
         slots: where they lie.
         skipped: damaged files that a process meets are added here.
         workers: processes; each has the same share of every step's parts.
+        beside_encoder: whether these cores compute the encoder, too.
 
     Raises:
         MocoError: what a part raises; RunError where a process fails otherwise, or has been ended.
     """
     helpers, waiting = _Helpers(plan, slots, skipped, workers), _Waiting()
     try:
-        helpers.start(first_step, behind=True)
+        helpers.start(first_step, "idle" if beside_encoder else "nice")
         for step in itertools.count(first_step):
             with waiting:
                 helpers.take()
             indices, views = slots.of(step)
             yield indices.copy(), views
-            if waiting.too_long():
+            if beside_encoder and waiting.too_long():
                 helpers.end()
-                helpers.start(step + 1, behind=False)
+                helpers.start(step + 1, "full")
             else:
                 helpers.allow()
     finally:
@@ -126,20 +153,18 @@ class _Helpers:
         self._pipes: list[tuple[Connection, Connection]] = []
         self._processes: list[int] = []
 
-    def start(self, first_step: int, *, behind: bool) -> None:
-        """Fork them, each onto a core of its own where there is one for every core, and let them begin.
-
-        `behind`: they get what others leave of the cores.
-        """
+    def start(self, first_step: int, manner: Manner) -> None:
+        """Fork them and let them begin; beside an encoder each onto a core, where there is one for every core."""
         self._pipes = [multiprocessing.Pipe() for _ in range(self._count)]
-        cores: list[int | None] = [*itertools.islice(places(self._count), self._count)] or [None] * self._count
+        named = () if manner == "nice" else itertools.islice(places(self._count), self._count)
+        cores: list[int | None] = [*named] or [None] * self._count
         give_back_freed_memory()
         for number, (core, (_, theirs)) in enumerate(zip(cores, self._pipes, strict=True)):
             process = _fork()
             if process == 0:
                 others = [end for pipe in self._pipes for end in pipe if end is not theirs]
                 worker = _Worker(number, self._count, theirs, self._slots, self._skipped)
-                _serve(functools.partial(worker.run, self._plan, first_step), others, core, behind=behind)
+                _serve(functools.partial(worker.run, self._plan, first_step), others, core, manner)
             self._processes.append(process)
             theirs.close()
         for _ in range(SLOTS):
@@ -234,7 +259,7 @@ class _Worker:
         return news
 
 
-def _serve(run: Callable[[], None], others: list[Connection], core: int | None, *, behind: bool) -> NoReturn:
+def _serve(run: Callable[[], None], others: list[Connection], core: int | None, manner: Manner) -> NoReturn:
     """What a forked process does; it never comes back."""
     code = 1
     try:
@@ -243,9 +268,11 @@ def _serve(run: Callable[[], None], others: list[Connection], core: int | None, 
         for connection in others:  # whose ends would otherwise not be missed
             connection.close()
         keep_to_one_core(core)
-        if behind:
-            with contextlib.suppress(OSError):  # forbidden here
+        with contextlib.suppress(OSError):  # forbidden here
+            if manner == "idle":
                 os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+            elif manner == "nice":
+                os.nice(NICE)
         with torch.inference_mode(False), torch.no_grad():
             run()
         code = 0

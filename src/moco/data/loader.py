@@ -29,6 +29,7 @@ from moco.data.order import PHOTOMETRIC, EpochOrder
 from moco.data.plans import StepPlan, StepPlanner, Views
 from moco.data.skipped import SkippedFiles
 from moco.data.source import Source
+from moco.data.upload import Uploads
 from moco.data.views import ViewRecipe, photometric_views
 from moco.hardware import can_fork
 
@@ -52,7 +53,7 @@ class ViewLoader:
         skipped: collects damaged files. The place of a damaged image is taken by another one, drawn from the seed.
         cache_bytes: budget of this process for decoded images that stay in memory; all of them or none. 0 keeps none.
         views: 2, or 1 for the first view alone, which is the same as beside a second one.
-        processes: for a CPU, let the workers be processes where that can be (`hardware.can_fork`, a source of ours); a
+        processes: let the workers be processes where that can be (`hardware.can_fork`, a source of ours); on a CPU a
             step's views are then overwritten when a later step's are asked for.
         show_progress: a bar on stderr while images are decoded ahead of the first step.
 
@@ -98,7 +99,8 @@ class ViewLoader:
         self.planner.cache, self.storage = plan_cache(
             source, order.indices, budget=cache_bytes, min_side=self.planner.min_side, array=self.planner.array
         )
-        self._forks = processes and device.type == "cpu" and isinstance(source, BaseSource) and can_fork()
+        forks = can_fork(multiply=device.type == "cpu")  # crops are made without matrix products
+        self._forks = processes and device.type in ("cpu", "cuda") and isinstance(source, BaseSource) and forks
         self._on_device: Tensor | None = None
         self.indices = np.empty(0, dtype=np.int64)
 
@@ -123,15 +125,20 @@ class ViewLoader:
     def _on_cpu(self, plan: Callable[..., StepPlan], first_step: int) -> Iterator[Views]:
         if not self._forks:
             return self._in_threads(plan, first_step)
-        return self._in_processes(plan, first_step)
+        return self._by_processes(plan, first_step, Slots.of_views(*self._slot_size))
 
-    def _in_processes(self, plan: Callable[..., StepPlan], first_step: int) -> Iterator[Views]:
-        planner = self.planner
-        shape = (self.order.batch_size // planner.world_size, planner.image_size, planner.image_size, 3)
-        slots = Slots(planner.views, shape)
-        with contextlib.closing(in_processes(first_step, plan, slots, self.skipped, workers=planner.workers)) as steps:
-            for self.indices, views in steps:
-                yield views
+    def _by_processes(self, plan: Callable[..., StepPlan], first_step: int, slots: Slots) -> Generator[Views]:
+        """What each step's plan makes, in order, as it lies in the slots; `indices` says which images that were."""
+        cpu, workers = self.device.type == "cpu", self.planner.workers
+        made = in_processes(first_step, plan, slots, self.skipped, workers=workers, beside_encoder=cpu)
+        with contextlib.closing(made) as steps:
+            for self.indices, results in steps:
+                yield results
+
+    @property
+    def _slot_size(self) -> tuple[int, int, int]:
+        """Views, samples, and pixels of a side."""
+        return self.planner.views, self.order.batch_size // self.planner.world_size, self.planner.image_size
 
     def _in_threads(self, plan: Callable[[int], StepPlan], first_step: int) -> Generator[Views]:
         """What each step's plan makes, in order; `indices` says which images that were."""
@@ -192,7 +199,19 @@ class ViewLoader:
                 yield photometric_views(crops.permute(0, 1, 4, 2, 3), self.planner.recipe, generator)
 
     def crops(self, first_step: int) -> Generator[Tensor]:
-        """The views' crops of each step without their colours, (V, N, size, size, 3) uint8, each image by itself."""
-        with contextlib.closing(self._in_threads(self.planner.crops, first_step)) as steps:
+        """The views' crops of each step without their colours, (V, N, size, size, 3) uint8, each image by itself.
+
+        Where workers are processes, crops on a CPU are overwritten when a later step's are asked for.
+        """
+        slots = Slots.of_crops(*self._slot_size) if self._forks else None
+        if slots is None:
+            made = self._in_threads(self.planner.crops, first_step)
+        else:
+            made = self._by_processes(self.planner.crops, first_step, slots)
+        with (
+            contextlib.closing(made) as steps,
+            Uploads(self.device, None if slots is None else slots.memory) as uploads,
+        ):
             for (crops,) in steps:
-                yield crops.to(self.device, non_blocking=True)
+                yield uploads.start(crops)
+                uploads.finish()

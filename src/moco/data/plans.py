@@ -115,16 +115,17 @@ class StepPlanner:
 
         return StepPlan(cut.indices, plan.views, cut.parts, make)
 
-    def crops(self, step: int) -> StepPlan:
-        """The views' crops without their colours, (V, N, size, size, 3) uint8, each image by itself."""
+    def crops(self, step: int, out: Views | None = None) -> StepPlan:
+        """The views' crops without their colours, (V, N, size, size, 3) uint8, each image by itself; into `out`."""
         indices = self._indices(step)
         count = len(indices)
         generator = self.generator(VIEWS, step)
         boxes = BoxDraws(2 * count, scale=self.recipe.crop_scale, generator=generator)
         flips = (torch.rand(2 * count, generator=generator) < self.recipe.flip_probability).tolist()
-        shape = (self.views, count, self.image_size, self.image_size, 3)
-        crops = torch.empty(shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
-        out = crops.numpy()
+        if out is None:
+            shape = (self.views, count, self.image_size, self.image_size, 3)
+            out = (torch.empty(shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda"),)
+        pixels_VNHWC = out[0].numpy()
 
         def make(place: slice) -> None:
             for position in range(place.start, place.stop):
@@ -132,9 +133,9 @@ class StepPlanner:
                 for view in range(self.views):
                     number = position + view * count
                     box = boxes.box(number, *pixels.shape[:2])
-                    resized_crop_pixels(pixels, box, flips[number], out[view, position])
+                    resized_crop_pixels(pixels, box, flips[number], pixels_VNHWC[view, position])
 
-        return StepPlan(indices, (crops,), self._parts(count), make)
+        return StepPlan(indices, out, self._parts(count), make)
 
     def generator(self, purpose: int, step: int) -> torch.Generator:
         """The random numbers of a step for one purpose."""
