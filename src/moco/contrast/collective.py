@@ -80,7 +80,7 @@ def shared_permutation(length: int, device: torch.device, *, count: int | None =
     Every rank draws, so that their generators advance together, and rank 0's draw is the one used. `count` keeps the
     first so many numbers.
     """
-    order = torch.randperm(length)[:count].to(device)
+    order = torch.randperm(length)[:count].to(device, non_blocking=True)
     if world_size() > 1:
         dist.broadcast(order, src=0)
     return order

@@ -97,7 +97,7 @@ class ContrastiveModel(nn.Module):
             return self._shuffled_key(encode, x_k, length, device)
         if self.batchnorm != "split" or not self.training:
             return self._embed(encode, x_k, length)
-        order = torch.randperm(length).to(device)
+        order = torch.randperm(length).to(device, non_blocking=True)
         return self._embed(encode, select(x_k, order), length)[invert(order)]
 
     def _shuffled_key(self, encode: Callable[[Any], Tensor], x_k: Any, length: int, device: torch.device) -> Tensor:

@@ -94,7 +94,7 @@ def batched_resized_crop(images_NCHW: Tensor, boxes: Tensor, size: int, flip: Te
     """
     count, channels, height, width = images_NCHW.shape
     views = len(boxes) // count
-    boxes, flip = boxes.to(images_NCHW.device), flip.to(images_NCHW.device)
+    boxes, flip = (part.to(images_NCHW.device, non_blocking=True) for part in (boxes, flip))
     rows_MSH = resampling_weights(boxes[:, 0], boxes[:, 2], source=height, target=size)
     columns_MSW = resampling_weights(boxes[:, 1], boxes[:, 3], source=width, target=size, mirror=flip)
     # Both crops' rows in one product, so that the image is read and converted once.

@@ -25,6 +25,9 @@ Finish = Callable[[Tensor, Tensor], Tensor]
 class Draws:
     """Every random number of the photometric part, one a sample.
 
+    They lie on the CPU, and what is made of them is sent to the images' device: rows of a GPU's tensor, chosen there by
+    numbers from here, would make the CPU wait for all of its work.
+
     Attributes:
         jitter: (N,) bool, whether the colours change; `order`: (N, 4), the order of brightness, contrast, saturation,
             hue; `factors`: (N, 4), their parameters.
@@ -59,24 +62,21 @@ class Draws:
 
     def blend_shares(self) -> Tensor:
         """Shares of image, grey image and mean at each place of the order, (4, 3, N); at a hue's place (1, 0, 0)."""
-        factors_4N = self.factors.gather(1, self.order.to(self.factors.device)).T
-        contrast, saturation, hue = ((self.order == number).T.to(factors_4N.device) for number in (1, 2, HUE))
+        factors_4N = self.factors.gather(1, self.order).T
+        contrast, saturation, hue = ((self.order == number).T for number in (1, 2, HUE))
         rest_4N = 1.0 - factors_4N
         image = torch.where(hue, 1.0, factors_4N)
         return torch.stack([image, rest_4N * saturation, rest_4N * contrast], dim=1)
 
-    def at(self, rows: Tensor, device: torch.device) -> Draws:
-        """The draws of some samples; parameters go to the device, choices stay on the CPU."""
-        part = {field.name: getattr(self, field.name)[rows] for field in dataclasses.fields(self)}
-        part["factors"] = part["factors"].to(device, non_blocking=True)
-        part["sigmas"] = part["sigmas"].to(device, non_blocking=True)
-        return Draws(**part)
+    def at(self, rows: Tensor) -> Draws:
+        """The draws of some samples."""
+        return Draws(**{field.name: getattr(self, field.name)[rows] for field in dataclasses.fields(self)})
 
 
 def finisher(recipe: ViewRecipe, draws: Draws, device: torch.device) -> Finish:
     """What does everything after the crop: takes float images in [0, 255] and the rows of their draws."""
     if recipe.color == "exact":
-        return lambda images, rows: finish_(images, recipe, draws.at(rows, device))
+        return lambda images, rows: finish_(images, recipe, draws.at(rows))
     pixel, mean = color_matrix.jitter_matrices(draws.order, draws.factors, draws.jitter)
     grey = color_matrix.grey_matrices(draws.gray)
     pixel, mean = (pixel @ grey, mean @ grey) if recipe.grayscale_first else (grey @ pixel, grey @ mean)
@@ -86,7 +86,7 @@ def finisher(recipe: ViewRecipe, draws: Draws, device: torch.device) -> Finish:
     pixel, mean, low, high = (part.to(device, non_blocking=True) for part in (scale * pixel, scale * mean, low, high))
 
     def finish(images: Tensor, rows: Tensor) -> Tensor:
-        part = draws.at(rows, device)
+        part = draws.at(rows)
         rows = rows.to(device, non_blocking=True)
         images = color_matrix.transform(images, pixel[rows], mean[rows], low, (low, high))
         _where_(images, part.blur, photometric.gaussian_blur, part.sigmas)
@@ -104,14 +104,13 @@ def solarize_normalized(images: Tensor, low: Tensor, high: Tensor) -> Tensor:
 
 def finish_(images: Tensor, recipe: ViewRecipe, draws: Draws) -> Tensor:
     """Everything after the crop, on float images in [0, 255], (N, C, H, W); their memory is used for the work.
-
     Samples are worked on in the order of the place at which each turns its hue, so that each operation finds its
     samples side by side and nothing has to be gathered in between.
     """
     hue_place = torch.where(draws.jitter, (draws.order == HUE).int().argmax(dim=1), 4)
     sequence = hue_place.argsort(stable=True)
     borders = torch.searchsorted(hue_place[sequence], torch.arange(5)).tolist()
-    draws = draws.at(sequence, images.device)
+    draws = draws.at(sequence)
     images = images.index_select(0, sequence.to(images.device, non_blocking=True)).mul_(1.0 / 255.0)
     if recipe.grayscale_first:
         _where_(images, draws.gray, photometric.grayscale)
@@ -129,19 +128,23 @@ def _jitter_(images: Tensor, draws: Draws, borders: list[int]) -> None:
     jittered = borders[4]
     if jittered == 0:
         return
-    shares = draws.blend_shares()
+    shares, shifts = (
+        part.to(images.device, non_blocking=True) for part in (draws.blend_shares(), draws.factors[:, HUE])
+    )
     for place in range(4):
         start, stop = borders[place], borders[place + 1]
         for part in (slice(0, start), slice(stop, jittered)):
             if part.start < part.stop:
                 photometric.blend_(images[part], *shares[place, :, part])
         if start < stop:
-            photometric.adjust_hue_(images[start:stop], draws.factors[start:stop, HUE])
+            photometric.adjust_hue_(images[start:stop], shifts[start:stop])
 
 
 def _where_(images: Tensor, chosen: Tensor, operation: Callable[..., Tensor], *parameters: Tensor) -> None:
-    """Apply the operation to the chosen samples; `chosen` lies on the CPU, so nothing waits for a GPU."""
-    index = chosen.nonzero()[:, 0].to(images.device, non_blocking=True)
-    if len(index):
-        changed = operation(images.index_select(0, index), *(parameter[index] for parameter in parameters))
-        images.index_copy_(0, index, changed)
+    """Apply the operation to the chosen samples; `chosen` and `parameters` lie on the CPU, as all draws do."""
+    numbers = chosen.nonzero()[:, 0]
+    if len(numbers):
+        index, *theirs = (
+            part.to(images.device, non_blocking=True) for part in (numbers, *(p[numbers] for p in parameters))
+        )
+        images.index_copy_(0, index, operation(images.index_select(0, index), *theirs))

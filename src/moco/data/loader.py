@@ -171,7 +171,7 @@ class ViewLoader:
         free, _ = torch.cuda.mem_get_info(self.device)
         if array.nbytes > min(self._cache_bytes, free // DEVICE_SHARE):
             return None
-        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device, non_blocking=True)
 
     def _gather(self, step: int, pool: ThreadPoolExecutor) -> Begun[Tensor]:
         """The images of a step on the GPU, (N, H, W, 3) uint8, from the array."""

@@ -69,7 +69,7 @@ def adjust_hue_(images: Tensor, shifts: Tensor) -> Tensor:
     hue += (shifts * 6.0).view(-1, 1, 1)
     hue.sub_(torch.floor(hue * (1.0 / 6.0)), alpha=6.0)  # back to 0..6
     # A channel is full within one sixth of its own place, empty beyond two; for red, the opposite place is nearer.
-    places = torch.tensor([3.0, 2.0, 4.0], device=images.device, dtype=images.dtype).view(1, 3, 1, 1)
+    places = _constants((3.0, 2.0, 4.0), images).view(1, 3, 1, 1)
     torch.sub(hue.unsqueeze(1), places, out=images).abs_().clamp_(1.0, 2.0).mul_(chroma.unsqueeze(1))
     red += value.sub(chroma, alpha=2.0)
     top = value.add_(chroma)
@@ -124,6 +124,10 @@ def solarize(images: Tensor, threshold: float = 0.5) -> Tensor:
 
 def normalize_(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     """(image - mean) / std for each channel."""
-    mean_C11 = torch.tensor(mean, device=images.device, dtype=images.dtype).view(-1, 1, 1)
-    std_C11 = torch.tensor(std, device=images.device, dtype=images.dtype).view(-1, 1, 1)
+    mean_C11, std_C11 = _constants(mean, images).view(-1, 1, 1), _constants(std, images).view(-1, 1, 1)
     return images.sub_(mean_C11).div_(std_C11)
+
+
+def _constants(values: tuple[float, ...], like: Tensor) -> Tensor:
+    """Made here and sent after: a tensor that is made on a GPU from numbers makes the CPU wait for all of its work."""
+    return torch.tensor(values, dtype=like.dtype).to(like.device, non_blocking=True)
