@@ -20,11 +20,24 @@ HERE = Path(__file__).resolve().parent
 PHOTOGRAPHS = ["--backbone", "resnet50", "--image-size", "224", "--batch-size", "256", "--dictionary-size", "65536"]
 PHOTOGRAPHS += ["--photo", "500", "375", "--photos", "3000", "--rounds", "3", "--steps", "30"]
 CIFAR = ["--recipe", "cifar", "--stem", "auto", "--image-size", "32", "--batch-size", "512", "--photo", "32", "32"]
-CIFAR += ["--photos", "20000", "--rounds", "3", "--steps", "40", "--only", "bare", "step", "resident"]
+CIFAR += [
+    "--photos",
+    "20000",
+    "--rounds",
+    "3",
+    "--steps",
+    "40",
+    "--only",
+    "bare",
+    "step",
+    "resident",
+    "--compile",
+    "auto",
+]
 SUITE: dict[str, tuple[list[str], int]] = {  # options and seconds allowed
-    "photographs": (PHOTOGRAPHS, 150),
-    "photographs-compiled": ([*PHOTOGRAPHS, "--compile", "on", "--only", "bare", "step", "resident", "folder"], 210),
-    "cifar": (CIFAR, 110),
+    "photographs": (PHOTOGRAPHS, 140),
+    "photographs-compiled": ([*PHOTOGRAPHS, "--compile", "on", "--only", "bare", "step", "resident", "folder"], 200),
+    "cifar": (CIFAR, 140),
 }
 
 

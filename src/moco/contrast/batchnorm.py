@@ -75,24 +75,30 @@ class SplitBatchNorm(_BatchNorm):
         return output
 
     def _normalize_by_formula(self, input: Tensor, groups: int) -> Tensor:
-        """In elementary operations, which a compiler fuses; it cannot look into `_SplitNormalize`."""
+        """In elementary operations, which a compiler fuses; it cannot look into `_SplitNormalize`.
+
+        Groups of one size are one more dimension, so that one kernel serves them all.
+        """
+        whole = input.to(_statistics_dtype(input))
+        equal = len(input) % groups == 0
+        parts = [whole.unflatten(0, (groups, -1))] if equal else [part[None] for part in whole.tensor_split(groups)]
+        others = [dimension for dimension in range(input.ndim + 1) if dimension not in (0, 2)]
+        shape = (1, 1, -1, *[1] * (input.ndim - 2))
         outputs, means, variances = [], [], []
-        for part in input.to(_statistics_dtype(input)).tensor_split(groups):
-            others = [dimension for dimension in range(input.ndim) if dimension != 1]
-            variance_C, mean_C = torch.var_mean(part, dim=others, correction=0)
-            shape = (1, -1, *[1] * (input.ndim - 2))
-            scaled = (part - mean_C.view(shape)) * torch.rsqrt(variance_C.view(shape) + self.eps)
+        for part in parts:  # (groups, samples, C, ...)
+            variance, mean = torch.var_mean(part, dim=others, correction=0, keepdim=True)
+            scaled = (part - mean) * torch.rsqrt(variance + self.eps)
             if self.weight is not None:
                 scaled = scaled * self.weight.view(shape) + self.bias.view(shape)
-            outputs.append(scaled.to(input.dtype))
-            means.append(mean_C)
-            samples = part.numel() // part.shape[1]
-            variances.append(variance_C * (samples / max(samples - 1, 1)))
+            outputs.append(scaled.to(input.dtype).flatten(0, 1))
+            samples = part.numel() // mean.numel()
+            means.append(mean.flatten(1))
+            variances.append(variance.flatten(1) * (samples / max(samples - 1, 1)))
         if self.running_mean is not None and self.running_var is not None:
             factor = self._average_factor()
-            self.running_mean.lerp_(torch.stack(means).mean(dim=0).detach(), factor)
-            self.running_var.lerp_(torch.stack(variances).mean(dim=0).detach(), factor)
-        return torch.cat(outputs)
+            self.running_mean.lerp_(torch.cat(means).mean(dim=0).detach(), factor)
+            self.running_var.lerp_(torch.cat(variances).mean(dim=0).detach(), factor)
+        return outputs[0] if equal else torch.cat(outputs)
 
     def _average_factor(self) -> float:
         if self.num_batches_tracked is not None:
