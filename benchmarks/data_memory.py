@@ -37,6 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--entries", type=int, default=1_000_000)
     parser.add_argument("--scratch", default=None, help="folder for what is made in the meantime")
+    parser.add_argument("--out", default=None)
     parser.add_argument("--measure", default=None, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
@@ -53,7 +54,12 @@ def main() -> None:
                 report[f"{kind} of {count:,}"] = json.loads(output)
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
-    print(json.dumps(report, indent=2))
+    from provenance import provenance
+
+    text = json.dumps({"question": __doc__.partition("\n")[0], "mib_and_seconds": report, **provenance()}, indent=2)
+    print(text)
+    if options.out:
+        Path(options.out).write_text(text + "\n", encoding="utf-8")
 
 
 def photograph(number: int) -> bytes:

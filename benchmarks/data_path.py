@@ -55,8 +55,8 @@ from moco.data.packed import PackedSource
 from moco.data.skipped import SkippedFiles
 from moco.data.views import two_views
 from moco.recipes import configure
-from moco.summary import versions
 from moco.workload import view_recipe
+from provenance import provenance
 
 V2 = view_recipe(configure("v2", {}))
 PAUSE = 0.01  # seconds without work after which what was begun ahead counts as done
@@ -75,16 +75,14 @@ def main() -> None:
         shutil.rmtree(scratch, ignore_errors=True)
     if options.entries:
         report["memory"] = memory(options)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
-    library = jpeg.library()
+    library, origin = jpeg.library(), provenance()
     report |= {
         "options": {
             **{name: value for name, value in vars(options).items() if name not in ("scratch", "out")},
             "data": Path(options.data).name if options.data else "made",
         },
-        "hardware": hardware.name(torch.device("cpu")),
-        "commit": commit.stdout.strip(),
-        "versions": {**versions(), "pillow": pillow_version, "simplejpeg": library and library.__version__},
+        **origin,
+        "versions": {**origin["versions"], "pillow": pillow_version, "simplejpeg": library and library.__version__},
     }
     text = json.dumps(report, indent=2)
     print(text)
@@ -282,7 +280,7 @@ def memory(options: argparse.Namespace) -> Any:
     script = Path(__file__).with_name("data_memory.py")
     command = [sys.executable, str(script), "--entries", str(options.entries)]
     command += ["--scratch", options.scratch] if options.scratch else []
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)["mib_and_seconds"]
 
 
 if __name__ == "__main__":

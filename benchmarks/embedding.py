@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -24,7 +23,7 @@ hardware.settle()  # as the command does, before PyTorch is loaded
 import torch
 
 import moco
-from moco.summary import versions
+from provenance import provenance
 
 BATCH = 32
 
@@ -40,15 +39,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         times = race(options, Path(scratch))
     ratios = [embed / min(bare) for *bare, embed in zip(*times.values(), strict=True)]
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     report = {
         "question": __doc__.partition("\n")[0],
         "seconds": times,
         "ratio": {"median": statistics.median(ratios), "all": ratios},
         "options": {"image_size": options.image_size, "folder": Path(options.folder).name},
-        "hardware": hardware.name(torch.device("cpu")),
-        "commit": commit.stdout.strip(),
-        "versions": versions(),
+        **provenance(),
     }
     text = json.dumps(report, indent=2)
     print(text)

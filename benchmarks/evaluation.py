@@ -18,7 +18,6 @@ import importlib.util
 import json
 import os
 import statistics
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -32,7 +31,7 @@ from torch import Tensor
 
 from moco.evaluation.knn import knn_predict
 from moco.evaluation.logistic import fit_logistic
-from moco.summary import versions
+from provenance import provenance
 
 BANK, QUERIES, PROBE_ROWS, WIDTH, CLASSES = 50_000, 10_000, 10_000, 512, 10
 
@@ -93,15 +92,12 @@ def accuracy_of(answers: Tensor, truth: Tensor) -> float:
 
 def report(seconds: dict[str, list[float]], accuracy: dict[str, float]) -> dict:
     """Medians, and all that is needed to repeat them."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     return {
         "question": "seconds for the evaluation of extracted features",
         "seconds": {name: {"median": statistics.median(all_), "all": all_} for name, all_ in seconds.items()},
         "accuracy": accuracy,
-        "hardware": hardware.name(torch.device("cpu")),
         "load_average": os.getloadavg(),
-        "commit": commit.stdout.strip(),
-        "versions": versions(),
+        **provenance(),
     }
 
 

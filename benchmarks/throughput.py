@@ -27,7 +27,6 @@ import argparse
 import json
 import shutil
 import statistics
-import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -41,9 +40,9 @@ import torch
 
 from breakdown import breakdown
 from contestants import Contestant, contestants, make_setting
-from moco.summary import versions
 from moco.training.engine import peak_memory_bytes
 from photographs import make_photographs
+from provenance import provenance
 
 WARM_STEPS = 6  # more than are decoded ahead, so that none of those is counted
 
@@ -115,7 +114,6 @@ def race(runners: dict[str, Contestant], options: argparse.Namespace, device: to
 def summarize(timings: dict[str, Any], options: argparse.Namespace, setting: Any) -> dict[str, Any]:
     """Rates, ratios, and all that is needed to repeat them."""
     images = options.steps * options.batch_size
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     bare = timings["bare"]["seconds"] if "bare" in timings else None
     rows = {
         name: {
@@ -134,9 +132,7 @@ def summarize(timings: dict[str, Any], options: argparse.Namespace, setting: Any
             + [f"{name} {getattr(setting.config, name)}" for name in ("compile", "lanes")]
         ),
         "options": {**vars(options), "data": Path(options.data).name if options.data else "drawings"},
-        "hardware": hardware.name(setting.device),
-        "commit": commit.stdout.strip(),
-        "versions": versions(),
+        **provenance(setting.device),
     }
 
 

@@ -81,7 +81,9 @@ class SplitBatchNorm(_BatchNorm):
         """
         whole = input.to(_statistics_dtype(input))
         equal = len(input) % groups == 0
-        parts = [whole.unflatten(0, (groups, -1))] if equal else [part[None] for part in whole.tensor_split(groups)]
+        parts = (
+            [whole.view(groups, -1, *whole.shape[1:])] if equal else [part[None] for part in whole.tensor_split(groups)]
+        )
         others = [dimension for dimension in range(input.ndim + 1) if dimension not in (0, 2)]
         shape = (1, 1, -1, *[1] * (input.ndim - 2))
         outputs, means, variances = [], [], []
