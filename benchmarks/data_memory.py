@@ -117,11 +117,9 @@ def take_batches(data: Path) -> dict[str, float]:
     torch.set_num_threads(1)
     before, start = own_memory(), time.perf_counter()
     source, _ = open_source(data)
+    options: dict[str, Any] = {"image_size": 32, "device": torch.device("cpu"), "workers": 2, "processes": True}
     order = EpochOrder(np.arange(len(source)), batch_size=64, seed=0)
-    recipe, device = view_recipe(configure("v2", {})), torch.device("cpu")
-    loader = ViewLoader(
-        source, order, recipe, image_size=32, device=device, skipped=SkippedFiles(), workers=2, processes=True
-    )
+    loader = ViewLoader(source, order, view_recipe(configure("v2", {})), skipped=SkippedFiles(), **options)
     batches = loader.batches(0)
     next(batches)
     seconds = time.perf_counter() - start
@@ -129,10 +127,9 @@ def take_batches(data: Path) -> dict[str, float]:
         pass
     forked = [memory_of(process) for process in children()]
     batches.close()  # type: ignore[attr-defined]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     own = own_memory()
     return {
-        "peak_resident_mib": round(peak, 1),
+        "peak_resident_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
         "own_mib": round(own, 1),
         "own_above_libraries_mib": round(own - before, 1),
         "forked_processes": len(forked),

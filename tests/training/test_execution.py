@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from moco.recipes import configure
-from moco.training import execution
+from moco.training import execution, speed
 from moco.training.execution import choose
 
 
@@ -39,7 +39,7 @@ def test_the_fastest_is_taken_and_remembered(encoder, small, cache, monkeypatch)
         return [float(place) for place in range(len(candidates))]  # the last is the fastest
 
     monkeypatch.setattr(execution, "native_bf16", lambda device: True)
-    monkeypatch.setattr(execution, "_measure", rates)
+    monkeypatch.setattr(speed, "of_candidates", rates)
     first, second = (choose(small, encoder, total_steps=10) for _ in range(2))
     assert len(asked) == 1
     assert (first.config.precision, first.config.layout, first.config.compile) == ("fp32", "contiguous", "off")
@@ -54,12 +54,12 @@ def test_the_fastest_is_taken_and_remembered(encoder, small, cache, monkeypatch)
 @pytest.mark.parametrize(("gain", "layout"), [(1.03, "channels_last"), (1.2, "contiguous")])
 def test_a_small_difference_does_not_outweigh_the_likeliest(encoder, small, monkeypatch, gain, layout):
     monkeypatch.setattr(execution, "native_bf16", lambda device: False)
-    monkeypatch.setattr(execution, "_measure", lambda *_: [100.0, 100.0 * gain])
+    monkeypatch.setattr(speed, "of_candidates", lambda *_: [100.0, 100.0 * gain])
     assert choose(small, encoder, total_steps=10).config.layout == layout
 
 
 def test_the_users_word_is_kept_without_a_measurement(encoder, small, monkeypatch):
-    monkeypatch.setattr(execution, "_measure", lambda *_: pytest.fail("nothing to choose"))
+    monkeypatch.setattr(speed, "of_candidates", lambda *_: pytest.fail("nothing to choose"))
     stated = {"precision": "bf16", "layout": "contiguous", "compile": "off", "lanes": "off"}
     given = configure("v2", {"image_size": 8, "batch_size": 8, **stated})
     chosen = choose(given, encoder, total_steps=10)
@@ -68,7 +68,7 @@ def test_the_users_word_is_kept_without_a_measurement(encoder, small, monkeypatc
 
 
 def test_a_stated_part_limits_the_choice(encoder, small, monkeypatch):
-    monkeypatch.setattr(execution, "_measure", lambda config, module, device, candidates: [1.0] * len(candidates))
+    monkeypatch.setattr(speed, "of_candidates", lambda config, module, device, candidates: [1.0] * len(candidates))
     monkeypatch.setattr(execution, "native_bf16", lambda device: True)
     given = configure("v2", {"image_size": 8, "batch_size": 8, "layout": "contiguous", "accelerator": "cpu"})
     assert choose(given, encoder, total_steps=10).config.layout == "contiguous"
@@ -80,7 +80,7 @@ def test_without_native_bf16_only_fp32_is_tried(encoder, small, monkeypatch):
 
 
 def test_several_processes_do_not_measure(encoder, small, monkeypatch):
-    monkeypatch.setattr(execution, "_measure", lambda *_: pytest.fail("ranks would disagree"))
+    monkeypatch.setattr(speed, "of_candidates", lambda *_: pytest.fail("ranks would disagree"))
     given = configure("v2", {"image_size": 8, "batch_size": 8, "devices": 2, "accelerator": "cpu"})
     assert choose(given, encoder, total_steps=10).config.layout == "channels_last"
 

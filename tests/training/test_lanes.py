@@ -16,7 +16,6 @@ from moco.config import Config
 from moco.contrast.batchnorm import split_batchnorm
 from moco.errors import ConfigError, RunError
 from moco.recipes import configure
-from moco.training import execution
 from moco.training.encoder import build_checked_encoder
 from moco.training.execution import choose, lanes_obstacle
 from moco.training.lanes import KEY, QUERY, LanedEncoder, Lanes, independent_halves, lane_groups, split_for_lanes
@@ -212,14 +211,6 @@ def test_networks_whose_halves_depend_on_each_other_are_found_out(module, indepe
     assert independent_halves(module.train(), torch.randn(8, 3, 8, 8), split_groups=2) is independent
 
 
-@pytest.fixture
-def two_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
 def encoder() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 14 * 14, 5))
 
@@ -241,35 +232,6 @@ def test_where_lanes_cannot_be_the_reason_is_given(two_threads, stated, reason):
     if reason is not None and "devices" not in stated:
         with pytest.raises(ConfigError, match="choose lanes 'off' or 'auto'"):
             choose(options(lanes="on", **stated), encoder(), total_steps=10)
-
-
-@pytest.mark.parametrize(("rates", "lanes"), [([100.0, 130.0], "on"), ([100.0, 99.0], "off")])
-def test_the_faster_way_is_taken_and_remembered(two_threads, tmp_path, monkeypatch, rates, lanes):
-    monkeypatch.setenv("MOCO_EXECUTION_CACHE", str(tmp_path / "execution.json"))
-    monkeypatch.setattr(execution, "_measure_lanes", lambda *_: rates)
-    chosen = choose(options(), encoder(), total_steps=1000)
-    assert chosen.config.lanes == lanes
-    assert (chosen.lanes is not None) == (lanes == "on")
-    assert list(json.loads((tmp_path / "execution.json").read_text()).values()) == [rates]
-    monkeypatch.setattr(execution, "_measure_lanes", lambda *_: pytest.fail("known already"))
-    assert choose(options(), encoder(), total_steps=1000).config.lanes == lanes
-    assert choose(options(), encoder(), total_steps=20).config.lanes == "off", "not worth starting processes"
-
-
-def test_lanes_that_fail_are_left_out_and_tried_again_another_time(two_threads, tmp_path, monkeypatch):
-    def fail(*_: object) -> list[float]:
-        raise RunError("a lane's process ended")
-
-    monkeypatch.setenv("MOCO_EXECUTION_CACHE", str(tmp_path / "execution.json"))
-    monkeypatch.setattr(execution, "_measure_lanes", fail)
-    chosen = choose(options(), encoder(), total_steps=1000)
-    assert chosen.config.lanes == "off"
-    assert "failed" in chosen.reason
-    assert not (tmp_path / "execution.json").exists()
-
-
-def test_lanes_are_measured_in_earnest(two_threads):
-    assert all(rate > 0 for rate in execution._measure_lanes(options(), build_checked_encoder(options()), CPU))
 
 
 def run(folder, lanes: str, **more):

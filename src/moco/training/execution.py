@@ -10,36 +10,30 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-import functools
 import hashlib
 import json
 import os
 import platform
-import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from moco import hardware
 from moco.config import Config
 from moco.contrast.batchnorm import has_batchnorm, split_batchnorm
 from moco.errors import ConfigError, RunError
-from moco.training.encoder import memory_format
-from moco.training.lanes import LANES, QUERY, LanedEncoder, Lanes, independent_halves, lane_groups, split_for_lanes
+from moco.training import speed
+from moco.training.lanes import LANES, Lanes, independent_halves, lane_groups
 from moco.training.small_maps import SMALLEST_TAPS
+from moco.training.speed import Choice
 
 DEFAULT_CACHE = "~/.cache/moco/execution.json"
-CPU_SAMPLES = 32  # enough for a ratio, and a matter of a second
-ROUNDS = 5
 CLEAR = 1.05  # times faster than the likeliest: less may be noise, and noise would be remembered
 WORTH_LANES = 300  # steps; processes take seconds to start
 LONG_RUN = 5_000  # steps; compiling takes minutes, and a shorter run does not win them back
 PROBE_SAMPLES, PROBE_GROUPS = 8, 2  # of the batch that shows whether its halves are independent
-Choice = dict[str, Any]  # precision, layout and compile, as in the configuration
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +62,7 @@ def choose(config: Config, encoder: nn.Module, *, total_steps: int) -> Execution
         reason = "as configured" if "auto" not in (config.precision, config.layout, config.compile) else "by hardware"
         return _choose_lanes(dataclasses.replace(config, **candidates[0]), encoder, device, reason, total_steps)
     rates, origin = _remembered(
-        _key(config, encoder, device, candidates), lambda: _measure(config, encoder, device, candidates)
+        _key(config, encoder, device, candidates), lambda: speed.of_candidates(config, encoder, device, candidates)
     )
     best = _clearly_best(rates)
     told = ", ".join(f"{_name(candidate)} {rate:,.0f}" for candidate, rate in zip(candidates, rates, strict=True))
@@ -93,14 +87,17 @@ def _choose_lanes(config: Config, encoder: nn.Module, device: torch.device, reas
         return Execution(dataclasses.replace(config, lanes="off"), reason)
     manner = {"precision": config.precision, "layout": config.layout, "lanes": "processes"}
     key = _key(config, encoder, device, [manner])
+    started: list[Lanes] = []
     try:
-        (whole, halves), _ = _remembered(key, lambda: _measure_lanes(config, encoder, device))
+        (whole, halves), _ = _remembered(key, lambda: speed.with_and_without_lanes(config, encoder, device, started))
     except RunError:  # a lane cannot build the encoder, or has no memory; another time it may
         return Execution(dataclasses.replace(config, lanes="off"), f"{reason}; no lanes, for their process failed")
     told = f"{reason}; whole batch {whole:,.0f}, in two lanes {halves:,.0f}"
     if halves > whole:  # where they are equal on a quiet machine, lanes lose less on a busy one
         chosen = dataclasses.replace(config, lanes="on")
-        return Execution(chosen, told, Lanes(chosen, encoder))
+        return Execution(chosen, told, started.pop() if started else Lanes(chosen, encoder))
+    for lanes in started:
+        lanes.close()
     return Execution(dataclasses.replace(config, lanes="off"), told)
 
 
@@ -175,76 +172,6 @@ def _candidates(config: Config, device: torch.device, total_steps: int) -> list[
     compiles = [config.compile] if config.compile != "auto" else ["off", "on"] if worth_compiling else ["off"]
     tried = {"off": layouts, "on": layouts[:1]}  # compiling takes a minute each, and channels-last suits a GPU
     return [{"precision": p, "layout": m, "compile": c} for c in compiles for p in precisions for m in tried[c]]
-
-
-def _measure(config: Config, encoder: nn.Module, device: torch.device, candidates: list[Choice]) -> list[float]:
-    """Images per second of a query's forward and backward pass, by turns; the best round is the least disturbed."""
-    count = config.batch_size_per_rank if device.type == "cuda" else min(CPU_SAMPLES, config.batch_size_per_rank)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        trials = []
-        for candidate in candidates:
-            module = copy.deepcopy(encoder).train().to(device).to(memory_format=memory_format(candidate["layout"]))
-            forward = torch.compile(module) if candidate["compile"] == "on" else module
-            encode = functools.partial(_encode, forward, candidate["precision"])
-            trials.append(_trial(module, encode, _images(config, count, candidate["layout"], device)))
-        seconds = _by_turns(trials)
-    return [count / min(times) for times in zip(*seconds, strict=True)]
-
-
-def _measure_lanes(config: Config, encoder: nn.Module, device: torch.device) -> list[float]:
-    """Images per second of a query's forward and backward pass, whole batches and in lanes; the typical round."""
-    count = config.batch_size_per_rank
-    lanes = Lanes(config, encoder)
-
-    def encode(network: nn.Module, samples: Tensor) -> Tensor:
-        return _encode(network, config.precision, samples)
-
-    try:
-        with torch.random.fork_rng(devices=[]):
-            images = _images(config, count, config.layout, device)
-            module = split_for_lanes(copy.deepcopy(encoder).train(), config)
-            laned = LanedEncoder(module, encode, lanes, QUERY)
-            seconds = _by_turns(
-                [_trial(module, functools.partial(encode, module), images), _trial(module, laned, images)]
-            )
-    finally:
-        lanes.close()
-    return [count / statistics.median(times) for times in zip(*seconds, strict=True)]
-
-
-def _images(config: Config, count: int, layout: str, device: torch.device) -> Tensor:
-    images = torch.randn(count, 3, config.image_size, config.image_size, device=device)
-    return images.contiguous(memory_format=memory_format(layout))
-
-
-def _encode(network: Callable[[Tensor], Tensor], precision: str, images: Tensor) -> Tensor:
-    with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
-        return network(images)
-
-
-def _by_turns(trials: list[Callable[[], float]]) -> list[list[float]]:
-    for trial in trials:
-        trial()
-    return [[trial() for trial in trials] for _ in range(ROUNDS)]
-
-
-def _trial(module: nn.Module, encode: Callable[[Tensor], Tensor], images: Tensor) -> Callable[[], float]:
-    """A function that makes one step and tells how many seconds it took."""
-
-    def step() -> float:
-        _wait(images.device)
-        start = time.perf_counter()
-        torch.autograd.backward(encode(images).float().square().mean())
-        module.zero_grad()
-        _wait(images.device)
-        return time.perf_counter() - start
-
-    return step
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _name(choice: Choice) -> str:
