@@ -113,7 +113,7 @@ class Config:
         knn_evaluations: kNN evaluations over the run, evenly spaced, the last at its end; 0 for none; auto makes up to
             10 while training, as many as keep the monitor under 3 % of it.
         knn_images: labelled images that the monitor takes at most, neighbours and held-out ones together; auto takes
-            those whose figures before and after training need 2 % of its work, but at least 1,000.
+            those whose figures before and after training need 3 % of its encoder passes, but at least 1,000.
         num_neighbors: k of the kNN monitor.
         knn_temperature: votes are weighted by exp(similarity / knn_temperature).
         data_root: where named data sets are stored; null means ~/.cache/moco.

@@ -106,18 +106,18 @@ def test_defaults_and_recipes():
 
 
 def test_the_images_follow_from_the_work_of_the_training_alone():
-    """At two figures a run, each a forward pass of every image: 2 % of the passes that the training takes."""
+    """At two figures a run, each a forward pass of every image: 3 % of the passes that the training takes."""
     cases = {
         "v2": 4,  # query forward and twice that backward, key forward
         "v3": 8,  # both views each way
     }
     for name, passes in cases.items():
         config = configure(name, {"batch_size": 256, "devices": 2})
-        assert allowance.figure_images(config, 10_000) == 0.02 * passes * 10_000 * 128 / 2, name
+        assert allowance.figure_images(config, 10_000) == pytest.approx(0.03 * passes * 10_000 * 128 / 2, abs=1), name
     own = {"key_momentum": None, "dictionary_size": None}
     ends = configure("v2", {**own, "mechanism": "end-to-end", "batch_size": 100})
-    assert allowance.figure_images(ends, 10_000) == 0.02 * 6 * 10_000 * 100 / 2
-    assert allowance.figure_images(configure("v2", {"symmetric": True, "batch_size": 100}), 10_000) == 80_000
+    assert allowance.figure_images(ends, 10_000) == pytest.approx(0.03 * 6 * 10_000 * 100 / 2, abs=1)
+    assert allowance.figure_images(configure("v2", {"symmetric": True, "batch_size": 100}), 10_000) == 120_000
     assert allowance.figure_images(configure("v2", {}), 1) == 1_000, "fewer would say nothing"
     assert allowance.figure_images(configure("v2", {"num_neighbors": 900}), 1) == 1_800
     assert allowance.figure_images(configure("v2", {"knn_images": 77}), 10_000) == 77

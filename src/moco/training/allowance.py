@@ -12,7 +12,7 @@ from moco.config import Config
 
 SHARE = 0.03  # of the training time, for everything that the monitor does
 MOST = 10
-FIGURES = 0.02  # of the encoder's work while training, for its figures before and after; the rest is for the curve
+FIGURES = 0.03  # of the encoder's passes while training, for both figures; they take about half of that share in time
 FEWEST = 1_000  # images; the figure from fewer says little, however short the run
 # Forward passes that the training with one image amounts to, a backward pass counting as two: query and key.
 PASSES = {"moco": 3 + 1, "memory-bank": 3, "end-to-end": 3 + 3, "moco-v3": 3 + 1}
