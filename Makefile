@@ -47,7 +47,7 @@ bench-gpu:
 # exit code 3 means that there is more to do.
 DATA ?= CIFAR10
 ablations-gpu:
-	PYTHONPATH=src $(PYTHON) -m moco ablate paper $(DATA) --recipe cifar --seeds 0,1 --out ablations/cifar-gpu --minutes 8.5
+	PYTHONPATH=src $(PYTHON) benchmarks/ablations_gpu.py $(DATA)
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -156,9 +156,12 @@ def table(report: dict[str, Any]) -> str:
 
 
 def plot(report: dict[str, Any], path: Path) -> None:
-    """Bars: rates on the left, parts of a step on the right."""
-    import matplotlib as mpl
-
+    """Bars: rates on the left, parts of a step on the right; where matplotlib is missing, nothing."""
+    try:
+        import matplotlib as mpl
+    except ImportError:
+        print("no plot: matplotlib is missing here")
+        return
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 

@@ -13,6 +13,7 @@ import yaml
 
 import moco
 from moco.ablation import grid as grid_module
+from moco.ablation import plot
 from moco.ablation.store import Store
 from moco.ablation.worker import Job, carry_out
 from moco.errors import ConfigError, RunError
@@ -131,6 +132,21 @@ def test_a_run_that_fails_is_reported_and_the_others_go_on(data, tmp_path, unmea
     assert len(here) == count, "a failure is not tried again"
     ablate(data, tmp_path / "grid", None, vary=rates, options=learning, retry_failed=True)
     assert len(here) == count + 1, "unless it is asked for"
+
+
+def test_without_matplotlib_pictures_are_left_out_and_drawn_by_a_later_call(
+    data, tmp_path, unmeasured, here, monkeypatch, capfd
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(plot, "find_spec", lambda name: None)
+        result = ablate(data, tmp_path / "grid", values=[0.9], quiet=False)
+    assert result.finished
+    assert {path.name for path in result.files} == {"ablation.md", "ablation.json"}
+    assert "no pictures, for matplotlib is not installed" in capfd.readouterr().err
+    again = ablate(data, tmp_path / "grid", values=[0.9], quiet=False)
+    assert {path.name for path in again.files} > {"momentum.svg", "momentum.png"}
+    assert here == ["m0.9-seed0"]
+    assert "no pictures" not in capfd.readouterr().err
 
 
 def test_a_changed_option_is_refused_by_name(data, tmp_path, unmeasured, here):

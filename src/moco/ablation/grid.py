@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from moco.ablation.budget import Rates, network, spell, to_measure, wall_seconds
 from moco.ablation.plan import OPERATIONAL, Plan, Planned, make_plan
-from moco.ablation.plot import check_drawing
+from moco.ablation.plot import NO_PICTURES, can_draw
 from moco.ablation.processes import Pool, Task, ask, last_line
 from moco.ablation.progress import Progress
 from moco.ablation.report import Ablation, write
@@ -50,7 +50,6 @@ class Grid:
             MocoError: options, data or a folder that cannot be used.
         """
         start = time.monotonic()
-        check_drawing()
         store = Store(settings.out)
         store.check_base(_asked(settings))
         images = count_images(settings)
@@ -83,7 +82,7 @@ class Grid:
             result = write(self.settings, self.store, self.plan, ending, budget)
         finally:
             self.store.close()
-        self._say("\n".join(str(path) for path in result.files))
+        self._say("\n".join([*map(str, result.files), *([] if can_draw() else [NO_PICTURES])]))
         return result
 
     def _open(self) -> list[Planned]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from moco.ablation.rows import ACCURACIES, Row, Table
 from moco.ablation.study import number
-from moco.errors import ConfigError
 
 # Colours that also differ for the colour-blind (Okabe and Ito), each with a mark of its own.
 _STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#E69F00", "v"), ("#56B4E9", "P"))
@@ -17,16 +17,18 @@ _NAMES = {"moco": "MoCo", "memory-bank": "memory bank"}
 FORMATS = ("svg", "png")
 
 
-def check_drawing() -> None:
-    """Raise ConfigError where matplotlib is absent, before hours are spent."""
-    from importlib.util import find_spec
+NO_PICTURES = "no pictures, for matplotlib is not installed: with it, the same command draws them"
 
-    if find_spec("matplotlib") is None:
-        raise ConfigError("the plots need matplotlib, which is not installed: pip install matplotlib")
+
+def can_draw() -> bool:
+    """Whether matplotlib is there."""
+    return find_spec("matplotlib") is not None
 
 
 def draw(table: Table, folder: Path) -> list[Path]:
-    """Write NAME.svg and NAME.png, a panel for each accuracy that was measured; nothing where none was."""
+    """Write NAME.svg and NAME.png, a panel for each accuracy that was measured, if `can_draw`; nothing for none."""
+    if not can_draw():
+        return []
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
