@@ -168,6 +168,7 @@ def make_loader(
         skipped=SkippedFiles(),
         cache_bytes=cache_bytes,
         processes=processes,
+        fuse=setting.config.compile == "on",
     )
     return loader, order
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import moco.data.loader
+from moco.data import fused
 from moco.data.arrays import ArraySource
 from moco.data.folder import FolderSource
 from moco.data.loader import ViewLoader
@@ -66,16 +67,18 @@ def test_the_device_refuses_what_a_gpu_would_and_what_is_waited_for(error, act, 
     assert inside(y).tolist() == [3.0, 3.0]
 
 
-@pytest.mark.parametrize("color", ["exact", "fast"])
+@pytest.mark.parametrize("color", ["exact", "fast", "fused"])
 @pytest.mark.parametrize("name", ["v1", "v2", "cifar", "v3"])
 def test_colours(name, color, monkeypatch):
-    recipe = view_recipe(configure(name, {"color": color}))
+    monkeypatch.setattr(fused, "compiled", lambda: (fused.colours, fused.normalized))
+    fuse = color == "fused"
+    recipe = view_recipe(configure(name, {"color": "exact" if fuse else color}))
     crops = torch.randint(0, 256, (2, BATCH, 3, SIZE, SIZE), dtype=torch.uint8)
     expected = photometric_views(crops, recipe, torch.Generator().manual_seed(0))
     with simulated_gpu(monkeypatch):
-        found = photometric_views(there(crops), recipe, torch.Generator().manual_seed(0))
+        found = photometric_views(there(crops), recipe, torch.Generator().manual_seed(0), fuse=fuse)
     for one, other in zip(expected, found, strict=True):
-        assert torch.equal(one, inside(other))
+        torch.testing.assert_close(inside(other), one, rtol=0, atol=1e-4 if fuse else 0)
 
 
 def views(source, device, monkeypatch, **options):

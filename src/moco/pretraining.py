@@ -162,6 +162,7 @@ class Pretraining:
             cache_bytes=int(self.config.cache_gib * 2**30),
             views=views_of(self.config),
             processes=True,
+            fuse=self.config.compile == "on",
             show_progress=fabric.is_global_zero and not self.quiet,
         )
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from moco.data import color_matrix, photometric
+from moco.data import color_matrix, fused, photometric
 from moco.data.color_matrix import HUE
 
 if TYPE_CHECKING:
@@ -73,8 +73,13 @@ class Draws:
         return Draws(**{field.name: getattr(self, field.name)[rows] for field in dataclasses.fields(self)})
 
 
-def finisher(recipe: ViewRecipe, draws: Draws, device: torch.device) -> Finish:
-    """What does everything after the crop: takes float images in [0, 255] and the rows of their draws."""
+def finisher(recipe: ViewRecipe, draws: Draws, device: torch.device, *, fuse: bool = False) -> Finish:
+    """What does everything after the crop: takes float images in [0, 255] and the rows of their draws.
+
+    `fuse`: exact colours are compiled for the shape of the first batch.
+    """
+    if recipe.color == "exact" and fuse:
+        return lambda images, rows: finish_fused(images, recipe, draws.at(rows))
     if recipe.color == "exact":
         return lambda images, rows: finish_(images, recipe, draws.at(rows))
     pixel, mean = color_matrix.jitter_matrices(draws.order, draws.factors, draws.jitter)
@@ -104,6 +109,7 @@ def solarize_normalized(images: Tensor, low: Tensor, high: Tensor) -> Tensor:
 
 def finish_(images: Tensor, recipe: ViewRecipe, draws: Draws) -> Tensor:
     """Everything after the crop, on float images in [0, 255], (N, C, H, W); their memory is used for the work.
+
     Samples are worked on in the order of the place at which each turns its hue, so that each operation finds its
     samples side by side and nothing has to be gathered in between.
     """
@@ -121,6 +127,22 @@ def finish_(images: Tensor, recipe: ViewRecipe, draws: Draws) -> Tensor:
     _where_(images, draws.solarize, photometric.solarize)
     photometric.normalize_(images, recipe.mean, recipe.std)
     return images.index_select(0, sequence.argsort().to(images.device, non_blocking=True))
+
+
+def finish_fused(images: Tensor, recipe: ViewRecipe, draws: Draws) -> Tensor:
+    """`finish_` in few passes, once `fused` is compiled."""
+    colour, normalize = fused.compiled()
+    shares_43N = draws.blend_shares()
+    shares_43N[:, :, ~draws.jitter] = torch.tensor([1.0, 0.0, 0.0])[:, None]
+    turns_4N = ((draws.order == HUE) & draws.jitter[:, None]).T
+    mean, std = torch.tensor(recipe.mean), torch.tensor(recipe.std)
+    shares_43N, turns_4N, shifts, gray, solarize, mean, std = (
+        part.contiguous().to(images.device, non_blocking=True)
+        for part in (shares_43N, turns_4N, draws.factors[:, HUE], draws.gray, draws.solarize, mean, std)
+    )
+    images = colour(images, shares_43N, turns_4N, shifts, gray, grayscale_first=recipe.grayscale_first)
+    _where_(images, draws.blur, photometric.gaussian_blur, draws.sigmas)
+    return normalize(images, solarize, mean, std)
 
 
 def _jitter_(images: Tensor, draws: Draws, borders: list[int]) -> None:

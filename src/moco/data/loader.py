@@ -55,6 +55,7 @@ class ViewLoader:
         views: 2, or 1 for the first view alone, which is the same as beside a second one.
         processes: let the workers be processes where that can be (`hardware.can_fork`, a source of ours); on a CPU a
             step's views are then overwritten when a later step's are asked for.
+        fuse: on a GPU, compile exact colours, for runs that are long enough to win the minute back.
         show_progress: a bar on stderr while images are decoded ahead of the first step.
 
     Attributes:
@@ -78,10 +79,11 @@ class ViewLoader:
         cache_bytes: int = 0,
         views: int = 2,
         processes: bool = False,
+        fuse: bool = False,
         show_progress: bool = False,
     ) -> None:
         self.source, self.order, self.device, self.skipped = source, order, device, skipped
-        self._cache_bytes, self._show_progress = cache_bytes, show_progress
+        self._cache_bytes, self._show_progress, self._forks = cache_bytes, show_progress, processes and self._may_fork()
         self.planner = StepPlanner(
             source=source,
             order=order,
@@ -95,12 +97,11 @@ class ViewLoader:
             views=views,
             cache=None,
             array=source.uniform_array(),
+            fuse=fuse and device.type == "cuda",
         )
         self.planner.cache, self.storage = plan_cache(
             source, order.indices, budget=cache_bytes, min_side=self.planner.min_side, array=self.planner.array
         )
-        forks = can_fork(multiply=device.type == "cpu")  # crops are made without matrix products
-        self._forks = processes and device.type in ("cpu", "cuda") and isinstance(source, BaseSource) and forks
         self._on_device: Tensor | None = None
         self.indices = np.empty(0, dtype=np.int64)
 
@@ -118,6 +119,10 @@ class ViewLoader:
         if self.device.type == "cpu":
             return self._on_cpu(planner.resident if whole else planner.streaming, first_step)
         return self._resident(first_step) if whole else self._streaming(first_step)
+
+    def _may_fork(self) -> bool:
+        ours = isinstance(self.source, BaseSource) and self.device.type in ("cpu", "cuda")
+        return ours and can_fork(multiply=self.device.type == "cpu")  # crops are made without matrix products
 
     def _in_batches(self, shape: tuple[int, ...]) -> bool:
         return self.device.type != "cpu" or max(shape) <= BATCHED_SIDE
@@ -195,8 +200,8 @@ class ViewLoader:
         """On a GPU, from images one by one."""
         with contextlib.closing(self.crops(first_step)) as batches:
             for step, crops in zip(itertools.count(first_step), batches, strict=False):
-                generator = self.planner.generator(PHOTOMETRIC, step)
-                yield photometric_views(crops.permute(0, 1, 4, 2, 3), self.planner.recipe, generator)
+                planner, planes = self.planner, crops.permute(0, 1, 4, 2, 3)
+                yield photometric_views(planes, planner.recipe, planner.generator(PHOTOMETRIC, step), fuse=planner.fuse)
 
     def crops(self, first_step: int) -> Generator[Tensor]:
         """The views' crops of each step without their colours, (V, N, size, size, 3) uint8, each image by itself.

@@ -127,11 +127,12 @@ def plan_views(
     *,
     views: int = 2,
     out: tuple[Tensor, ...] | None = None,
+    fuse: bool = False,
 ) -> PlannedViews:
     """`two_views` in parts; a part's images are read when it is made.
 
     With `views=1` the first view alone, the same as beside a second one, whose random numbers are drawn all the same.
-    `out`: tensors for the views, laid out as they would be made here.
+    `out`: tensors for the views, laid out as they would be made here. `fuse`: compile exact colours, see `fused`.
     """
     count, _, height, width = images_NCHW.shape
     heights, widths = torch.full((2 * count,), height), torch.full((2 * count,), width)
@@ -143,20 +144,27 @@ def plan_views(
         return batched_resized_crop(images_NCHW[place], box, size, mirror)
 
     made = _empty_views(images_NCHW, size, views) if out is None else out
-    return _plan(images_NCHW, crop, recipe, generator, made, pixels=max(size * size, height * width))
+    return _plan(images_NCHW, crop, recipe, generator, made, pixels=max(size * size, height * width), fuse=fuse)
 
 
-def photometric_views(crops_VNCHW: Tensor, recipe: ViewRecipe, generator: torch.Generator) -> tuple[Tensor, ...]:
+def photometric_views(
+    crops_VNCHW: Tensor, recipe: ViewRecipe, generator: torch.Generator, *, fuse: bool = False
+) -> tuple[Tensor, ...]:
     """The photometric part alone, for crops that are made already, both or the first of each image: uint8, or float in
-    [0, 255].
+    [0, 255]. `fuse`: as for `plan_views`.
     """
-    return plan_photometric_views(crops_VNCHW, recipe, generator).complete()
+    return plan_photometric_views(crops_VNCHW, recipe, generator, fuse=fuse).complete()
 
 
 def plan_photometric_views(
-    crops_VNCHW: Tensor, recipe: ViewRecipe, generator: torch.Generator, *, out: tuple[Tensor, ...] | None = None
+    crops_VNCHW: Tensor,
+    recipe: ViewRecipe,
+    generator: torch.Generator,
+    *,
+    out: tuple[Tensor, ...] | None = None,
+    fuse: bool = False,
 ) -> PlannedViews:
-    """`photometric_views` in parts; a part's crops are read when it is made. `out`: as for `plan_views`."""
+    """`photometric_views` in parts; a part's crops are read when it is made. `out`, `fuse`: as for `plan_views`."""
     size = crops_VNCHW.shape[-1]
 
     def planes(place: slice) -> Tensor:
@@ -167,7 +175,7 @@ def plan_photometric_views(
         return result.flatten(0, 1)
 
     views = _empty_views(crops_VNCHW[0], size, len(crops_VNCHW)) if out is None else out
-    return _plan(crops_VNCHW[0], planes, recipe, generator, views, pixels=size * size)
+    return _plan(crops_VNCHW[0], planes, recipe, generator, views, pixels=size * size, fuse=fuse)
 
 
 def _plan(
@@ -178,9 +186,10 @@ def _plan(
     views: tuple[Tensor, ...],
     *,
     pixels: int,
+    fuse: bool,
 ) -> PlannedViews:
     """Draw the photometric part. `crop` makes the views' crops of a part in [0, 255]; `pixels`: work for an image."""
-    finish = finisher(recipe, sample_draws(len(images), recipe, generator), images.device)
+    finish = finisher(recipe, sample_draws(len(images), recipe, generator), images.device, fuse=fuse)
 
     def make(place: slice) -> None:
         _finish_and_store(crop(place), finish, place, views)
@@ -222,4 +231,6 @@ def _finish_and_store(crops: Tensor, finish: Finish, place: slice, views: tuple[
     rows = torch.arange(place.start, place.stop)
     finished = finish(crops, torch.cat([rows + number * len(view) for number, view in enumerate(views)]))
     for view, part in zip(views, finished.chunk(len(views)), strict=True):
-        view[place] = torch.stack(part.unbind(1), dim=-1).permute(0, 3, 1, 2)  # faster than to interleave by a copy
+        if not part.is_contiguous(memory_format=torch.channels_last):
+            part = torch.stack(part.unbind(1), dim=-1).permute(0, 3, 1, 2)  # faster than to interleave by a copy
+        view[place] = part
