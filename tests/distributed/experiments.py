@@ -6,11 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from moco.contrast import MoCo, moco_step, symmetric_moco_step
-from moco.contrast.collective import all_gather_cat
+from moco.contrast.collective import all_gather_cat, shapes_agreed
 
 TOTAL, WIDTH, STEPS = 12, 5, 4  # samples over all ranks; embedding width; steps
 STEP_KINDS = {"plain": moco_step, "symmetric": symmetric_moco_step}
@@ -106,6 +107,20 @@ def own_order(rank: int) -> dict[str, Tensor]:
     pair = torch.randn(4, 1, 5, 5), torch.randn(4, 1, 5, 5)
     with torch.no_grad():
         return {"keys": model.key(pair), "expected": nn.functional.normalize(model.encoder_k(pair), dim=1)}
+
+
+def gathers_of_agreed_shapes(rank: int) -> dict[str, Any]:
+    """How often ranks exchange something for one gather, with and without agreement, and what they get."""
+    exchanged, gather = [], dist.all_gather
+    dist.all_gather = lambda *given, **more: (exchanged.append(1), gather(*given, **more))
+    try:
+        checked = all_gather_cat(torch.full((2,), float(rank)))
+        with shapes_agreed():
+            agreed = all_gather_cat(torch.full((2,), float(rank)))
+        again = all_gather_cat(torch.full((2,), float(rank)))
+    finally:
+        dist.all_gather = gather
+    return {"checked": checked, "agreed": agreed, "again": again, "exchanged": len(exchanged)}
 
 
 def unequal_batches(rank: int) -> dict[str, str]:

@@ -106,6 +106,13 @@ def test_ranks_work_together_after_a_refusal(results: Results) -> None:
     assert {rank["unequal_batches"]["afterwards"] for rank in results} == {str(list(range(len(results))))}
 
 
+def test_agreed_shapes_are_not_compared_again(results: Results) -> None:
+    for found in (rank["agreed_shapes"] for rank in results):
+        assert torch.equal(found["agreed"], found["checked"])
+        assert torch.equal(found["again"], found["checked"])
+        assert found["exchanged"] == 2 + 1 + 2, "shapes and rows, rows alone, and both again afterwards"
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_other_mechanisms_on_ranks_equal_one_process_with_the_whole_batch(results: Results, kind: str) -> None:
     """The keys' gradient through other ranks' queries included: without it the weights would differ."""

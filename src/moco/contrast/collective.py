@@ -5,7 +5,8 @@ N: samples on this rank   W: number of ranks
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,6 +16,21 @@ from torch.autograd.function import once_differentiable
 
 # Shapes are exchanged padded to this many dimensions, because ranks may disagree about that number too.
 MAX_DIMS = 8
+_agreed = False
+
+
+@contextmanager
+def shapes_agreed() -> Iterator[None]:
+    """Inside, ranks gather without comparing their shapes first, for which a GPU's host waits each time.
+
+    For whoever makes batches of one shape on all ranks: others would hang or mix samples.
+    """
+    global _agreed
+    before, _agreed = _agreed, True
+    try:
+        yield
+    finally:
+        _agreed = before
 
 
 def world_size() -> int:
@@ -34,19 +50,15 @@ def all_gather_cat(local: Tensor) -> Tensor:
     weights averaged over ranks, as DistributedDataParallel does, that is the gradient of the mean of the ranks' losses.
 
     The tensors must have the same shape on all ranks, which is checked: a short last batch, or text padded to another
-    length, on one rank would otherwise hang or mix samples.
+    length, on one rank would otherwise hang or mix samples. Inside `shapes_agreed` it is taken for granted.
 
     Raises:
         ValueError: the ranks' shapes differ.
     """
     if world_size() == 1:
         return local
-    shapes = _gather_shapes(local)
-    if len(set(shapes)) != 1:
-        raise ValueError(
-            f"ranks hold batches of shapes {shapes}: give every rank the same number of samples, in one shape "
-            "(drop the last partial batch, pad alike)"
-        )
+    if not _agreed:
+        _check_shapes(local)
     gathered: Tensor = _AllGather.apply(local)
     return gathered
 
@@ -64,6 +76,15 @@ class _AllGather(torch.autograd.Function):
         total = grad.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(total)
         return total.chunk(world_size())[rank()]
+
+
+def _check_shapes(local: Tensor) -> None:
+    shapes = _gather_shapes(local)
+    if len(set(shapes)) != 1:
+        raise ValueError(
+            f"ranks hold batches of shapes {shapes}: give every rank the same number of samples, in one shape "
+            "(drop the last partial batch, pad alike)"
+        )
 
 
 def _gather_shapes(local: Tensor) -> list[tuple[int, ...]]:

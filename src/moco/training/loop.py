@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import time
@@ -23,6 +24,7 @@ from moco.contrast import (
     moco_v3_step,
     symmetric_moco_step,
 )
+from moco.contrast.collective import shapes_agreed
 from moco.errors import RunError
 from moco.training import allowance, checkpoint
 from moco.training.interrupt import StopRequest
@@ -125,12 +127,15 @@ def train(model: ContrastiveModel, optimizer: torch.optim.Optimizer, task: Task,
     now.loss_sum, now.accuracy_sum = now.loss_sum.to(device), now.accuracy_sum.to(device)
     batches, saved_at = task.batches(now.step), time.monotonic()
     try:
-        with StopRequest() as stop:
+        with StopRequest() as stop, contextlib.ExitStack() as after_first:
+            first = now.step
             while now.step < task.total_steps and not _should_stop(stop, task, now.step):
                 asked_at = time.perf_counter()
                 batch = next(batches)
                 waited = time.perf_counter() - asked_at
                 rate = one_step(model, batch, optimizer, task, now)
+                if now.step == first + 1:  # the loader's batches have one shape, as the first step has found
+                    after_first.enter_context(shapes_agreed())
                 progress.advance(batch_size, waited)
                 if now.step % config.log_every == 0 or now.step == task.total_steps:
                     _log(task, writer, progress, now, rate)
