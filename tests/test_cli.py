@@ -35,6 +35,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
         (["pretrain", "nowhere/at/all"], "nowhere/at/all"),
         (["pretrain", "--resume"], "resume without out"),
         (["pretrain", "--image-size", "many"], "image_size=many: only whole numbers are possible"),
+        (["pretrain", "--knn-images", "atuo"], "knn_images=atuo: need a whole number or auto; did you mean auto?"),
         (["pretrain", "--compile", "onn"], "compile=onn: choose one of auto, on, off; did you mean on?"),
         (["evaluate", "run", "--quiet", "true"], "true: options that are on or off take no value"),
         (["evaluate", "run", "--quiet=true"], "--quiet=true: this option takes no value"),

@@ -90,10 +90,12 @@ def _wrong_value(said: str) -> str | None:
     key, value = re.search(r'"(?:\w+\.)*(\w+)":', said), re.search(r"(?:Got|Given) value: (.*)$", said)
     if key is None or value is None:
         return None
-    choices = re.findall(r"'([\w-]+)'", "".join(re.findall(r"Literal\[(.*?)\]", said)))
+    choices = list(dict.fromkeys(re.findall(r"'([\w-]+)'", "".join(re.findall(r"Literal\[(.*?)\]", said)))))
     if choices:
-        near = _nearest(value[1], choices)
-        return f"{key[1]}={value[1]}: choose one of {', '.join(dict.fromkeys(choices))}{near}"
+        near, names = _nearest(value[1], choices), ", ".join(choices)
+        if "<class 'int'>" in said:
+            return f"{key[1]}={value[1]}: need a whole number or {names}{near}"
+        return f"{key[1]}={value[1]}: choose one of {names}{near}"
     kind = "numbers" if "'float'" in said else "whole numbers" if "'int'" in said else None
     return None if kind is None else f"{key[1]}={value[1]}: only {kind} are possible"
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 cuda: Any = torch.cuda  # not all of it has types
+PORTABLE = 1  # cudaHostRegisterPortable, which PyTorch itself uses
 
 
 class Uploads:
@@ -61,7 +62,7 @@ class Uploads:
         """Where that is refused, copies are right all the same, and slower."""
         if self._shared is None or self._locked:
             return
-        status = cuda.cudart().cudaHostRegister(self._shared.data_ptr(), self._shared.nbytes, 0)
+        status = cuda.cudart().cudaHostRegister(self._shared.data_ptr(), self._shared.nbytes, PORTABLE)
         self._locked = int(status) == 0
         if not self._locked:
             self._shared = None  # asked once
