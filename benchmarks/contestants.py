@@ -50,7 +50,7 @@ class Setting:
         config: with precision, layout and compilation chosen.
         fabric: device and precision.
         data: folder of JPEG files, or an .npz file of arrays.
-        pack: the same images as a pack of JPEG records; None for arrays.
+        pack: the same images as a pack of JPEG records; None for arrays, and where nobody reads it.
     """
 
     config: Config
@@ -82,29 +82,32 @@ def make_setting(data: Path, scratch: Path, options: argparse.Namespace) -> Sett
         },
     )
     config = choose(config, build_checked_encoder(config), total_steps=10**6).config
-    pack = moco.pack(data, out=scratch / "pack", short_side=0, quiet=True).path if data.is_dir() else None
+    pack = None
+    if data.is_dir() and (options.only is None or "packed" in options.only):
+        pack = moco.pack(data, out=scratch / "pack", short_side=0, quiet=True).path
     return Setting(config, make_fabric(config), data, pack)
 
 
 def contestants(setting: Setting, only: list[str] | None) -> dict[str, Contestant]:
-    """All of them by name, or those asked for."""
+    """All of them by name, or those asked for, of those that there can be."""
     model, data = trained(setting), setting.data
-    every: dict[str, Contestant] = {
-        "bare": bare(setting),
-        "step": fixed_step(setting, model),
-        "resident": whole_loop(setting, model, data, cache_bytes=RESIDENT_BYTES),
-        "resident views": views_alone(setting, data, cache_bytes=RESIDENT_BYTES),
+    makers: dict[str, Callable[[], Contestant | None]] = {
+        "bare": lambda: bare(setting),
+        "step": lambda: fixed_step(setting, model),
+        "resident": lambda: whole_loop(setting, model, data, cache_bytes=RESIDENT_BYTES),
+        "resident views": lambda: views_alone(setting, data, cache_bytes=RESIDENT_BYTES),
     }
-    if setting.pack is not None:
-        every["folder"] = whole_loop(setting, model, data)
-        every["folder views"] = views_alone(setting, data)
-        if setting.device.type == "cuda" or (only and THREADS in only):
-            every[THREADS] = whole_loop(setting, model, data, processes=False)
-        every["packed"] = whole_loop(setting, model, setting.pack)
-        peer = lightly_example(setting)
-        if peer is not None:
-            every["lightly"] = peer
-    return {name: runner for name, runner in every.items() if only is None or name in only}
+    if data.is_dir():
+        makers |= {
+            "folder": lambda: whole_loop(setting, model, data),
+            "folder views": lambda: views_alone(setting, data),
+            THREADS: lambda: whole_loop(setting, model, data, processes=False),
+            "packed": lambda: whole_loop(setting, model, setting.pack) if setting.pack else None,
+            "lightly": lambda: lightly_example(setting),
+        }
+    usual = [name for name in makers if name != THREADS or setting.device.type == "cuda"]
+    made = {name: makers[name]() for name in (usual if only is None else makers.keys() & only)}
+    return {name: runner for name in makers if (runner := made.get(name)) is not None}
 
 
 def trained(setting: Setting) -> Any:

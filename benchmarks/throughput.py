@@ -29,6 +29,7 @@ import shutil
 import statistics
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,17 +55,22 @@ def main() -> None:
     try:
         data = Path(options.data) if options.data else make_photographs(scratch / "photographs", options)
         setting = make_setting(data, scratch, options)
-        runners = contestants(setting, options.only)
-        timings = race(runners, options, setting.device)
-        report = summarize(timings, options, setting)
+        for timings in race(contestants(setting, options.only), options, setting.device):
+            report = summarize(timings, options, setting)
+            write(report, options)  # whoever ends this early has the rounds so far
         report["step_milliseconds"] = breakdown(setting, steps=max(5, options.steps // 2))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     print(table(report))
+    write(report, options)
     if options.out:
-        stem = Path(options.out)
-        stem.with_suffix(".json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-        plot(report, stem.with_suffix(".png"))
+        plot(report, Path(options.out).with_suffix(".png"))
+
+
+def write(report: dict[str, Any], options: argparse.Namespace) -> None:
+    """The report as a JSON file, where one is asked for."""
+    if options.out:
+        Path(options.out).with_suffix(".json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 def parse() -> argparse.Namespace:
@@ -91,8 +97,8 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def race(runners: dict[str, Contestant], options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
-    """Seconds of each timing, and the share of it spent waiting for data, contestant by contestant."""
+def race(runners: dict[str, Contestant], options: argparse.Namespace, device: torch.device) -> Iterator[dict[str, Any]]:
+    """After each round the seconds of each timing, and the share of them spent waiting for data, by contestant."""
     timings: dict[str, Any] = {name: {"seconds": [], "data_wait": []} for name in runners}
     for _ in range(options.rounds):
         for name, runner in runners.items():
@@ -108,7 +114,7 @@ def race(runners: dict[str, Contestant], options: argparse.Namespace, device: to
             close()
             timings[name]["seconds"].append(seconds)
             timings[name]["data_wait"].append(waited / seconds)
-    return timings
+        yield timings
 
 
 def summarize(timings: dict[str, Any], options: argparse.Namespace, setting: Any) -> dict[str, Any]:
