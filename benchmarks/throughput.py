@@ -49,8 +49,14 @@ WARM_STEPS = 6  # more than are decoded ahead, so that none of those is counted
 
 
 def main() -> None:
-    """Measure, print, write."""
+    """The benchmark, as the options say."""
     options = parse()
+    with hardware.convolutions_tried():  # as in a run
+        measure(options)
+
+
+def measure(options: argparse.Namespace) -> None:
+    """Race, break down, write."""
     scratch = Path(tempfile.mkdtemp(prefix="moco-throughput-"))
     try:
         data = Path(options.data) if options.data else make_photographs(scratch / "photographs", options)

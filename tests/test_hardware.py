@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import subprocess
@@ -67,3 +68,12 @@ def test_a_process_may_fork_that_was_settled_before_pytorch_was_loaded(before, v
         check=True,
     )
     assert said.stdout.strip() == str(expected)
+
+
+def test_convolutions_are_tried_inside_and_the_callers_setting_comes_back(monkeypatch):
+    for setting in (False, True):
+        monkeypatch.setattr(torch.backends.cudnn, "benchmark", setting)
+        with contextlib.suppress(ValueError), hardware.convolutions_tried():
+            assert torch.backends.cudnn.benchmark
+            raise ValueError
+        assert torch.backends.cudnn.benchmark is setting

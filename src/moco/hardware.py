@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import platform
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,6 +61,22 @@ def settle() -> None:
     for variable, value in SETTINGS.items():
         os.environ.setdefault(variable, value)
     keep_freed_memory()
+
+
+@contextlib.contextmanager
+def convolutions_tried() -> Iterator[None]:
+    """Inside, cuDNN tries its ways to convolve on each new shape and keeps the fastest; a run has few shapes.
+
+    They round differently, so that on a GPU runs of the same seed are alike, but not to the bit.
+    """
+    import torch
+
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def can_fork(*, multiply: bool = True) -> bool:

@@ -19,6 +19,7 @@ from moco.data.skipped import SkippedFiles
 from moco.data.views import ViewRecipe
 from moco.encoder import Encoder
 from moco.export.backbone import write_backbone
+from moco.hardware import convolutions_tried
 from moco.mechanisms import batches_of, build_model, check_images, remarks, views_of
 from moco.monitoring import Monitoring, prepare
 from moco.summary import backbone_metadata, closing_lines, summarize
@@ -77,7 +78,8 @@ class Pretraining:
         check_images(config, len(workload.pretraining))
         check_optimizer(config)
         encoder = build_checked_encoder(config)
-        execution = choose(config, encoder, total_steps=_total_steps(config, workload))
+        with convolutions_tried():
+            execution = choose(config, encoder, total_steps=_total_steps(config, workload))
         return cls(
             execution.config,
             folder,
@@ -102,7 +104,8 @@ class Pretraining:
             if first and not resume:
                 stored = {"data": self.workload.data, **_yaml_ready(config)}
                 self.folder.write_text("config.yaml", yaml.safe_dump(stored, sort_keys=False))
-            with torch.random.fork_rng(devices=[fabric.device] if fabric.device.type == "cuda" else []):
+            gpus = [fabric.device] if fabric.device.type == "cuda" else []
+            with convolutions_tried(), torch.random.fork_rng(devices=gpus):
                 return self._train(fabric, resume=resume)
         finally:
             if self.lanes is not None:
