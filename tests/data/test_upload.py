@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 import moco.data.loader
+from moco import hardware
 from moco.data import forked, upload
 from moco.data.folder import FolderSource
 from moco.data.forked import Slots, in_processes
@@ -94,10 +95,13 @@ def test_processes_make_the_crops_that_threads_make_and_touch_no_gpu(files, monk
 
 
 @forks_here
-def test_only_matrix_products_need_a_settled_process(files):
+@pytest.mark.parametrize("settled", [True, False])
+def test_only_matrix_products_need_a_settled_process(files, monkeypatch, settled):
+    monkeypatch.setattr(hardware, "_ours", settled)
+    monkeypatch.setenv("MKL_DISABLE_FAST_MM", "1")
     assert loader(files, GPU, processes=True)._forks
     assert not loader(files, GPU)._forks
-    assert not loader(files, CPU, processes=True)._forks, "the test process is not settled"
+    assert loader(files, CPU, processes=True)._forks == settled
 
 
 @forks_here
