@@ -162,6 +162,7 @@ def table(report: dict[str, Any]) -> str:
         share = f"{ratio['median']:.3f}" if ratio else "-"
         spread = f"{rate['low']:,.0f} to {rate['high']:,.0f}"
         lines.append(f"| {name} | {rate['median']:,.0f} | {spread} | {share} | {row['data_wait']:.1%} |")
+    lines += ["", f"peak memory of this process {report['peak_memory_bytes'] / 2**20:,.0f} MiB"]
     lines += ["", "| part of a step | ms |", "| --- | --- |"]
     lines += [f"| {name} | {value:.2f} |" for name, value in report["step_milliseconds"].items()]
     return "\n".join(lines)

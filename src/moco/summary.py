@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from moco.config import Config
+from moco.data.skipped import damaged_were
 from moco.data.views import ViewRecipe
 from moco.encoder import Encoder
 from moco.version import __version__
@@ -74,7 +75,7 @@ def closing_lines(summary: dict[str, Any], folder: Path) -> list[str]:
     if not summary["finished"]:
         lines.append(f"stopped at step {summary['steps']}: continue with --out {folder} --resume")
     if summary["skipped"]:
-        lines.append(f"{summary['skipped']} damaged images were skipped: see {folder / 'skipped.jsonl'}")
+        lines.append(f"{damaged_were(summary['skipped'])} skipped: see {folder / 'skipped.jsonl'}")
     if summary["knn_top1"] is not None:
         lines.append(
             f"kNN on held-out images: {summary['knn_top1']:.1%} (raw pixels {summary['knn_pixels']:.1%}, "

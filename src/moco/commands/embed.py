@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from moco.data.skipped import damaged_were
 from moco.errors import ConfigError, DataError, RunError
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Embedded:
             f"{self.seconds:.1f} s in all",
         ]
         if self.skipped:
-            lines.append(f"{self.skipped} damaged images were skipped: see {self.path}.skipped.jsonl")
+            lines.append(f"{damaged_were(self.skipped)} skipped: see {self.path}.skipped.jsonl")
         return "\n".join(lines)
 
     def as_dict(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from moco.data.skipped import damaged_were
 from moco.errors import ConfigError, DataError, RunError
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Packed:
             f"{self.format}, {size}"
         ]
         if self.damaged:
-            lines.append(f"{self.damaged:,} damaged files were left out: see {self.path / 'damaged.jsonl'}")
+            lines.append(f"{damaged_were(self.damaged, 'file')} left out: see {self.path / 'damaged.jsonl'}")
         return "\n".join([*lines, f"to learn from it: moco pretrain {self.path}"])
 
 

@@ -16,6 +16,7 @@ from moco.comparison.report import Difference, Report
 from moco.comparison.settings import Settings
 from moco.comparison.subject import Subject, open_subject
 from moco.comparison.task import Task, make_task, open_sources, unlabelled_images
+from moco.data.skipped import damaged_were
 from moco.data.source import Source
 from moco.errors import ConfigError
 
@@ -118,7 +119,7 @@ def _task_notes(task: Task) -> Iterator[str]:
         yield f"{len(task.leaked)} of the test images are among the train images, byte for byte: {named}"
     if task.skipped.count:
         item, reason = task.skipped.items()[0]
-        yield f"{task.skipped.count} damaged images are left out, the first {item}: {reason}"
+        yield f"{damaged_were(task.skipped.count)} left out, the first {item}: {reason}"
 
 
 def _network(subject: Subject) -> dict[str, Any]:

@@ -8,6 +8,11 @@ import threading
 from pathlib import Path
 
 
+def damaged_were(count: int, what: str = "image") -> str:
+    """`1 damaged image was`, `3 damaged images were`."""
+    return f"{count:,} damaged {what} was" if count == 1 else f"{count:,} damaged {what}s were"
+
+
 class SkippedFiles:
     """Collects damaged files from many threads; each file counts once, however often it is met."""
 
