@@ -17,8 +17,6 @@ hardware.settle()  # as the command does, before PyTorch is loaded
 
 import moco
 
-UNFINISHED = 3
-
 
 def main() -> int:
     """Work on the grid for so many minutes, print its tables."""
@@ -29,7 +27,7 @@ def main() -> int:
     options = parser.parse_args()
     result = moco.ablate("paper", options.data, out=options.out, recipe="cifar", seeds=(0, 1), minutes=options.minutes)
     print(result)
-    return 0 if result.finished else UNFINISHED
+    return result.exit_code
 
 
 if __name__ == "__main__":

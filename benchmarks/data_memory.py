@@ -99,7 +99,7 @@ def make_pack(folder: Path, count: int) -> None:
 
 
 def take_batches(data: Path) -> dict[str, float]:
-    """Open, take ten batches of 64, and tell the memory in MiB."""
+    """Open, take a hundred batches of 64, and tell the memory in MiB."""
     import resource
 
     from moco import hardware

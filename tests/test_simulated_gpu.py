@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import sys
 
@@ -73,10 +74,11 @@ def test_colours(name, color, monkeypatch):
     monkeypatch.setattr(fused, "compiled", lambda: (fused.colours, fused.normalized))
     fuse = color == "fused"
     recipe = view_recipe(configure(name, {"color": "exact" if fuse else color}))
+    taken = dataclasses.replace(recipe, color=color)
     crops = torch.randint(0, 256, (2, BATCH, 3, SIZE, SIZE), dtype=torch.uint8)
     expected = photometric_views(crops, recipe, torch.Generator().manual_seed(0))
     with simulated_gpu(monkeypatch):
-        found = photometric_views(there(crops), recipe, torch.Generator().manual_seed(0), fuse=fuse)
+        found = photometric_views(there(crops), taken, torch.Generator().manual_seed(0))
     for one, other in zip(expected, found, strict=True):
         torch.testing.assert_close(inside(other), one, rtol=0, atol=1e-4 if fuse else 0)
 

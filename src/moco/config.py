@@ -24,8 +24,7 @@ from moco.limits import (
     Compile,
     Head,
     KeyMomentumSchedule,
-    KnnEvaluations,
-    KnnImages,
+    KnnNumber,
     Lanes,
     Layout,
     Mechanism,
@@ -181,8 +180,8 @@ class Config:
     test: str | None = None
     labels: str | None = None
     held_out: float = 0.1
-    knn_evaluations: KnnEvaluations = "auto"
-    knn_images: KnnImages = "auto"
+    knn_evaluations: KnnNumber = "auto"
+    knn_images: KnnNumber = "auto"
     num_neighbors: int = 20
     knn_temperature: float = 0.07
     data_root: str | None = None
@@ -200,7 +199,8 @@ class Config:
                 raise ConfigError(f"{field}={getattr(self, field)!r}: need {said}, or 'auto'")
         for field, minimum in AT_LEAST.items():
             value = getattr(self, field)
-            if value not in (None, "auto") and not value >= minimum:
+            auto = field in AUTO_OR_NUMBER and value == "auto"
+            if value is not None and not auto and not value >= minimum:
                 remedy = ", or choose the end-to-end mechanism" if field == "dictionary_size" else ""
                 raise ConfigError(f"{field}={value}: need at least {minimum}{remedy}")
         for field in SHARES:

@@ -19,8 +19,7 @@ Accelerator = Literal["auto", "cpu", "gpu", "mps"]
 BatchNormCure = Literal["auto", "split", "shuffle", "average", "none"]
 Normalization = Literal["imagenet", "cifar"]
 Color = Literal["exact", "fast"]
-KnnEvaluations = int | Literal["auto"]
-KnnImages = int | Literal["auto"]
+KnnNumber = int | Literal["auto"]
 V3_HEADS: tuple[Head, ...] = ("v3-resnet", "v3-vit")
 # Which of the fields in LACKING each mechanism has.
 MECHANISM_FIELDS: dict[str, tuple[str, ...]] = {

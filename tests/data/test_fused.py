@@ -1,5 +1,8 @@
 """Colours as one expression are those of the operations one after the other, and a compiler takes them whole."""
 
+import dataclasses
+import types
+
 import numpy as np
 import pytest
 import torch
@@ -10,10 +13,16 @@ from moco.data.loader import ViewLoader
 from moco.data.order import EpochOrder
 from moco.data.skipped import SkippedFiles
 from moco.data.views import photometric_views, plan_views
+from moco.pretraining import Pretraining
 from moco.recipes import configure
+from moco.training.run_folder import RunFolder
 from moco.workload import view_recipe
 
 SIZE = 20
+
+
+def fuse(recipe):
+    return dataclasses.replace(recipe, color="fused")
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +55,7 @@ def test_fused_colours_are_the_exact_ones(crops, calls, name, changes):
     recipe = view_recipe(configure(name, changes))
     for seed in range(3):
         exact = photometric_views(crops, recipe, torch.Generator().manual_seed(seed))
-        found = photometric_views(crops, recipe, torch.Generator().manual_seed(seed), fuse=True)
+        found = photometric_views(crops, fuse(recipe), torch.Generator().manual_seed(seed))
         for one, other in zip(exact, found, strict=True):
             torch.testing.assert_close(other, one, rtol=0, atol=1e-4)
             assert other.is_contiguous(memory_format=torch.channels_last)
@@ -57,8 +66,7 @@ def test_views_of_one_size_too(calls):
     images = torch.randint(0, 256, (9, 3, 30, 26), dtype=torch.uint8)
     recipe = view_recipe(configure("v2", {}))
     exact, found = (
-        plan_views(images, recipe, SIZE, torch.Generator().manual_seed(1), fuse=fuse).complete()
-        for fuse in (False, True)
+        plan_views(images, one, SIZE, torch.Generator().manual_seed(1)).complete() for one in (recipe, fuse(recipe))
     )
     assert len(calls) >= 1
     for one, other in zip(exact, found, strict=True):
@@ -94,17 +102,22 @@ def test_a_compiler_takes_them_without_a_break_and_a_second_batch_compiles_nothi
     assert len(graphs) == 2
 
 
-@pytest.mark.parametrize(("device", "color", "fuse"), [("cpu", "exact", False), ("cuda", "exact", True)])
-def test_only_a_gpu_is_compiled_for(device, color, fuse):
+@pytest.mark.parametrize(
+    ("device", "color", "taken"), [("cpu", "exact", "exact"), ("cuda", "exact", "fused"), ("cuda", "fast", "fast")]
+)
+def test_only_exact_colours_on_a_gpu_are_compiled(device, color, taken):
     source = ArraySource(np.zeros((8, 12, 12, 3), np.uint8))
     recipe = view_recipe(configure("v2", {"color": color}))
-    options = {"image_size": 8, "device": torch.device(device), "skipped": SkippedFiles(), "fuse": True}
-    loader = ViewLoader(source, EpochOrder(np.arange(8), batch_size=4, seed=0), recipe, **options)
-    assert loader.planner.fuse is fuse
+    options = {"image_size": 8, "device": torch.device(device), "skipped": SkippedFiles()}
+    order = EpochOrder(np.arange(8), batch_size=4, seed=0)
+    assert ViewLoader(source, order, recipe, fuse=True, **options).planner.recipe.color == taken
+    assert ViewLoader(source, order, recipe, **options).planner.recipe.color == color
 
 
-def test_fast_colours_stay_one_matrix(crops, calls):
-    recipe = view_recipe(configure("v2", {"color": "fast"}))
-    one, other = (photometric_views(crops, recipe, torch.Generator().manual_seed(0), fuse=f) for f in (False, True))
-    assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
-    assert not calls
+@pytest.mark.parametrize(("compiled", "taken"), [("on", "fused"), ("off", "exact")])
+def test_a_run_that_compiles_its_encoders_compiles_its_colours(photos, tmp_path, tiny, compiled, taken):
+    config = configure("v2", {**tiny, "precision": "fp32", "layout": "contiguous", "compile": compiled})
+    run = Pretraining.prepare(photos, config, RunFolder(tmp_path / "run"), quiet=True, start=0.0)
+    gpu = types.SimpleNamespace(device=torch.device("cuda"), global_rank=0, world_size=1, is_global_zero=True)
+    order = EpochOrder(np.arange(8), batch_size=4, seed=0)
+    assert run._loader(gpu, order, SkippedFiles()).planner.recipe.color == taken

@@ -105,6 +105,11 @@ def test_defaults_and_recipes():
                 Config(**{field: wrong})
 
 
+def test_what_has_no_auto_is_not_let_through():
+    with pytest.raises((ConfigError, TypeError)):
+        Config(workers="auto")
+
+
 def test_the_images_follow_from_the_work_of_the_training_alone():
     """At two figures a run, each a forward pass of every image: 3 % of the passes that the training takes."""
     cases = {

@@ -15,8 +15,6 @@ from moco.ablation.study import number
 _STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#E69F00", "v"), ("#56B4E9", "P"))
 _NAMES = {"moco": "MoCo", "memory-bank": "memory bank"}
 FORMATS = ("svg", "png")
-
-
 NO_PICTURES = "no pictures, for matplotlib is not installed: with it, the same command draws them"
 
 

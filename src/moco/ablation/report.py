@@ -14,6 +14,9 @@ from moco.ablation.plot import draw
 from moco.ablation.rows import Table, tables
 from moco.ablation.settings import Settings
 from moco.ablation.store import Store, write_json
+from moco.errors import INTERRUPTED
+
+EXIT_CODES = {"planned": 0, "finished": 0, "unfinished": 3, "interrupted": INTERRUPTED}  # by ending
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +44,11 @@ class Ablation:
     def finished(self) -> bool:
         """Whether every run has ended, well or not."""
         return self.ending == "finished"
+
+    @property
+    def exit_code(self) -> int:
+        """What a program that was asked for this ends with."""
+        return EXIT_CODES[self.ending]
 
     def __str__(self) -> str:
         if self.ending == "planned":

@@ -106,7 +106,7 @@ def carry_out(job: Job) -> dict[str, Any] | None:
     summary = read_json(folder.path / "summary.json")
     work = Pretraining.prepare(job.data, config, folder, quiet=True, start=start)
     if summary is None or not summary["finished"]:
-        shared = _Shared(job, config)
+        shared = _Shared(job, work.config)  # with the precision that was chosen
         work.baselines = shared.read()
         summary = work.run(resume=folder.config.is_file())
         if not summary["finished"] or not FIRST:

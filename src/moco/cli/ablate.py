@@ -14,10 +14,7 @@ from moco.ablation.settings import check_field, field_of_values
 from moco.ablation.studies import STUDIES, study_names
 from moco.cli.parser import Parser
 from moco.config import Config
-from moco.errors import INTERRUPTED, ConfigError
-
-UNFINISHED = 3
-ENDINGS = {"planned": 0, "finished": 0, "unfinished": UNFINISHED, "interrupted": INTERRUPTED}
+from moco.errors import ConfigError
 
 
 def make_parser() -> ArgumentParser:
@@ -81,7 +78,7 @@ def call(chosen: Namespace, arguments: list[str]) -> int:
         **options,
     )
     print(json.dumps(result.as_dict(), indent=2) if given.get("json") else result)
-    return ENDINGS[result.ending]
+    return result.exit_code
 
 
 def read_options(given: dict[str, Any]) -> dict[str, Any]:

@@ -73,12 +73,9 @@ class Draws:
         return Draws(**{field.name: getattr(self, field.name)[rows] for field in dataclasses.fields(self)})
 
 
-def finisher(recipe: ViewRecipe, draws: Draws, device: torch.device, *, fuse: bool = False) -> Finish:
-    """What does everything after the crop: takes float images in [0, 255] and the rows of their draws.
-
-    `fuse`: exact colours are compiled for the shape of the first batch.
-    """
-    if recipe.color == "exact" and fuse:
+def finisher(recipe: ViewRecipe, draws: Draws, device: torch.device) -> Finish:
+    """What does everything after the crop: takes float images in [0, 255] and the rows of their draws."""
+    if recipe.color == "fused":
         return lambda images, rows: finish_fused(images, recipe, draws.at(rows))
     if recipe.color == "exact":
         return lambda images, rows: finish_(images, recipe, draws.at(rows))

@@ -108,8 +108,8 @@ def in_processes(
         for step in itertools.count(first_step):
             with waiting:
                 helpers.take()
-            indices, views = slots.of(step)
-            yield indices.copy(), views
+            indices, results = slots.of(step)
+            yield indices.copy(), results
             if beside_encoder and waiting.too_long():
                 helpers.end()
                 helpers.start(step + 1, "full")

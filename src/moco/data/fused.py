@@ -1,9 +1,9 @@
 """The exact colours without choices between samples, for a compiler to fuse: few passes over a GPU's memory.
 
 Operation by operation, `finish.finish_` passes over a batch some sixty times; that is nothing to a CPU, whose cache
-holds a block of it, but 7 % of a step of ResNet-50 on a GPU (docs/log.md). Here every sample takes every operation and
-keeps what it is to have, so that a compiler makes a handful of kernels of one static shape. The result is that of
-`finish_` up to rounding.
+holds a block of it, but 7 % of a step of ResNet-50 on a GPU, by count (docs/log.md). Here every sample takes every
+operation and keeps what it is to have, so that a compiler makes a handful of kernels of one static shape. The result is
+that of `finish_` up to rounding.
 
 N: images   H, W: height and width
 """
@@ -45,7 +45,8 @@ def colours(
 def turned(images: Tensor, shifts: Tensor) -> Tensor:
     """`photometric.adjust_hue` as one expression."""
     red, green, blue = images.unbind(dim=1)
-    value, chroma = images.amax(dim=1), images.amax(dim=1) - images.amin(dim=1)
+    value = images.amax(dim=1)
+    chroma = value - images.amin(dim=1)
     below_red, below_green, below_blue = ((value - plane) / chroma.clamp(min=1e-12) for plane in (red, green, blue))
     by_green, by_blue = 2.0 + below_red - below_blue, 4.0 + below_green - below_red
     sixths = torch.where(red == value, below_blue - below_green, torch.where(green == value, by_green, by_blue))

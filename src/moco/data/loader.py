@@ -12,6 +12,7 @@ equal seeds should give equal runs.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -87,7 +88,7 @@ class ViewLoader:
         self.planner = StepPlanner(
             source=source,
             order=order,
-            recipe=recipe,
+            recipe=_fused(recipe) if fuse and device.type == "cuda" else recipe,
             image_size=image_size,
             device=device,
             skipped=skipped,
@@ -97,7 +98,6 @@ class ViewLoader:
             views=views,
             cache=None,
             array=source.uniform_array(),
-            fuse=fuse and device.type == "cuda",
         )
         self.planner.cache, self.storage = plan_cache(
             source, order.indices, budget=cache_bytes, min_side=self.planner.min_side, array=self.planner.array
@@ -200,23 +200,25 @@ class ViewLoader:
         """On a GPU, from images one by one."""
         with contextlib.closing(self.crops(first_step)) as batches:
             for step, crops in zip(itertools.count(first_step), batches, strict=False):
-                planner, planes = self.planner, crops.permute(0, 1, 4, 2, 3)
-                yield photometric_views(planes, planner.recipe, planner.generator(PHOTOMETRIC, step), fuse=planner.fuse)
+                generator = self.planner.generator(PHOTOMETRIC, step)
+                yield photometric_views(crops.permute(0, 1, 4, 2, 3), self.planner.recipe, generator)
 
     def crops(self, first_step: int) -> Generator[Tensor]:
         """The views' crops of each step without their colours, (V, N, size, size, 3) uint8, each image by itself.
 
         Where workers are processes, crops on a CPU are overwritten when a later step's are asked for.
         """
-        slots = Slots.of_crops(*self._slot_size) if self._forks else None
-        if slots is None:
-            made = self._in_threads(self.planner.crops, first_step)
+        memory, plan = None, self.planner.crops
+        if self._forks:
+            slots = Slots.of_crops(*self._slot_size)
+            memory, made = slots.memory, self._by_processes(plan, first_step, slots)
         else:
-            made = self._by_processes(self.planner.crops, first_step, slots)
-        with (
-            contextlib.closing(made) as steps,
-            Uploads(self.device, None if slots is None else slots.memory) as uploads,
-        ):
+            made = self._in_threads(plan, first_step)
+        with contextlib.closing(made) as steps, Uploads(self.device, memory) as uploads:
             for (crops,) in steps:
                 yield uploads.start(crops)
                 uploads.finish()
+
+
+def _fused(recipe: ViewRecipe) -> ViewRecipe:
+    return dataclasses.replace(recipe, color="fused") if recipe.color == "exact" else recipe

@@ -52,7 +52,6 @@ class StepPlanner:
         skipped: collects damaged files.
         cache: decoded images that stay in memory.
         array: all images of one size, (N, H, W, 3) uint8, where they lie in memory.
-        fuse: whether exact colours are compiled, on a GPU.
     """
 
     source: Source
@@ -67,7 +66,6 @@ class StepPlanner:
     views: int
     cache: DecodedCache | None
     array: np.ndarray | None
-    fuse: bool = False
 
     @property
     def min_side(self) -> int:
@@ -91,7 +89,7 @@ class StepPlanner:
     def planned_views(self, images_NHWC: Tensor, step: int, out: Views | None = None) -> PlannedViews:
         """Crops and colours of a step's images."""
         images, generator = images_NHWC.permute(0, 3, 1, 2), self.generator(VIEWS, step)
-        return plan_views(images, self.recipe, self.image_size, generator, views=self.views, out=out, fuse=self.fuse)
+        return plan_views(images, self.recipe, self.image_size, generator, views=self.views, out=out)
 
     def rows(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Where in the array the images of a step lie, and their source indices; damaged ones are replaced."""

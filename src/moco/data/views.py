@@ -39,7 +39,8 @@ class ViewRecipe:
         blur_sigma: range of the uniform sigma in pixels.
         mean, std: of each channel, for images in [0, 1].
         color: "exact", operation by operation as torchvision defines them, or "fast", one matrix a sample
-            (`moco.data.color_matrix` says what differs).
+            (`moco.data.color_matrix` says what differs), or "fused", the exact ones as one expression, compiled for the
+            shape of the first batch (`moco.data.fused`).
 
     Raises:
         ConfigError: a value outside its range.
@@ -61,7 +62,7 @@ class ViewRecipe:
     solarize_probability: float = 0.0
     solarize_probability_2: float | None = None
     flip_probability: float = 0.5
-    color: Literal["exact", "fast"] = "exact"
+    color: Literal["exact", "fast", "fused"] = "exact"
 
     def __post_init__(self) -> None:
         if not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
@@ -127,12 +128,11 @@ def plan_views(
     *,
     views: int = 2,
     out: tuple[Tensor, ...] | None = None,
-    fuse: bool = False,
 ) -> PlannedViews:
     """`two_views` in parts; a part's images are read when it is made.
 
     With `views=1` the first view alone, the same as beside a second one, whose random numbers are drawn all the same.
-    `out`: tensors for the views, laid out as they would be made here. `fuse`: compile exact colours, see `fused`.
+    `out`: tensors for the views, laid out as they would be made here.
     """
     count, _, height, width = images_NCHW.shape
     heights, widths = torch.full((2 * count,), height), torch.full((2 * count,), width)
@@ -144,16 +144,14 @@ def plan_views(
         return batched_resized_crop(images_NCHW[place], box, size, mirror)
 
     made = _empty_views(images_NCHW, size, views) if out is None else out
-    return _plan(images_NCHW, crop, recipe, generator, made, pixels=max(size * size, height * width), fuse=fuse)
+    return _plan(images_NCHW, crop, recipe, generator, made, pixels=max(size * size, height * width))
 
 
-def photometric_views(
-    crops_VNCHW: Tensor, recipe: ViewRecipe, generator: torch.Generator, *, fuse: bool = False
-) -> tuple[Tensor, ...]:
+def photometric_views(crops_VNCHW: Tensor, recipe: ViewRecipe, generator: torch.Generator) -> tuple[Tensor, ...]:
     """The photometric part alone, for crops that are made already, both or the first of each image: uint8, or float in
-    [0, 255]. `fuse`: as for `plan_views`.
+    [0, 255].
     """
-    return plan_photometric_views(crops_VNCHW, recipe, generator, fuse=fuse).complete()
+    return plan_photometric_views(crops_VNCHW, recipe, generator).complete()
 
 
 def plan_photometric_views(
@@ -162,9 +160,8 @@ def plan_photometric_views(
     generator: torch.Generator,
     *,
     out: tuple[Tensor, ...] | None = None,
-    fuse: bool = False,
 ) -> PlannedViews:
-    """`photometric_views` in parts; a part's crops are read when it is made. `out`, `fuse`: as for `plan_views`."""
+    """`photometric_views` in parts; a part's crops are read when it is made. `out`: as for `plan_views`."""
     size = crops_VNCHW.shape[-1]
 
     def planes(place: slice) -> Tensor:
@@ -175,7 +172,7 @@ def plan_photometric_views(
         return result.flatten(0, 1)
 
     views = _empty_views(crops_VNCHW[0], size, len(crops_VNCHW)) if out is None else out
-    return _plan(crops_VNCHW[0], planes, recipe, generator, views, pixels=size * size, fuse=fuse)
+    return _plan(crops_VNCHW[0], planes, recipe, generator, views, pixels=size * size)
 
 
 def _plan(
@@ -186,10 +183,9 @@ def _plan(
     views: tuple[Tensor, ...],
     *,
     pixels: int,
-    fuse: bool,
 ) -> PlannedViews:
     """Draw the photometric part. `crop` makes the views' crops of a part in [0, 255]; `pixels`: work for an image."""
-    finish = finisher(recipe, sample_draws(len(images), recipe, generator), images.device, fuse=fuse)
+    finish = finisher(recipe, sample_draws(len(images), recipe, generator), images.device)
 
     def make(place: slice) -> None:
         _finish_and_store(crop(place), finish, place, views)
