@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from moco.data.base import UNKNOWN, BaseSource
+from moco.data.base import UNKNOWN, Source
 from moco.errors import DataError
 
 _LAYOUTS = "uint8 of shape (N, H, W), (N, H, W, 1 or 3 or 4) or (N, 1 or 3, H, W)"
@@ -21,7 +21,7 @@ _LABEL_KEYS = ("labels", "y", "targets", "y_train", "train_labels")
 _TEST_KEYS = (("x_test", "y_test"), ("test_images", "test_labels"))
 
 
-class ArraySource(BaseSource):
+class ArraySource(Source):
     """Images of one size in one array; nothing is copied, grey and channel-first arrays are seen through views.
 
     Args:

@@ -1,4 +1,4 @@
-"""What all sources share: a choice of members, their labels, and subsets that copy no image."""
+"""Images by index, wherever they come from: a map-style data set with labels, names and subsets."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import Self
 
 import numpy as np
 from PIL import Image
+from torch.utils.data import Dataset
 
 from moco.errors import DataError
 
 UNKNOWN = -1  # label of an image whose class is not known
 
 
-class BaseSource(ABC):
-    """Images by index, some or all of those that a folder, an array or a data set holds.
+class Source(Dataset[np.ndarray], ABC):
+    """Images by index, some or all of those that a folder, an array or a data set holds; subsets copy no image.
 
     Args:
         size: images in the whole.
@@ -25,6 +26,9 @@ class BaseSource(ABC):
         class_names: names of labels 0, 1, ...
 
     Attributes:
+        name: what the user calls it.
+        labels: (N,) int64, UNKNOWN where the class is not known; None where no class is.
+        class_names: names of labels 0, 1, ...
         decoded: pixels lie in memory or in a mapped file already, so that keeping them would gain nothing.
 
     Raises:
@@ -45,9 +49,22 @@ class BaseSource(ABC):
     def __len__(self) -> int:
         return self._size if self._members is None else len(self._members)
 
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self.pixels(index)
+
     @abstractmethod
     def image(self, index: int, *, min_side: int | None = None) -> Image.Image:
-        """The image, RGB; see `Source.image`."""
+        """One image, RGB, 8 bit, upright.
+
+        Args:
+            index: 0 to N - 1.
+            min_side: the caller needs no more than this many pixels on the shorter side; a source may use it to
+                decode a huge photograph at a reduced size, never below it.
+
+        Raises:
+            DamagedImage: the image cannot be read.
+            IndexError: no such index.
+        """
 
     def pixels(self, index: int, *, min_side: int | None = None) -> np.ndarray:
         """The image as (H, W, 3) uint8, perhaps read-only; the same pixels as `image`."""
@@ -65,7 +82,7 @@ class BaseSource(ABC):
         """What the user calls the image."""
 
     def uniform_array(self) -> np.ndarray | None:
-        """All images as one array, if they lie in one already; see `Source.uniform_array`."""
+        """(N, H, W, 3) uint8 where all images lie in memory or in a mapped file at one size; None elsewhere."""
         return None
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> Self:

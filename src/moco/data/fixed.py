@@ -12,7 +12,7 @@ from torch import Tensor
 from moco.data.ahead import default_workers
 from moco.data.preprocess import centre_pixels
 from moco.data.skipped import SkippedFiles
-from moco.data.source import DamagedImage, Source, read_pixels
+from moco.data.source import DamagedImage, Source
 from moco.errors import DataError
 
 SMALL = 128  # pixels a side; up to it, where nothing is to be decoded, threads cost more than they save (docs/log.md)
@@ -32,7 +32,7 @@ def fixed_images(
     def load(position: int) -> None:
         index = int(indices[position])
         try:
-            pixels = read_pixels(source, index, min_side=image_size)
+            pixels = source.pixels(index, min_side=image_size)
         except DamagedImage as error:
             skipped.add(source.item_name(index), str(error))
             good[position] = False

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from moco.data.base import BaseSource
+from moco.data.base import Source
 from moco.data.decode import IMAGE_EXTENSIONS, image_shape, read_image, read_pixels
 from moco.data.paths import PathTable, ScanReport, walk_images
 from moco.errors import DataError
@@ -23,7 +23,7 @@ _PART_NAMES = frozenset(
 _CHUNK = 64  # files whose sizes are read in one task
 
 
-class FolderSource(BaseSource):
+class FolderSource(Source):
     """All images below a folder, read from disk one at a time.
 
     A class is a first-level folder, where every image lies in one, there are at least two, and they are not called
@@ -87,7 +87,7 @@ class FolderSource(BaseSource):
         return read_pixels(self.path(index), min_side=min_side)
 
     def shapes(self, indices: np.ndarray, *, min_side: int | None = None) -> np.ndarray:
-        """Heights and widths from the first bytes of each file, read by threads; see `BaseSource.shapes`."""
+        """Heights and widths from the first bytes of each file, read by threads; see `Source.shapes`."""
         with ThreadPoolExecutor(thread_name_prefix="moco-shapes") as pool:
             parts = [indices[start : start + _CHUNK] for start in range(0, len(indices), _CHUNK)]
             found = pool.map(lambda part: [image_shape(self.path(int(i)), min_side=min_side) for i in part], parts)

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from moco.data.ahead import Begun, ahead, default_workers
-from moco.data.base import BaseSource
+from moco.data.base import Source
 from moco.data.cache import plan_cache
 from moco.data.forked import Slots, in_processes
 from moco.data.order import PHOTOMETRIC, EpochOrder
@@ -121,7 +121,7 @@ class ViewLoader:
         return self._resident(first_step) if whole else self._streaming(first_step)
 
     def _may_fork(self) -> bool:
-        ours = isinstance(self.source, BaseSource) and self.device.type in ("cpu", "cuda")
+        ours = isinstance(self.source, Source) and self.device.type in ("cpu", "cuda")
         return ours and can_fork(multiply=self.device.type == "cpu")  # crops are made without matrix products
 
     def _in_batches(self, shape: tuple[int, ...]) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from moco.data.arrays import ArraySource
-from moco.data.base import BaseSource
+from moco.data.base import Source
 from moco.data.decode import DamagedImage, to_rgb
 from moco.errors import DataError
 
@@ -71,7 +71,7 @@ NAMED: Mapping[str, _Recipe] = {
 }
 
 
-class NamedSource(BaseSource):
+class NamedSource(Source):
     """A torchvision data set whose images are files or are not of one type; each is read when asked for.
 
     Args:
@@ -116,7 +116,7 @@ def nearest_named(text: str) -> list[str]:
     return [by_lower[match] for match in difflib.get_close_matches(text.lower(), by_lower, n=3, cutoff=0.6)]
 
 
-def open_named(text: str, *, data_root: str | Path | None = None) -> tuple[BaseSource, BaseSource | None]:
+def open_named(text: str, *, data_root: str | Path | None = None) -> tuple[Source, Source | None]:
     """The training part and, if there is one, the test part of a torchvision data set; fetched if not there yet.
 
     Args:
@@ -138,7 +138,7 @@ def open_named(text: str, *, data_root: str | Path | None = None) -> tuple[BaseS
     return train, _open_part(name, recipe.test, root, downloads=recipe.downloads)
 
 
-def _open_part(name: str, arguments: Mapping[str, Any], root: Path, *, downloads: bool) -> BaseSource:
+def _open_part(name: str, arguments: Mapping[str, Any], root: Path, *, downloads: bool) -> Source:
     import torchvision
 
     fetch = {"download": True} if downloads else {}
@@ -155,7 +155,7 @@ def _open_part(name: str, arguments: Mapping[str, Any], root: Path, *, downloads
     return wrap_dataset(dataset, name=name)
 
 
-def wrap_dataset(dataset: Any, *, name: str) -> BaseSource:
+def wrap_dataset(dataset: Any, *, name: str) -> Source:
     """A data set of torchvision as a source: over its array if it holds one, else item by item."""
     data = getattr(dataset, "data", None)
     if data is not None and hasattr(data, "numpy"):  # the MNIST family holds tensors

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
+from typing import NamedTuple
+
 import numpy as np
 import torch
+from torch.utils.data import Sampler
 
 # Purposes keep the streams of one seed apart.
-SHUFFLE, VIEWS, PHOTOMETRIC, MODEL = 0, 1, 2, 3
+SHUFFLE, VIEWS, COLORS, MODEL = 0, 1, 2, 3
 
 
 def keyed_seed(seed: int, purpose: int, *counters: int) -> int:
@@ -22,17 +27,32 @@ def keyed_generator(seed: int, purpose: int, *counters: int) -> torch.Generator:
     return torch.Generator().manual_seed(keyed_seed(seed, purpose, *counters))
 
 
-class EpochOrder:
-    """A new random order of all images at each epoch; the last partial batch is dropped.
+class Sample(NamedTuple):
+    """One place of one step: what its random numbers are keyed by, and the index of its image."""
+
+    step: int
+    position: int
+    index: int
+
+
+class EpochOrder(Sampler[list[Sample]]):
+    """Batches without end: a new random order of all images at each epoch; the last partial batch is dropped.
 
     Args:
         indices: the images to visit, as indices into a source.
         batch_size: samples in a step over all ranks.
         seed: decides every epoch's order.
+        rank, world_size: whose share of each batch.
+
+    Attributes:
+        first_step: the step with which an iteration begins; the whole state of this sampler.
     """
 
-    def __init__(self, indices: np.ndarray, *, batch_size: int, seed: int) -> None:
+    def __init__(
+        self, indices: np.ndarray, *, batch_size: int, seed: int, rank: int = 0, world_size: int = 1, first_step: int = 0
+    ) -> None:
         self.indices, self.batch_size, self.seed = indices, batch_size, seed
+        self.rank, self.world_size, self.first_step = rank, world_size, first_step
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
 
     @property
@@ -40,13 +60,17 @@ class EpochOrder:
         """Full batches in a pass over the images."""
         return len(self.indices) // self.batch_size
 
-    def batch(self, step: int, *, rank: int = 0, world_size: int = 1) -> np.ndarray:
-        """Source indices of one rank's share of a step, (batch_size / world_size,) int64."""
-        epoch, position = divmod(step, self.steps_per_epoch)
+    def __iter__(self) -> Iterator[list[Sample]]:
+        return map(self.batch, itertools.count(self.first_step))
+
+    def batch(self, step: int) -> list[Sample]:
+        """This rank's share of a step, batch_size / world_size samples; positions count over all ranks."""
+        epoch, number = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
             generator = keyed_generator(self.seed, SHUFFLE, epoch)
             self._order = torch.randperm(len(self.indices), generator=generator).numpy()
             self._epoch = epoch
-        share = self.batch_size // world_size
-        start = position * self.batch_size + rank * share
-        return self.indices[self._order[start : start + share]]
+        share = self.batch_size // self.world_size
+        places = range(self.rank * share, (self.rank + 1) * share)
+        start = number * self.batch_size
+        return [Sample(step, place, int(self.indices[self._order[start + place]])) for place in places]

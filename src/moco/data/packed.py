@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from moco.data.base import BaseSource
+from moco.data.base import Source
 from moco.data.decode import decode_image, decode_pixels
 from moco.data.fingerprint import Fingerprint
 from moco.data.folder import FolderSource
@@ -25,7 +25,7 @@ from moco.data.pack_format import DATA, INDEX, NAMES, PARTIAL, ROW, Meta
 from moco.errors import DataError
 
 
-class PackedSource(BaseSource):
+class PackedSource(Source):
     """The images of a pack.
 
     Args:
@@ -120,7 +120,7 @@ class PackedSource(BaseSource):
         return self._data.read(start, int(self._index["end"][place]))
 
     def shapes(self, indices: np.ndarray, *, min_side: int | None = None) -> np.ndarray:
-        """Heights and widths from the table; see `BaseSource.shapes`."""
+        """Heights and widths from the table; see `Source.shapes`."""
         places = indices if self._members is None else self._members[indices]
         rows = self._index[places]
         shapes = np.stack([rows["height"], rows["width"]], axis=1).astype(np.int32)

@@ -17,7 +17,7 @@ from moco.data.cache import DecodedCache
 from moco.data.cut import BoxDraws, resized_crop_pixels
 from moco.data.order import PHOTOMETRIC, SHUFFLE, VIEWS, EpochOrder, keyed_generator
 from moco.data.skipped import SkippedFiles
-from moco.data.source import DamagedImage, Source, read_pixels
+from moco.data.source import DamagedImage, Source
 from moco.data.views import BLOCK_PIXELS, PlannedViews, ViewRecipe, plan_photometric_views, plan_views
 from moco.errors import DataError
 
@@ -166,7 +166,7 @@ class StepPlanner:
             return self.cache.pixels(index)
         if self.array is not None:
             return np.asarray(self.array[index])
-        return read_pixels(self.source, index, min_side=self.min_side)
+        return self.source.pixels(index, min_side=self.min_side)
 
     def _candidates(self, index: int, step: int) -> Iterator[int]:
         """The image, then others in a sequence that depends on nothing but seed, step and index.

@@ -1,17 +1,14 @@
-"""Images by index, wherever they come from, and the one place where a user's word for them is understood."""
+"""The one place where a user's word for images is understood."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
-from PIL import Image
 
 from moco.data.arrays import ArraySource, open_array_file
-from moco.data.base import UNKNOWN
+from moco.data.base import UNKNOWN, Source
 from moco.data.decode import IMAGE_EXTENSIONS, DamagedImage
 from moco.data.folder import FolderSource
 from moco.data.named import find_named, nearest_named, open_named
@@ -24,65 +21,6 @@ __all__ = ["UNKNOWN", "DamagedImage", "Source", "open_source"]
 _ARRAY_EXTENSIONS = frozenset({".npy", ".npz"})
 _ARCHIVE_EXTENSIONS = frozenset({".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"})
 _PROBES = 64  # files tried before a folder is called unreadable
-
-
-@runtime_checkable
-class Source(Protocol):
-    """Images by index.
-
-    Attributes:
-        name: what the user calls it.
-        labels: (N,) int64, -1 where the class is not known; None where no class is.
-        class_names: names of labels 0, 1, ...
-    """
-
-    name: str
-    labels: np.ndarray | None
-    class_names: tuple[str, ...]
-
-    def __len__(self) -> int:
-        """Number of images, N."""
-        ...
-
-    def image(self, index: int, *, min_side: int | None = None) -> Image.Image:
-        """One image, RGB, 8 bit, upright.
-
-        Args:
-            index: 0 to N - 1.
-            min_side: the caller needs no more than this many pixels on the shorter side; a source may use it to
-                decode a huge photograph at a reduced size, never below it.
-
-        Raises:
-            DamagedImage: the image cannot be read.
-            IndexError: no such index.
-        """
-        ...
-
-    def item_name(self, index: int) -> str:
-        """What the user calls the image: a path, or a place in an array."""
-        ...
-
-    def uniform_array(self) -> np.ndarray | None:
-        """(N, H, W, 3) uint8 where all images lie in memory or in a mapped file at one size; None elsewhere."""
-        ...
-
-    def subset(self, indices: Sequence[int] | np.ndarray) -> Self:
-        """The images at `indices`, in that order."""
-        ...
-
-    def with_labels(self, labels: np.ndarray | None, class_names: Sequence[str]) -> Self:
-        """The same images with other labels."""
-        ...
-
-
-def read_pixels(source: Source, index: int, *, min_side: int | None = None) -> np.ndarray:
-    """An image as (H, W, 3) uint8, perhaps read-only, in the fastest way that the source has.
-
-    Raises:
-        DamagedImage: the image cannot be read.
-    """
-    read = getattr(source, "pixels", None)
-    return np.asarray(source.image(index, min_side=min_side) if read is None else read(index, min_side=min_side))
 
 
 def open_source(

@@ -12,7 +12,7 @@ import numpy as np
 from moco.data.ahead import default_workers
 from moco.data.preprocess import centre_pixels
 from moco.data.skipped import SkippedFiles
-from moco.data.source import DamagedImage, Source, read_pixels
+from moco.data.source import DamagedImage, Source
 
 AHEAD = 3  # batches decoded ahead: enough to cover a slow disk, little memory
 RUN = 8  # images decoded by one task
@@ -99,7 +99,7 @@ class _Pending:
         for place in places:
             index = self._indices[place]
             try:
-                pixels = read_pixels(self._source, index, min_side=self._size)
+                pixels = self._source.pixels(index, min_side=self._size)
             except DamagedImage as error:
                 self._skipped.add(self._source.item_name(index), error.reason)
                 continue
