@@ -7,36 +7,57 @@ with `recipes.py`, which states those that differ between the papers.
 from __future__ import annotations
 
 import dataclasses
-from typing import get_args
+from collections.abc import Callable
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from moco.errors import ConfigError
-from moco.limits import (
-    AT_LEAST,
-    AUTO_OR_NUMBER,
-    CHOICES,
-    LACKING,
-    MECHANISM_FIELDS,
-    SHARES,
-    V3_HEADS,
-    Accelerator,
-    BatchNormCure,
-    Color,
-    Compile,
-    Head,
-    KeyMomentumSchedule,
-    KnnNumber,
-    Lanes,
-    Layout,
-    Mechanism,
-    Normalization,
-    Optimizer,
-    Precision,
-    Schedule,
-    ScheduleUnit,
-    Stem,
-)
 
 REFERENCE_BATCH = 256  # base_learning_rate is stated for this many samples (linear scaling, Goyal et al. 2017)
+Mechanism = Literal["moco", "memory-bank", "end-to-end", "moco-v3"]
+Head = Literal["linear", "mlp", "v3-resnet", "v3-vit"]
+Stem = Literal["auto", "small", "standard"]
+Optimizer = Literal["sgd", "lars", "adamw"]
+Schedule = Literal["cosine", "step"]
+KeyMomentumSchedule = Literal["constant", "cosine"]
+ScheduleUnit = Literal["epoch", "step"]
+Precision = Literal["auto", "fp32", "bf16"]
+Layout = Literal["auto", "channels_last", "contiguous"]
+Accelerator = Literal["auto", "cpu", "gpu", "mps"]
+BatchNormCure = Literal["auto", "split", "shuffle", "average", "none"]
+Normalization = Literal["imagenet", "cifar"]
+V3_HEADS: tuple[Head, ...] = ("v3-resnet", "v3-vit")
+# Which of the fields in LACKING each mechanism has.
+MECHANISM_FIELDS: dict[str, tuple[str, ...]] = {
+    "moco": ("dictionary_size", "key_momentum"),
+    "memory-bank": ("dictionary_size", "bank_momentum"),
+    "end-to-end": (),
+    "moco-v3": ("key_momentum",),
+}
+LACKING = {
+    "dictionary_size": "the batch as its dictionary",
+    "key_momentum": "no key encoder that follows",
+    "bank_momentum": "no memory bank",
+}
+
+
+def _limited(default: Any, fits: Callable[[Any], bool], needed: str) -> Any:
+    """A field whose value, where it is not None, has to fit."""
+    return dataclasses.field(default=default, metadata={"fits": fits, "needed": needed})
+
+
+def at_least(least: float, default: Any) -> Any:
+    """A field whose value has a minimum."""
+    return _limited(default, lambda value: value >= least, f"at least {least}")
+
+
+def above_zero(default: Any) -> Any:
+    """A field whose value is positive."""
+    return _limited(default, lambda value: value > 0, "a value above 0")
+
+
+def share(default: Any) -> Any:
+    """A field whose value is a share or a probability."""
+    return _limited(default, lambda value: 0.0 <= value <= 1.0, "a value from 0 to 1")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,7 +99,6 @@ class Config:
         solarize_probability: share of views whose bright half, from 128 of 255, is inverted.
         solarize_probability_2: the same for the second view; null means as the first (v3: 0 and 0.2).
         flip_probability: share of views mirrored left to right.
-        color: exact applies the colour operations one by one as torchvision defines them; fast as one matrix a view.
         normalization: channel mean and standard deviation: imagenet or cifar.
         batch_size: samples in a step over all devices.
         epochs: passes over the images; give epochs or steps.
@@ -94,25 +114,21 @@ class Config:
         lr_decay: factor of the step schedule.
         warmup_steps: linear warm-up from zero, in steps.
         warmup_epochs: the same in epochs; give one of the two.
-        precision: fp32 or bf16; auto takes the faster one where the hardware multiplies bf16 natively, else fp32.
-        layout: order of a tensor's elements in memory: channels_last, contiguous, or auto, which takes the faster one.
-        compile: translate the encoders with torch.compile; auto tries it on a GPU, for runs of 5,000 steps and more.
-        lanes: on a CPU, encode both halves of a batch at once, each in a process on half of the cores; auto takes the
-            faster way.
+        precision: fp32 or bf16; auto takes bf16 where the hardware multiplies it natively, else fp32.
+        layout: order of a tensor's elements in memory: channels_last, contiguous, or auto, which is channels_last.
+        compile: translate the encoders with torch.compile.
         accelerator: device kind; auto takes a GPU if there is one.
-        devices: devices on this machine; several train together, one process each.
+        devices: devices on this machine, or processes on a CPU; several train together, one process each.
         num_nodes: machines that train together.
-        workers: threads or processes that make views; null means the number of cores, at most 16.
-        cache_gib: GiB of memory for decoded images in each process; if all fit, each is decoded once; 0 for none.
+        workers: processes that make views; 0 for none, null means the number of cores, at most 16.
+        cache_gib: GiB of memory for decoded images; if all fit, each is decoded once; 0 for none.
         threads: CPU threads for tensor operations; null leaves PyTorch's choice.
         seed: every random draw follows from it.
         test: held-out images for the kNN monitor (folder of classes, array or data-set part).
         labels: CSV file (path,label) for a folder without class folders.
         held_out: share of labelled images kept out of pretraining for the kNN monitor when there is no test set.
-        knn_evaluations: kNN evaluations over the run, evenly spaced, the last at its end; 0 for none; auto makes up to
-            10 while training, as many as keep the monitor under 3 % of it.
-        knn_images: labelled images that the monitor takes at most, neighbours and held-out ones together; auto takes
-            those whose figures before and after training need 3 % of its encoder passes, but at least 1,000.
+        knn_evaluations: kNN evaluations over the run, evenly spaced, the last at its end; 0 for none.
+        knn_images: labelled images that the monitor takes at most, neighbours and held-out ones together.
         num_neighbors: k of the kNN monitor.
         knn_temperature: votes are weighted by exp(similarity / knn_temperature).
         data_root: where named data sets are stored; null means ~/.cache/moco.
@@ -123,70 +139,68 @@ class Config:
     recipe: str = "v2"
     mechanism: Mechanism = "moco"
     backbone: str = "resnet50"
-    image_size: int = 224
+    image_size: int = at_least(8, 224)
     stem: Stem = "auto"
     head: Head = "mlp"
-    hidden_dim: int | None = None
+    hidden_dim: int | None = at_least(1, None)
     zero_init_residual: bool = False
     freeze_patch_projection: bool = False
-    embedding_dim: int = 128
-    dictionary_size: int | None = 65536
-    key_momentum: float | None = 0.999
+    embedding_dim: int = at_least(1, 128)
+    dictionary_size: int | None = at_least(1, 65536)
+    key_momentum: float | None = share(0.999)
     key_momentum_schedule: KeyMomentumSchedule = "constant"
-    bank_momentum: float | None = None
-    temperature: float = 0.2
+    bank_momentum: float | None = share(None)
+    temperature: float = above_zero(0.2)
     batchnorm: BatchNormCure = "auto"
-    split_groups: int | None = None
+    split_groups: int | None = at_least(1, None)
     symmetric: bool = False
     crop_min: float = 0.2
-    brightness: float = 0.4
-    contrast: float = 0.4
-    saturation: float = 0.4
+    brightness: float = at_least(0, 0.4)
+    contrast: float = at_least(0, 0.4)
+    saturation: float = at_least(0, 0.4)
     hue: float = 0.1
-    jitter_probability: float = 0.8
-    grayscale_probability: float = 0.2
+    jitter_probability: float = share(0.8)
+    grayscale_probability: float = share(0.2)
     grayscale_first: bool = False
-    blur_probability: float = 0.5
-    blur_probability_2: float | None = None
-    solarize_probability: float = 0.0
-    solarize_probability_2: float | None = None
-    flip_probability: float = 0.5
-    color: Color = "exact"
+    blur_probability: float = share(0.5)
+    blur_probability_2: float | None = share(None)
+    solarize_probability: float = share(0.0)
+    solarize_probability_2: float | None = share(None)
+    flip_probability: float = share(0.5)
     normalization: Normalization = "imagenet"
-    batch_size: int = 256
-    epochs: int | None = 200
-    steps: int | None = None
+    batch_size: int = at_least(1, 256)
+    epochs: int | None = at_least(1, 200)
+    steps: int | None = at_least(1, None)
     optimizer: Optimizer = "sgd"
-    base_learning_rate: float = 0.03
-    sgd_momentum: float = 0.9
-    weight_decay: float = 1e-4
+    base_learning_rate: float = above_zero(0.03)
+    sgd_momentum: float = share(0.9)
+    weight_decay: float = at_least(0, 1e-4)
     schedule: Schedule = "cosine"
     schedule_unit: ScheduleUnit = "epoch"
     lr_milestones: tuple[float, ...] = (0.6, 0.8)
-    lr_decay: float = 0.1
-    warmup_steps: int = 0
-    warmup_epochs: int = 0
+    lr_decay: float = share(0.1)
+    warmup_steps: int = at_least(0, 0)
+    warmup_epochs: int = at_least(0, 0)
     precision: Precision = "auto"
     layout: Layout = "auto"
-    compile: Compile = "auto"
-    lanes: Lanes = "auto"
+    compile: bool = False
     accelerator: Accelerator = "auto"
-    devices: int = 1
-    num_nodes: int = 1
-    workers: int | None = None
-    cache_gib: float = 2.0
-    threads: int | None = None
-    seed: int = 0
+    devices: int = at_least(1, 1)
+    num_nodes: int = at_least(1, 1)
+    workers: int | None = at_least(0, None)
+    cache_gib: float = at_least(0, 2.0)
+    threads: int | None = at_least(1, None)
+    seed: int = at_least(0, 0)
     test: str | None = None
     labels: str | None = None
     held_out: float = 0.1
-    knn_evaluations: KnnNumber = "auto"
-    knn_images: KnnNumber = "auto"
-    num_neighbors: int = 20
-    knn_temperature: float = 0.07
+    knn_evaluations: int = at_least(0, 5)
+    knn_images: int = at_least(2, 4000)
+    num_neighbors: int = at_least(1, 20)
+    knn_temperature: float = above_zero(0.07)
     data_root: str | None = None
-    log_every: int = 10
-    checkpoint_minutes: float = 5.0
+    log_every: int = at_least(1, 10)
+    checkpoint_minutes: float = at_least(0, 5.0)
 
     def __post_init__(self) -> None:
         """Check every value and combination.
@@ -194,22 +208,14 @@ class Config:
         Raises:
             ConfigError: what came, what was expected, what to do.
         """
-        for field, said in AUTO_OR_NUMBER.items():
-            if isinstance(getattr(self, field), str) and getattr(self, field) != "auto":
-                raise ConfigError(f"{field}={getattr(self, field)!r}: need {said}, or 'auto'")
-        for field, minimum in AT_LEAST.items():
-            value = getattr(self, field)
-            auto = field in AUTO_OR_NUMBER and value == "auto"
-            if value is not None and not auto and not value >= minimum:
-                remedy = ", or choose the end-to-end mechanism" if field == "dictionary_size" else ""
-                raise ConfigError(f"{field}={value}: need at least {minimum}{remedy}")
-        for field in SHARES:
-            value = getattr(self, field)
-            if value is not None and not 0.0 <= value <= 1.0:
-                raise ConfigError(f"{field}={value}: need a value from 0 to 1")
-        for field, choices in CHOICES.items():
-            if getattr(self, field) not in get_args(choices):
-                raise ConfigError(f"{field}={getattr(self, field)!r}: choose one of {', '.join(get_args(choices))}")
+        for field in dataclasses.fields(self):
+            value, needed = getattr(self, field.name), field.metadata.get("needed")
+            if needed and value is not None and not field.metadata["fits"](value):
+                remedy = ", or choose the end-to-end mechanism" if field.name == "dictionary_size" else ""
+                raise ConfigError(f"{field.name}={value}: need {needed}{remedy}")
+        for name, hint in get_type_hints(Config).items():
+            if get_origin(hint) is Literal and getattr(self, name) not in get_args(hint):
+                raise ConfigError(f"{name}={getattr(self, name)!r}: choose one of {', '.join(get_args(hint))}")
         self._check_mechanism()
         self._check_ranges()
         self._check_combinations()
@@ -251,12 +257,6 @@ class Config:
             )
 
     def _check_ranges(self) -> None:
-        if not self.temperature > 0:
-            raise ConfigError(f"temperature={self.temperature}: need a value above 0 (the papers use 0.07 to 0.2)")
-        if not self.knn_temperature > 0:
-            raise ConfigError(f"knn_temperature={self.knn_temperature}: need a value above 0")
-        if not self.base_learning_rate > 0:
-            raise ConfigError(f"base_learning_rate={self.base_learning_rate}: need a value above 0")
         if not 0 < self.crop_min <= 1:
             raise ConfigError(f"crop_min={self.crop_min}: need a share of the image above 0, at most 1")
         if not 0 <= self.hue <= 0.5:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from moco.config import Config
-from moco.errors import ConfigError
-from moco.limits import LACKING, MECHANISM_FIELDS, V3_HEADS
+import yaml
+
+from moco.config import LACKING, MECHANISM_FIELDS, V3_HEADS, Config
+from moco.errors import ConfigError, RunError
 
 
 def v1() -> Config:
@@ -140,8 +142,14 @@ RECIPES: dict[str, Callable[[], Config]] = {
 }
 
 
-# Where a recipe of another mechanism says nothing. Bank momentum: Wu et al. 2018 (1805.01978).
-MECHANISM_DEFAULTS = {"dictionary_size": 65536, "key_momentum": 0.999, "bank_momentum": 0.5}
+# Where a recipe of another mechanism says nothing: v2's own, and Wu et al. 2018 (1805.01978) for the bank.
+MECHANISM_DEFAULTS = {
+    "dictionary_size": Config.dictionary_size,
+    "key_momentum": Config.key_momentum,
+    "bank_momentum": 0.5,
+}
+# Fields of earlier versions and the values of them that change nothing today.
+DROPPED_FIELDS: dict[str, tuple[Any, ...]] = {"lanes": ("auto", "on", "off"), "color": ("exact",)}
 
 
 def default_recipe(data: object) -> str:
@@ -182,6 +190,34 @@ def configure(recipe: str, options: dict[str, Any]) -> Config:
     if isinstance(chosen["lr_milestones"], list):
         chosen["lr_milestones"] = tuple(chosen["lr_milestones"])
     return Config(**chosen)
+
+
+def read_config(path: Path) -> tuple[Config, str | None]:
+    """The configuration of a run and its data as the user named them, from its config.yaml; also of earlier versions.
+
+    Raises:
+        RunError: no such file, or one that cannot be understood.
+    """
+    try:
+        stored = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data, recipe = stored.pop("data"), stored.pop("recipe")
+        for name, harmless in DROPPED_FIELDS.items():
+            if stored.pop(name, harmless[0]) not in harmless:
+                raise RunError(f"{path} has a value of {name!r} that this version cannot honour: start a new run")
+        for name in ("knn_evaluations", "knn_images"):
+            if stored.get(name) == "auto":
+                del stored[name]
+        if stored.get("compile") in ("auto", "off", "on"):
+            stored["compile"] = stored["compile"] == "on"
+        return configure(recipe, stored), data
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError, KeyError, TypeError, ConfigError) as error:
+        raise RunError(f"{path} cannot be read ({str(error).splitlines()[0]}): restore it") from error
+
+
+def write_config(config: Config, data: str | None) -> str:
+    """The text of config.yaml, which `read_config` takes back."""
+    plain = {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(config).items()}
+    return yaml.safe_dump({"data": data, **plain}, sort_keys=False)
 
 
 def _suit(base: dict[str, Any], mechanism: str, backbone: str) -> None:

@@ -3,99 +3,158 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import json
 import os
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
-import yaml
-
+from moco.commands.options import Options
 from moco.config import Config
 from moco.errors import ConfigError, RunError
-from moco.recipes import configure, default_recipe
-from moco.training.run_folder import RunFolder
+from moco.recipes import configure, default_recipe, read_config
 
 if TYPE_CHECKING:
-    import numpy as np
+    from torch import nn
 
-    from moco.data.source import Source
+    from moco.contrast import ContrastiveModel
+    from moco.data.user_data import Images
+    from moco.data.view_dataset import Transform
+    from moco.export.load import Pretrained
+    from moco.training.callbacks import Callback
+    from moco.training.run_folder import RunFolder
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run folder and what came of it.
+    """A run folder and what came of it; `Run(path)` opens one that is there already.
 
     Attributes:
         path: the run folder.
-        summary: the content of its summary.json.
-        finished: False if it was stopped by Ctrl-C; `resume=True` continues it.
     """
 
     path: Path
-    summary: dict[str, Any]
-    finished: bool
+
+    @functools.cached_property
+    def summary(self) -> dict[str, Any]:
+        """The content of its summary.json.
+
+        Raises:
+            RunError: there is none that can be read.
+        """
+        file = Path(self.path) / "summary.json"
+        try:
+            return dict(json.loads(file.read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            raise RunError(f"{file} cannot be read ({error}): resume the run, or name another") from error
 
     @property
-    def backbone(self) -> Path:
-        """The trained weights, a safetensors file."""
-        return self.path / "backbone.safetensors"
+    def finished(self) -> bool:
+        """False if it was stopped by Ctrl-C; `resume=True` continues it."""
+        return bool(self.summary["finished"])
+
+    @functools.cached_property
+    def config(self) -> Config:
+        """Its configuration."""
+        return read_config(Path(self.path) / "config.yaml")[0]
+
+    @property
+    def weights(self) -> Path:
+        """The trained backbone, a safetensors file."""
+        return Path(self.path) / "backbone.safetensors"
+
+    @functools.cached_property
+    def backbone(self) -> Pretrained:
+        """The trained backbone, loaded, in eval mode on the CPU; see `moco.load`."""
+        from moco.export.load import load
+
+        return load(self.path)
+
+    @functools.cached_property
+    def model(self) -> ContrastiveModel:
+        """Both encoders with their heads, and the dictionary, as the newest checkpoint has them, on the CPU."""
+        from moco.training.mechanism import restored_model
+        from moco.training.run_folder import RunFolder
+
+        return restored_model(self.config, RunFolder(Path(self.path)).checkpoint)
 
 
 def pretrain(
-    data: str | os.PathLike[str] | np.ndarray | Source | None = None,
+    data: Images = None,
     *,
     out: str | os.PathLike[str] | None = None,
     recipe: str | None = None,
+    config: Config | None = None,
     resume: bool = False,
     quiet: bool = False,
-    **options: Any,
+    backbone: str | nn.Module | None = None,
+    transform: Transform | tuple[Transform, Transform] | None = None,
+    callbacks: Sequence[Callback] = (),
+    loggers: Sequence[Any] | None = None,
+    **options: Unpack[Options],
 ) -> Run:
     """Pretrain an encoder on images without labels and leave a run folder.
 
     Args:
-        data: a folder of images (nested, with or without class folders), a .npy/.npz file, the name of a torchvision
-            data set (downloaded), a uint8 array (N, H, W, 3), or None for the embedded picture book.
+        data: a folder of images (nested, with or without class folders) or several, a .npy/.npz file, the name of a
+            torchvision data set (downloaded), a uint8 array (N, H, W, 3), a tensor, a `torch.utils.data.Dataset`, a
+            Hugging Face data set, a list of paths or PIL images, or None for the embedded picture book.
         out: run folder, empty or not there yet; None means runs/NAME-RECIPE with a number.
         recipe: v1, v2, v3, v3-vit, cifar or picturebook; None means v2 (picturebook for the embedded set).
+        config: a whole configuration instead of recipe and options.
         resume: continue the run in `out`; its options are those of the run.
         quiet: neither messages nor a progress bar.
+        backbone: name, or a module (N, 3, H, W) -> (N, D) of your own, which is trained in place.
+        transform: your own pair of views instead of the recipe's: a callable from a PIL image to two float tensors
+            (3, H, W), or a pair of callables that make one each; PyTorch's, NumPy's and Python's generators are seeded
+            for each sample.
+        callbacks: objects with some of the moments of `moco.Callback`.
+        loggers: names (tensorboard, csv, wandb, mlflow, trackio) or loggers of Lightning; None means tensorboard.
         options: fields of `moco.Config` that differ from the recipe's.
 
     Raises:
         ConfigError, DataError, ArchitectureError: bad input; nothing has been written.
         RunError: the folder cannot be used, or the training failed; the last good checkpoint is kept.
     """
+    from moco.training.run_folder import RunFolder
+
     start = time.perf_counter()
-    given = dict(options)
+    given: dict[str, Any] = dict(options)
+    module = None if isinstance(backbone, str) else backbone
+    if backbone is not None:
+        given["backbone"] = backbone if isinstance(backbone, str) else f"module/{type(backbone).__name__}"
+    if config is not None and (recipe is not None or given):
+        raise ConfigError(f"config with {', '.join(['recipe'] * (recipe is not None) + list(given))}: give one of both")
     if resume:
         folder, data, config = _stored(data, out, recipe, given)
     else:
-        config = configure(recipe or default_recipe(data), given)
+        config = config or configure(recipe or default_recipe(data), given)
         folder = RunFolder(Path(out) if out is not None else _free_folder(data, config.recipe))
+    if config.backbone.startswith("module/") and module is None:
+        raise ConfigError(f"backbone={config.backbone!r} is a module of the user's: hand it over with backbone=")
     if _is_first_process():
         folder.check(resume=resume)
-    from moco.pretraining import Pretraining
+    from moco.training.pretrain import Extras, Pretraining
 
-    work = Pretraining.prepare(data, config, folder, quiet=quiet, start=start)
-    summary = work.run(resume=resume)
-    return Run(folder.path, summary, bool(summary["finished"]))
+    extras = Extras(module=module, transform=transform, callbacks=callbacks, loggers=loggers)
+    Pretraining.prepare(data, config, folder, extras, quiet=quiet, start=start).run(resume=resume)
+    return Run(folder.path)
 
 
 def _stored(
     data: Any, out: str | os.PathLike[str] | None, recipe: str | None, given: dict[str, Any]
 ) -> tuple[RunFolder, Any, Config]:
     """The folder, data and configuration of the run to resume; options that contradict it are refused."""
+    from moco.training.run_folder import RunFolder
+
     if out is None:
         raise ConfigError("resume without out: name the run folder to continue")
     folder = RunFolder(Path(out))
     folder.check(resume=True)
-    try:
-        stored = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
-        stored_data = stored.pop("data")
-        config = configure(stored.pop("recipe"), stored)
-    except (yaml.YAMLError, AttributeError, KeyError, ConfigError) as error:
-        raise RunError(f"{folder.config} cannot be read ({str(error).splitlines()[0]}): restore it") from error
+    config, stored_data = read_config(folder.config)
     changed = {k: v for k, v in given.items() if _plain(v) != _plain(getattr(config, k, None))}
     if recipe is not None and recipe != config.recipe:
         changed["recipe"] = recipe

@@ -6,13 +6,13 @@ Whether they stay is decided before the first visit from the images' sizes and t
 from __future__ import annotations
 
 import mmap
-import multiprocessing
 import threading
 
 import numpy as np
 from PIL import Image
 
 from moco.data.base import Source
+from moco.data.workers import start_method
 
 GIB = 2**30
 SAMPLE = 256  # images whose sizes are read before those of all: a set that cannot fit is not read through
@@ -89,7 +89,7 @@ def keep_decoded(
         return source, f"{source.name} holds decoded images: nothing is left to decode"
     if budget <= 0:
         return source, "decoded images are not kept (--cache-gib 0): they are decoded at each visit"
-    if multiprocessing.get_start_method() != "fork":
+    if start_method() != "fork":
         return source, "decoded images are not kept: worker processes that are not forked cannot share them"
     sample = indices[np.unique(np.linspace(0, len(indices) - 1, SAMPLE).astype(np.int64))]
     shapes = source.shapes(sample, min_side=min_side)

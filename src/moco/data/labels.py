@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from moco.data.base import UNKNOWN
-from moco.data.source import Source
+from moco.data.base import UNKNOWN, Source
 from moco.errors import DataError
 
 _PATH_NAMES = frozenset({"path", "file", "filename", "image"})
@@ -58,6 +57,31 @@ def read_labels(path: str | Path, source: Source) -> tuple[np.ndarray, tuple[str
     for index, label in classes.items():
         labels[index] = number.get(label, UNKNOWN)
     return labels, names
+
+
+def with_labels(source: Source, path: str) -> Source:
+    """The source with the labels of a CSV file; see `read_labels`."""
+    labels, class_names = read_labels(path, source)
+    return source.with_labels(labels, class_names)
+
+
+def same_classes(source: Source, test: Source) -> Source:
+    """The test source with its labels renumbered to the training classes.
+
+    Raises:
+        DataError: a class that does not occur among the training images.
+    """
+    if source.class_names == test.class_names or not (source.class_names and test.class_names):
+        return test
+    unknown = sorted(set(test.class_names) - set(source.class_names))
+    if unknown:
+        raise DataError(
+            f"{test.name} has classes that {source.name} has not ({', '.join(unknown[:3])}): "
+            "name them alike, add train images of them, or leave those test images out"
+        )
+    number = np.array([source.class_names.index(name) for name in test.class_names])
+    assert test.labels is not None
+    return test.with_labels(np.where(test.labels >= 0, number[test.labels], -1), source.class_names)
 
 
 def count_unlabelled(labels: np.ndarray) -> int:

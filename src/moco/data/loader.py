@@ -1,43 +1,25 @@
-"""From a source of images to the views of each step, on the device: two, or one where no more is wanted.
-
-Images of one size in one array are cropped in batches on the device, where that is cheaper. All others are decoded once
-by workers, the views are cropped from that decode in the same part, and the pixels stay uint8 until the device. The
-photometric operations run in batches on a GPU; on a CPU the same workers do them, a part of the batch each, while the
-current step runs. Memory holds a few batches, and the decoded images where they fit into the budget.
-
-Which way is taken depends on the images, the configuration and the kind of device alone: the two round differently, and
-equal seeds should give equal runs.
-"""
+"""From images to the views of each step, on the device, by PyTorch's DataLoader."""
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import itertools
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import cast
+import shutil
+from collections.abc import Generator, Iterator
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
-from moco.data.ahead import Begun, ahead, default_workers
 from moco.data.base import Source
-from moco.data.cache import plan_cache
-from moco.data.forked import Slots, in_processes
-from moco.data.order import PHOTOMETRIC, EpochOrder
-from moco.data.plans import StepPlan, StepPlanner, Views
+from moco.data.order import EpochOrder
 from moco.data.skipped import SkippedFiles
-from moco.data.source import Source
-from moco.data.upload import Uploads
-from moco.data.views import ViewRecipe, photometric_views
-from moco.hardware import can_fork
+from moco.data.view_dataset import MakeViews, ViewBatch, ViewDataset
+from moco.data.workers import default_workers, start_method, worker_init
+from moco.errors import DataError, RunError
 
-# Longest side in pixels up to which a CPU crops an array in batches; above, one by one in uint8 takes half of the time
-# or less (docs/data.md).
-BATCHED_SIDE = 64
-DEVICE_SHARE = 4  # an array goes to a GPU whole if it takes no more than this fraction of what is free: 1 / 4
+PREFETCH = 2  # batches that each worker makes ahead
+SHARED_MEMORY = "/dev/shm"
+SPARE_MEMORY = 2**27  # bytes; below, batches come through pipes: containers often have 64 MiB of shared memory
 
 
 class ViewLoader:
@@ -46,179 +28,93 @@ class ViewLoader:
     Args:
         source: the images.
         order: which of them come in which step.
-        recipe: crop and photometric operations.
-        image_size: side of a view in pixels.
+        make: how an image becomes views.
         device: where the views are wanted.
-        workers: threads or processes that decode and crop; None means the number of cores, at most 16.
-        rank, world_size: this process's share.
-        skipped: collects damaged files. The place of a damaged image is taken by another one, drawn from the seed.
-        cache_bytes: budget of this process for decoded images that stay in memory; all of them or none. 0 keeps none.
-        views: 2, or 1 for the first view alone, which is the same as beside a second one.
-        processes: let the workers be processes where that can be (`hardware.can_fork`, a source of ours); on a CPU a
-            step's views are then overwritten when a later step's are asked for.
-        fuse: on a GPU, compile exact colours, for runs that are long enough to win the minute back.
-        show_progress: a bar on stderr while images are decoded ahead of the first step.
-
-    Attributes:
-        planner: draws each step.
-        storage: one line on where the pixels are.
-        indices: source indices of the images of the newest batch, those of replacements where images are damaged.
+        skipped: collects damaged files; the place of a damaged image is taken by another one, drawn from the seed.
+        workers: processes that make views; 0 for none, None means the number of cores, at most 16.
     """
 
     def __init__(
         self,
         source: Source,
         order: EpochOrder,
-        recipe: ViewRecipe,
+        make: MakeViews,
         *,
-        image_size: int,
         device: torch.device,
         skipped: SkippedFiles,
         workers: int | None = None,
-        rank: int = 0,
-        world_size: int = 1,
-        cache_bytes: int = 0,
-        views: int = 2,
-        processes: bool = False,
-        fuse: bool = False,
-        show_progress: bool = False,
     ) -> None:
-        self.source, self.order, self.device, self.skipped = source, order, device, skipped
-        self._cache_bytes, self._show_progress, self._forks = cache_bytes, show_progress, processes and self._may_fork()
-        self.planner = StepPlanner(
-            source=source,
-            order=order,
-            recipe=_fused(recipe) if fuse and device.type == "cuda" else recipe,
-            image_size=image_size,
-            device=device,
-            skipped=skipped,
-            workers=workers or default_workers(),
-            rank=rank,
-            world_size=world_size,
-            views=views,
-            cache=None,
-            array=source.uniform_array(),
-        )
-        self.planner.cache, self.storage = plan_cache(
-            source, order.indices, budget=cache_bytes, min_side=self.planner.min_side, array=self.planner.array
-        )
-        self._on_device: Tensor | None = None
-        self.indices = np.empty(0, dtype=np.int64)
+        self._order, self._make, self._device, self._skipped = order, make, device, skipped
+        self._workers = default_workers() if workers is None else workers
+        self._stopping = torch.zeros(1, dtype=torch.uint8)
+        if self._workers:
+            self._stopping.share_memory_()
+        self._dataset = ViewDataset(source, order, make, self._stopping)
 
-    def batches(self, first_step: int) -> Iterator[Views]:
-        """The views of step `first_step` and of each later one, without end; close the iterator to free the workers.
+    def batches(self, first_step: int) -> Generator[tuple[tuple[Tensor, ...], Tensor]]:
+        """Views and source indices of step `first_step` and of each later one, without end; close it to end the workers.
 
-        Images of one size that fit into the budget and are to be cropped in batches are all decoded before the first
-        step.
+        Raises:
+            DataError: too many images cannot be read, or a transform returns something else than two views.
+            RunError: a worker was killed.
         """
-        planner, cache = self.planner, self.planner.cache
-        if cache is not None and cache.shape is not None and planner.array is None and self._in_batches(cache.shape):
-            cache.fill(self.skipped, workers=planner.workers, show_progress=self._show_progress)
-            planner.array = cache.array()
-        whole = planner.array is not None and self._in_batches(planner.array.shape[1:3])
-        if self.device.type == "cpu":
-            return self._on_cpu(planner.resident if whole else planner.streaming, first_step)
-        return self._resident(first_step) if whole else self._streaming(first_step)
+        self._order.first_step = first_step
+        self._stopping.zero_()
+        made = iter(self._loader())
+        try:
+            for samples in self._order:
+                batch = self._next(made)
+                indices = batch.indices.to(self._device, non_blocking=True)
+                views = tuple(view.to(self._device, non_blocking=True) for view in batch.views)
+                yield self._make.on_device(views, samples), indices
+        finally:
+            self._stopping.fill_(1)
+            del made  # ends the workers
 
-    def _may_fork(self) -> bool:
-        ours = isinstance(self.source, Source) and self.device.type in ("cpu", "cuda")
-        return ours and can_fork(multiply=self.device.type == "cpu")  # crops are made without matrix products
+    def _loader(self) -> DataLoader[ViewBatch]:
+        options: dict[str, Any] = {"pin_memory": self._device.type == "cuda"}
+        collate = _as_it_is
+        if self._workers:
+            options |= {"prefetch_factor": PREFETCH, "multiprocessing_context": start_method()}
+            collate = _as_it_is if _has_shared_memory() else _as_arrays
+        return DataLoader(
+            self._dataset,
+            batch_sampler=self._order,
+            num_workers=self._workers,
+            collate_fn=collate,
+            worker_init_fn=worker_init,
+            **options,
+        )
 
-    def _in_batches(self, shape: tuple[int, ...]) -> bool:
-        return self.device.type != "cpu" or max(shape) <= BATCHED_SIDE
-
-    def _on_cpu(self, plan: Callable[..., StepPlan], first_step: int) -> Iterator[Views]:
-        if not self._forks:
-            return self._in_threads(plan, first_step)
-        return self._by_processes(plan, first_step, Slots.of_views(*self._slot_size))
-
-    def _by_processes(self, plan: Callable[..., StepPlan], first_step: int, slots: Slots) -> Generator[Views]:
-        """What each step's plan makes, in order, as it lies in the slots; `indices` says which images that were."""
-        cpu, workers = self.device.type == "cpu", self.planner.workers
-        made = in_processes(first_step, plan, slots, self.skipped, workers=workers, beside_encoder=cpu)
-        with contextlib.closing(made) as steps:
-            for self.indices, results in steps:
-                yield results
-
-    @property
-    def _slot_size(self) -> tuple[int, int, int]:
-        """Views, samples, and pixels of a side."""
-        return self.planner.views, self.order.batch_size // self.planner.world_size, self.planner.image_size
-
-    def _in_threads(self, plan: Callable[[int], StepPlan], first_step: int) -> Generator[Views]:
-        """What each step's plan makes, in order; `indices` says which images that were."""
-
-        def begin(step: int, pool: ThreadPoolExecutor) -> Begun[Views]:
-            made = plan(step)
-
-            def hand_over() -> Views:
-                self.indices = made.indices
-                return made.results
-
-            return hand_over, [pool.submit(made.make, part) for part in made.parts]
-
-        return ahead(first_step, begin, workers=self.planner.workers, spread=self.device.type == "cpu")
-
-    def _resident(self, first_step: int) -> Iterator[Views]:
-        """On a GPU, from the array."""
-        self._on_device = self._whole_on_device() if self._on_device is None else self._on_device
-        gathered = ahead(first_step, self._gather, workers=self.planner.workers)
-        with contextlib.closing(gathered) as batches:
-            for step, images in zip(itertools.count(first_step), batches, strict=False):
-                yield self.planner.planned_views(images, step).complete()
-
-    def _whole_on_device(self) -> Tensor | None:
-        """All images on the GPU, if they are few beside its free memory and within the budget."""
-        array = self.planner.array
-        assert array is not None
-        if self.device.type != "cuda":
-            return None
-        free, _ = torch.cuda.mem_get_info(self.device)
-        if array.nbytes > min(self._cache_bytes, free // DEVICE_SHARE):
-            return None
-        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device, non_blocking=True)
-
-    def _gather(self, step: int, pool: ThreadPoolExecutor) -> Begun[Tensor]:
-        """The images of a step on the GPU, (N, H, W, 3) uint8, from the array."""
-        rows, indices = self.planner.rows(step)
-        copied: list[Tensor] = []
-
-        def copy() -> None:
-            array = cast(np.ndarray, self.planner.array)
-            images = torch.from_numpy(np.ascontiguousarray(array[rows]))
-            copied.append(images.pin_memory() if self.device.type == "cuda" else images)
-
-        def hand_over() -> Tensor:
-            self.indices = indices
-            if self._on_device is not None:
-                return self._on_device.index_select(0, torch.from_numpy(rows).to(self.device, non_blocking=True))
-            return copied.pop().to(self.device, non_blocking=True)
-
-        return hand_over, [] if self._on_device is not None else [pool.submit(copy)]
-
-    def _streaming(self, first_step: int) -> Iterator[Views]:
-        """On a GPU, from images one by one."""
-        with contextlib.closing(self.crops(first_step)) as batches:
-            for step, crops in zip(itertools.count(first_step), batches, strict=False):
-                generator = self.planner.generator(PHOTOMETRIC, step)
-                yield photometric_views(crops.permute(0, 1, 4, 2, 3), self.planner.recipe, generator)
-
-    def crops(self, first_step: int) -> Generator[Tensor]:
-        """The views' crops of each step without their colours, (V, N, size, size, 3) uint8, each image by itself.
-
-        Where workers are processes, crops on a CPU are overwritten when a later step's are asked for.
-        """
-        memory, plan = None, self.planner.crops
-        if self._forks:
-            slots = Slots.of_crops(*self._slot_size)
-            memory, made = slots.memory, self._by_processes(plan, first_step, slots)
-        else:
-            made = self._in_threads(plan, first_step)
-        with contextlib.closing(made) as steps, Uploads(self.device, memory) as uploads:
-            for (crops,) in steps:
-                yield uploads.start(crops)
-                uploads.finish()
+    def _next(self, made: Iterator[ViewBatch]) -> ViewBatch:
+        try:
+            batch = _as_tensors(next(made))
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            reason = str(error).splitlines()[0]
+            raise RunError(f"{reason} It may be out of memory: try fewer --workers, or --cache-gib 0") from error
+        for item, reason in batch.damaged:
+            self._skipped.add(item, reason)
+        if batch.error is not None:
+            raise DataError(batch.error)
+        return batch
 
 
-def _fused(recipe: ViewRecipe) -> ViewRecipe:
-    return dataclasses.replace(recipe, color="fused") if recipe.color == "exact" else recipe
+def _has_shared_memory() -> bool:
+    try:
+        return shutil.disk_usage(SHARED_MEMORY).free >= SPARE_MEMORY
+    except OSError:  # no such place on this system
+        return True
+
+
+def _as_it_is(batch: ViewBatch) -> ViewBatch:
+    return batch
+
+
+def _as_arrays(batch: ViewBatch) -> Any:
+    return batch._replace(views=tuple(view.numpy() for view in batch.views), indices=batch.indices.numpy())  # type: ignore[arg-type]
+
+
+def _as_tensors(batch: ViewBatch) -> ViewBatch:
+    return batch._replace(views=tuple(map(torch.as_tensor, batch.views)), indices=torch.as_tensor(batch.indices))

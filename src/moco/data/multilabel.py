@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from moco.data.base import Source
 from moco.data.labels import MULTI_NAMES, Finder, read_rows, sorted_names
-from moco.data.source import Source
 from moco.errors import DataError
 
 SEPARATOR = "|"

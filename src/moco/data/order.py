@@ -49,7 +49,14 @@ class EpochOrder(Sampler[list[Sample]]):
     """
 
     def __init__(
-        self, indices: np.ndarray, *, batch_size: int, seed: int, rank: int = 0, world_size: int = 1, first_step: int = 0
+        self,
+        indices: np.ndarray,
+        *,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        first_step: int = 0,
     ) -> None:
         self.indices, self.batch_size, self.seed = indices, batch_size, seed
         self.rank, self.world_size, self.first_step = rank, world_size, first_step

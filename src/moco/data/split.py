@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from moco.data.base import UNKNOWN
-from moco.data.source import Source
+from moco.data.base import UNKNOWN, Source
 
 
 def hold_out(

@@ -25,6 +25,11 @@ def default_workers() -> int:
     return min(MOST_WORKERS, cores())
 
 
+def start_method() -> str | None:
+    """How workers are started: forked on Linux, where they share memory with this process; else Python's own choice."""
+    return "fork" if sys.platform.startswith("linux") else None
+
+
 def worker_init(worker: int) -> None:
     """For `DataLoader(worker_init_fn=...)`, which has already limited PyTorch to one thread.
 

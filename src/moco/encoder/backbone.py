@@ -18,6 +18,8 @@ from moco.encoder.vit import PREFIX as V3
 from moco.encoder.vit import build_vit, vit_names
 from moco.errors import ArchitectureError
 
+GIVEN = "module/"  # before the class of a module that a user has handed over
+
 
 @dataclass(frozen=True)
 class Backbone:
@@ -39,14 +41,15 @@ class Backbone:
 
 
 def build_backbone(
-    name: str, *, image_size: int, stem: Stem = "auto", channels: int = 3, num_heads: int | None = None
+    name: str | nn.Module, *, image_size: int, stem: Stem = "auto", channels: int = 3, num_heads: int | None = None
 ) -> Backbone:
     """The backbone called `name`, with random weights, without its classifier.
 
     Looked up in this order: resnet_tiny, resnet_small, resnet_medium (ours); torchvision's classifiers; timm's, where
     timm is installed. The prefixes torchvision/ and timm/ look in one place only. v3/ has MoCo v3's own ViTs
     (v3/vit_small, v3/vit_conv_small, v3/vit_tiny_patch8). package.module:factory imports a factory of the user's and
-    calls it without arguments; its module is used as it comes.
+    calls it without arguments; its module is used as it comes. A module is used as it comes, too, under the name
+    module/CLASS, by which nobody else can build it.
 
     `image_size`: side of the images in pixels. `stem`: "auto" gives ResNets a small stem at 64 pixels and below,
     "small" demands one, "standard" never changes anything; a stem's own name (3x3-stride1) is taken too.
@@ -56,6 +59,8 @@ def build_backbone(
     takes no such images, it does not give (N, D), or the stem is not to be had.
     """
     check_stem(stem)
+    if isinstance(name, nn.Module):
+        return _given(name, image_size, stem, channels)
     if image_size < 1 or channels < 1:
         raise ArchitectureError(f"image_size={image_size}, channels={channels}: need at least 1 of each")
     if num_heads is not None and not name.startswith("timm/"):
@@ -102,6 +107,14 @@ def measure_width(module: nn.Module, name: str, *, image_size: int, channels: in
 def has_batchnorm(module: nn.Module) -> bool:
     """Whether any layer normalises over the batch, so that samples of one batch see each other while training."""
     return any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in module.modules())
+
+
+def _given(module: nn.Module, image_size: int, stem: str, channels: int) -> Backbone:
+    name = f"{GIVEN}{type(module).__name__}"
+    if stem not in ("auto", STANDARD):
+        raise ArchitectureError(f"stem={stem!r} for {name}: a module has its own stem; use stem='auto'")
+    width = measure_width(module, name, image_size=image_size, channels=channels)
+    return Backbone(module, width, name, STANDARD, image_size, channels)
 
 
 def _own(name: str, image_size: int, stem: str, channels: int) -> tuple[nn.Module, str, str]:

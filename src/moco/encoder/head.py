@@ -59,7 +59,7 @@ class Encoder(nn.Module):
 
 
 def build_encoder(
-    name: str,
+    name: str | nn.Module,
     *,
     image_size: int,
     embedding_dim: int,
@@ -68,7 +68,7 @@ def build_encoder(
     stem: Stem = "auto",
     channels: int = 3,
 ) -> Encoder:
-    """Encoder with the backbone called `name` (see `build_backbone`) and a projection head.
+    """Encoder with the backbone called `name`, or with a module (see `build_backbone`), and a projection head.
 
     `head`: of v1 ("linear"), v2 ("mlp"), or v3 ("v3-resnet", "v3-vit"). `hidden_dim`: width between the head's layers;
     None means the feature width for "mlp" and 4096 for v3's.

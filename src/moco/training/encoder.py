@@ -1,26 +1,28 @@
-"""The query encoder that a configuration asks for, and how it lies in memory."""
+"""The query encoder of a configuration."""
 
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from moco.config import Config
 from moco.encoder import Encoder, build_encoder, freeze_patch_projection_, has_batchnorm, zero_residuals_
 from moco.errors import ConfigError
-from moco.training.small_maps import use_tap_products_
 
 
-def build_checked_encoder(config: Config) -> Encoder:
+def build_checked_encoder(config: Config, module: nn.Module | None = None) -> Encoder:
     """The query encoder with its head, drawn from the seed, for a batch that its BatchNorm layers can take.
 
+    `module`: the user's own backbone, instead of the one that the configuration names.
+
     Raises:
-        ArchitectureError: the backbone cannot be built.
-        ConfigError: the batch is too small, or a BatchNorm cure is asked for where there is no BatchNorm.
+        ArchitectureError: the backbone cannot be built or does not give (N, D).
+        ConfigError: the batch is too small, or there is a BatchNorm cure where there is no BatchNorm.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         encoder = build_encoder(
-            config.backbone,
+            config.backbone if module is None else module,
             image_size=config.image_size,
             embedding_dim=config.embedding_dim,
             head=config.head,
@@ -42,10 +44,4 @@ def build_checked_encoder(config: Config) -> Encoder:
             f"batch_size={config.batch_size} is {share} samples a device: {config.backbone} has BatchNorm layers, "
             f"which need at least {2 * (config.split_groups or 1)} here"
         )
-    use_tap_products_(encoder)
     return encoder
-
-
-def memory_format(layout: str) -> torch.memory_format:
-    """PyTorch's constant for the configuration's word."""
-    return torch.channels_last if layout == "channels_last" else torch.contiguous_format

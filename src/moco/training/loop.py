@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,17 +26,18 @@ from moco.contrast import (
 )
 from moco.contrast.collective import shapes_agreed
 from moco.errors import RunError
-from moco.training import allowance, checkpoint
-from moco.training.interrupt import StopRequest
+from moco.training import checkpoint
+from moco.training.callbacks import Callback
 from moco.training.metrics import MetricsWriter, Progress
 from moco.training.schedule import key_momentum_at, learning_rate_factor
+from moco.training.stop import StopRequest
 
 if TYPE_CHECKING:
-    from lightning.fabric import Fabric
+    from lightning_fabric import Fabric
 
 Batch = tuple[Tensor, Tensor]  # two views, or a view and its samples' numbers in the memory bank
 # What a step of each mechanism is, plain and symmetric.
-STEPS: dict[tuple[str, bool], Callable[..., Tensor]] = {
+STEPS: dict[tuple[str, bool], Callable[..., tuple[Tensor, Tensor]]] = {
     ("moco", False): moco_step,
     ("moco", True): symmetric_moco_step,
     ("memory-bank", False): memory_bank_step,
@@ -46,29 +47,68 @@ STEPS: dict[tuple[str, bool], Callable[..., Tensor]] = {
 Evaluate = Callable[[nn.Module], Iterable[tuple[str, float]]]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Task:
-    """What to train on and where to write.
+@dataclasses.dataclass(kw_only=True)
+class Position:
+    """What changes while training, besides model and optimiser; a checkpoint holds it.
+
+    Attributes:
+        step: steps done.
+        loss_sum: sum of the losses since the last logged line, on the device.
+        accuracy_sum: sum of the pretext accuracies of the same steps, on the device.
+        loss_count: how many they are.
+        last: newest value of each logged name.
+        seconds: seconds of training in earlier, interrupted parts of the run.
+    """
+
+    step: int = 0
+    loss_sum: Tensor = dataclasses.field(default_factory=lambda: torch.zeros(()))
+    accuracy_sum: Tensor = dataclasses.field(default_factory=lambda: torch.zeros(()))
+    loss_count: int = 0
+    last: dict[str, float] = dataclasses.field(default_factory=dict)
+    seconds: float = 0.0
+
+
+@dataclasses.dataclass(kw_only=True)
+class Training:
+    """A run while it trains; callbacks see it.
 
     Attributes:
         config: the run's configuration.
         fabric: device, precision and processes.
+        model, optimizer: what learns.
         batches: from a first step, what each following step takes, on the device.
         steps_per_epoch: steps in a pass over the images.
         evaluate: from the query backbone, named values (a kNN accuracy); None for none.
         checkpoint: file of the newest checkpoint.
         folder: run folder for metrics; None on ranks other than 0.
+        position: how far it is.
+        loggers: with `log_metrics(values, step)`, as Lightning's; none on ranks other than 0.
+        callbacks: called at the moments that they name.
         show_progress: whether to draw the progress bar.
+        loss: detached loss of the newest step, on the device; None before the first.
+        stop: set it to end the run after this step.
     """
 
     config: Config
     fabric: Fabric
-    batches: Callable[[int], Iterator[Batch]]
+    model: ContrastiveModel
+    optimizer: torch.optim.Optimizer
+    batches: Callable[[int], Generator[Batch]]
     steps_per_epoch: int
     evaluate: Evaluate | None
     checkpoint: Path
     folder: Path | None
+    position: Position
+    loggers: Sequence[Any] = ()
+    callbacks: Sequence[Callback] = ()
     show_progress: bool = True
+    loss: Tensor | None = None
+    stop: bool = False
+
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return self.position.step
 
     @property
     def total_steps(self) -> int:
@@ -89,82 +129,64 @@ class Task:
             decay=config.lr_decay,
         )
 
-
-@dataclasses.dataclass(kw_only=True)
-class Progression:
-    """What changes while training, besides model and optimiser; a checkpoint holds it.
-
-    Attributes:
-        step: steps done.
-        loss_sum: sum of the losses since the last logged line, on the device.
-        accuracy_sum: sum of the pretext accuracies of the same steps, on the device.
-        loss_count: how many they are.
-        last: newest value of each logged name.
-        seconds: seconds of training in earlier, interrupted parts of the run.
-    """
-
-    step: int = 0
-    loss_sum: Tensor = dataclasses.field(default_factory=lambda: torch.zeros(()))
-    accuracy_sum: Tensor = dataclasses.field(default_factory=lambda: torch.zeros(()))
-    loss_count: int = 0
-    last: dict[str, float] = dataclasses.field(default_factory=dict)
-    seconds: float = 0.0
+    def call(self, moment: str, *arguments: Any) -> None:
+        """Call a moment of every callback."""
+        for callback in self.callbacks:
+            getattr(callback, moment)(self, *arguments)
 
 
-def train(model: ContrastiveModel, optimizer: torch.optim.Optimizer, task: Task, now: Progression) -> Progress:
-    """Train from `now.step` to the end, or to the next step boundary after Ctrl-C; a checkpoint is written either way.
+def train(run: Training) -> Progress:
+    """Train to the end, or to the next step boundary after Ctrl-C; a checkpoint is written either way.
 
-    Returns the progress with its rates; `now` says how far it came.
+    Returns the progress with its rates; `run.position` says how far it came.
 
     Raises:
         RunError: the loss is no longer a number, or a checkpoint cannot be written.
     """
-    config, batch_size = task.config, task.config.batch_size
-    evaluation_steps = spaced_steps(task.total_steps, allowance.evaluations(config) if task.evaluate else 0)
-    writer = MetricsWriter(task.folder)
-    progress = Progress(task.total_steps * batch_size, now.step * batch_size, show=task.show_progress)
-    device = task.fabric.device
+    now, device, size = run.position, run.fabric.device, run.config.batch_size
+    evaluation_steps = spaced_steps(run.total_steps, run.config.knn_evaluations if run.evaluate else 0)
     now.loss_sum, now.accuracy_sum = now.loss_sum.to(device), now.accuracy_sum.to(device)
-    batches, saved_at = task.batches(now.step), time.monotonic()
-    try:
-        with StopRequest() as stop, contextlib.ExitStack() as after_first:
-            first = now.step
-            while now.step < task.total_steps and not _should_stop(stop, task, now.step):
-                asked_at = time.perf_counter()
+    first, saved_at = now.step, time.monotonic()
+    with ExitStack() as stack:
+        progress = stack.enter_context(Progress(run.total_steps * size, now.step * size, show=run.show_progress))
+        writer = stack.enter_context(closing(MetricsWriter(run.folder, run.loggers)))
+        batches = stack.enter_context(closing(run.batches(now.step)))
+        signal = stack.enter_context(StopRequest())
+        run.call("on_train_start")
+        while now.step < run.total_steps and not _should_stop(signal, run):
+            with progress.waiting():
                 batch = next(batches)
-                waited = time.perf_counter() - asked_at
-                rate = one_step(model, batch, optimizer, task, now)
-                if now.step == first + 1:  # the loader's batches have one shape, as the first step has found
-                    after_first.enter_context(shapes_agreed())
-                progress.advance(batch_size, waited)
-                if now.step % config.log_every == 0 or now.step == task.total_steps:
-                    _log(task, writer, progress, now, rate)
-                if now.step in evaluation_steps:
-                    _evaluate(model, task, writer, progress, now)
-                saved_at = _save_if_due(model, optimizer, task, now, progress, saved_at)
-            progress.stop()
-            now.seconds += progress.seconds
-            save(model, optimizer, task, now)
-    finally:
-        progress.close()
-        writer.close()
-        _close(batches)
+            rate = one_step(run, batch)
+            if now.step == first + 1:  # the loader's batches have one shape, as the first step has found
+                stack.enter_context(shapes_agreed())
+            progress.advance(size)
+            run.call("on_step_end")
+            if now.step % run.config.log_every == 0 or now.step == run.total_steps:
+                _log(run, writer, progress, rate)
+            if now.step in evaluation_steps:
+                _evaluate(run, writer, progress)
+            saved_at = _save_if_due(run, progress, saved_at)
+        progress.stop()
+        now.seconds += progress.seconds
+        save(run)
+    run.call("on_train_end")
     return progress
 
 
-def one_step(
-    model: ContrastiveModel, batch: Batch, optimizer: torch.optim.Optimizer, task: Task, now: Progression
-) -> float:
+def one_step(run: Training, batch: Batch) -> float:
     """One step of the run's mechanism at its learning rate, which is returned; nothing waits for the device."""
-    step = STEPS[task.config.mechanism, task.config.symmetric]
-    rate = set_learning_rate(optimizer, task.learning_rate(now.step))
-    if task.config.key_momentum_schedule == "cosine":
+    config, model, now = run.config, run.model, run.position
+    rate = run.learning_rate(now.step)
+    for group in run.optimizer.param_groups:
+        group["lr"] = rate
+    if config.key_momentum_schedule == "cosine":
         assert isinstance(model, MoCo | MoCoV3)
-        assert task.config.key_momentum is not None
-        model.key_momentum = key_momentum_at(now.step, total_steps=task.total_steps, start=task.config.key_momentum)
-    now.loss_sum += step(model, *batch, optimizer, backward=task.fabric.backward)
-    assert model.pretext_accuracy is not None
-    now.accuracy_sum += model.pretext_accuracy
+        assert config.key_momentum is not None
+        model.key_momentum = key_momentum_at(now.step, total_steps=run.total_steps, start=config.key_momentum)
+    step = STEPS[config.mechanism, config.symmetric]
+    run.loss, accuracy = step(model, *batch, run.optimizer, backward=run.fabric.backward)
+    now.loss_sum += run.loss
+    now.accuracy_sum += accuracy
     now.loss_count += 1
     now.step += 1
     return rate
@@ -175,100 +197,85 @@ def spaced_steps(total_steps: int, count: int) -> set[int]:
     return {math.ceil(total_steps * (i + 1) / count) for i in range(count)}
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> float:
-    """Set it on every parameter group; returns it."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    return rate
-
-
-def _should_stop(stop: StopRequest, task: Task, step: int) -> bool:
-    if task.fabric.world_size == 1:
-        return stop.asked
-    if step % task.config.log_every:  # ranks must stop at the same step, and asking each other costs time
+def _should_stop(signal: StopRequest, run: Training) -> bool:
+    stop = signal.came or run.stop
+    if run.fabric.world_size == 1:
+        return stop
+    if run.step % run.config.log_every:  # ranks must stop at the same step, and to ask each other costs time
         return False
-    asked = torch.tensor(float(stop.asked), device=task.fabric.device)
-    return bool(_reduced(task, asked, "sum") > 0)
+    return bool(_reduced(run, torch.tensor(float(stop), device=run.fabric.device), "sum") > 0)
 
 
-def _reduced(task: Task, value: Tensor, operation: str) -> Tensor:
-    result = task.fabric.all_reduce(value, reduce_op=operation)
+def _reduced(run: Training, value: Tensor, operation: str) -> Tensor:
+    result = run.fabric.all_reduce(value, reduce_op=operation)
     assert isinstance(result, Tensor)
     return result
 
 
-def _log(task: Task, writer: MetricsWriter, progress: Progress, now: Progression, rate: float) -> None:
+def _log(run: Training, writer: MetricsWriter, progress: Progress, rate: float) -> None:
+    now = run.position
     means = torch.stack([now.loss_sum, now.accuracy_sum]) / now.loss_count
-    if task.fabric.world_size > 1:
-        means = _reduced(task, means, "mean")
-    value, accuracy = means.tolist()
-    if not math.isfinite(value):
+    if run.fabric.world_size > 1:
+        means = _reduced(run, means, "mean")
+    loss, accuracy = means.tolist()
+    if not math.isfinite(loss):
         raise RunError(
-            f"the loss is {value} at step {now.step}: lower base_learning_rate, or use precision fp32; "
-            f"the last good checkpoint is {task.checkpoint}"
+            f"the loss is {loss} at step {now.step}: lower base_learning_rate, or use precision fp32; "
+            f"the last good checkpoint is {run.checkpoint}"
         )
     now.loss_sum.zero_()
     now.accuracy_sum.zero_()
     now.loss_count = 0
-    now.last.update(loss=value, pretext_accuracy=accuracy)
-    writer.write(
-        now.step,
-        epoch=now.step / task.steps_per_epoch,
-        loss=value,
-        pretext_accuracy=accuracy,
-        learning_rate=rate,
-        images_per_second=progress.images_per_second,
-        data_wait=progress.data_wait,
-    )
-    progress.say(loss=f"{value:.3f}")
+    now.last.update(loss=loss, pretext_accuracy=accuracy)
+    values = {
+        "epoch": now.step / run.steps_per_epoch,
+        "loss": loss,
+        "pretext_accuracy": accuracy,
+        "learning_rate": rate,
+        "images_per_second": progress.images_per_second,
+        "data_wait": progress.data_wait,
+    }
+    writer.write(now.step, values)
+    run.call("on_log", values)
+    progress.say(loss=f"{loss:.3f}")
 
 
-def _evaluate(model: ContrastiveModel, task: Task, writer: MetricsWriter, progress: Progress, now: Progression) -> None:
-    if task.folder is None or task.evaluate is None:  # rank 0 evaluates for all
+def _evaluate(run: Training, writer: MetricsWriter, progress: Progress) -> None:
+    if run.folder is None or run.evaluate is None:  # rank 0 evaluates for all
         return
-    if not allowance.affordable(task.config, now.last, now.seconds + progress.seconds):
-        allowance.leave_out(now.last)
-        return
-    start = time.perf_counter()
-    with progress.pause():
-        values = dict(task.evaluate(model.encoder_q))
-    seconds = time.perf_counter() - start
-    now.last.update(values)
-    allowance.spend(now.last, seconds)
-    writer.write(now.step, **values, evaluation_seconds=seconds)
+    with progress.pause() as pause:
+        values = dict(run.evaluate(run.model.encoder_q))
+    last = run.position.last
+    last.update(values)
+    last["evaluation_seconds"] = last.get("evaluation_seconds", 0.0) + pause.seconds
+    writer.write(run.step, {**values, "evaluation_seconds": pause.seconds})
+    run.call("on_log", values)
     progress.say(**{name.removesuffix("_top1"): f"{value:.1%}" for name, value in values.items()})
 
 
-def _save_if_due(
-    model: ContrastiveModel,
-    optimizer: torch.optim.Optimizer,
-    task: Task,
-    now: Progression,
-    progress: Progress,
-    saved_at: float,
-) -> float:
+def _save_if_due(run: Training, progress: Progress, saved_at: float) -> float:
     """Write a checkpoint if the last one is old; returns when the newest was written."""
-    if time.monotonic() - saved_at <= 60 * task.config.checkpoint_minutes:
+    if time.monotonic() - saved_at <= 60 * run.config.checkpoint_minutes:
         return saved_at
     with progress.pause():
-        save(model, optimizer, task, now)
+        save(run)
     return time.monotonic()
 
 
-def save(model: ContrastiveModel, optimizer: torch.optim.Optimizer, task: Task, now: Progression) -> None:
+def save(run: Training) -> None:
     """Write the newest checkpoint (rank 0; the key encoder's BatchNorm statistics are rank 0's own)."""
-    if task.folder is None:
-        return
-    state: dict[str, Any] = {
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "random": checkpoint.random_state(task.fabric.device),
-        "progression": dataclasses.asdict(now),
-    }
-    checkpoint.save_atomically(state, task.checkpoint)
+    if run.folder is not None:
+        state: dict[str, Any] = {
+            "model": run.model.state_dict(),
+            "optimizer": run.optimizer.state_dict(),
+            "random": checkpoint.random_state(run.fabric.device),
+            "progression": dataclasses.asdict(run.position),
+        }
+        checkpoint.save_atomically(state, run.checkpoint)
+    run.call("on_checkpoint", run.checkpoint)
 
 
-def restore(model: ContrastiveModel, optimizer: torch.optim.Optimizer, path: Path, device: torch.device) -> Progression:
+def restore(model: ContrastiveModel, optimizer: torch.optim.Optimizer, path: Path, device: torch.device) -> Position:
     """Continue from a checkpoint: model, queue, optimiser, generators, position.
 
     Raises:
@@ -278,14 +285,8 @@ def restore(model: ContrastiveModel, optimizer: torch.optim.Optimizer, path: Pat
     try:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        progression = Progression(**state["progression"])
+        position = Position(**state["progression"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise RunError(f"{path} does not fit this configuration: {str(error).splitlines()[0]}") from error
     checkpoint.restore_random_state(state["random"], device)
-    return progression
-
-
-def _close(batches: Iterator[Batch]) -> None:
-    close = getattr(batches, "close", None)
-    if close is not None:
-        close()
+    return position

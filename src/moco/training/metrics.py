@@ -1,53 +1,60 @@
-"""What a run says while it works: metrics.jsonl, TensorBoard events, a progress bar."""
+"""What a run says while it works: metrics.jsonl, loggers, a progress bar."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from tqdm import tqdm
 
 
 class MetricsWriter:
-    """Appends to metrics.jsonl and to TensorBoard events; silent on ranks other than 0.
+    """Appends to metrics.jsonl and hands the same values to loggers; silent on ranks other than 0.
 
     Args:
         folder: the run folder; None writes nothing.
+        loggers: with Lightning's `log_metrics(values, step)` and `finalize(status)`.
     """
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, loggers: Sequence[Any] = ()) -> None:
         self._file = (folder / "metrics.jsonl").open("a", encoding="utf-8") if folder else None
-        self._events: Any = None
-        if folder:
-            from torch.utils.tensorboard import SummaryWriter
+        self._loggers = loggers
 
-            self._events = SummaryWriter(str(folder))
-
-    def write(self, step: int, **values: float) -> None:
-        """One line {"step": ..., name: value, ...}; the same scalars as TensorBoard events."""
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """One line {"step": ..., name: value, ...}."""
         if self._file is None:
             return
         self._file.write(json.dumps({"step": step, **values}) + "\n")
         self._file.flush()
-        for name, value in values.items():
-            self._events.add_scalar(name, value, step)
+        for logger in self._loggers:
+            logger.log_metrics(values, step)
 
     def close(self) -> None:
-        """Flush and close both files."""
+        """Flush and close."""
         if self._file is not None:
             self._file.close()
-            self._events.close()
+            for logger in self._loggers:
+                logger.finalize("success")
+
+
+@dataclasses.dataclass
+class Pause:
+    """How long it took, once it is over."""
+
+    seconds: float = 0.0
 
 
 class Progress:
     """Progress bar with images/s, remaining time, loss, kNN and the share of time spent waiting for data.
 
-    On a terminal it redraws in place; elsewhere it prints a line every half minute.
+    On a terminal it redraws in place; elsewhere it prints a line every half minute. A context, which leaves the bar on
+    the screen.
 
     Args:
         total: images in the whole run.
@@ -74,6 +81,13 @@ class Progress:
         self._start = time.perf_counter()
         self._stop: float | None = None
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        self._bar.close()
+
     @property
     def seconds(self) -> float:
         """Wall-clock seconds of training until `stop`, without the pauses for evaluation and checkpoints."""
@@ -90,10 +104,9 @@ class Progress:
         """Share of the training time spent waiting for the next batch, 0 to 1."""
         return self.wait_seconds / max(self.seconds, 1e-9)
 
-    def advance(self, images: int, wait_seconds: float) -> None:
+    def advance(self, images: int) -> None:
         """A step is done."""
         self.images += images
-        self.wait_seconds += wait_seconds
         self._bar.update(images)
 
     def say(self, **values: str) -> None:
@@ -102,19 +115,22 @@ class Progress:
         self._bar.set_postfix({**self._said, "wait": f"{self.data_wait:.0%}"}, refresh=False)
 
     @contextmanager
-    def pause(self) -> Iterator[None]:
-        """Time that is not training: an evaluation, a checkpoint."""
+    def waiting(self) -> Iterator[None]:
+        """Time that the step waits for its batch."""
         start = time.perf_counter()
+        yield
+        self.wait_seconds += time.perf_counter() - start
+
+    @contextmanager
+    def pause(self) -> Iterator[Pause]:
+        """Time that is not training: an evaluation, a checkpoint."""
+        start, pause = time.perf_counter(), Pause()
         try:
-            yield
+            yield pause
         finally:
-            self._pause_seconds += time.perf_counter() - start
+            pause.seconds = time.perf_counter() - start
+            self._pause_seconds += pause.seconds
 
     def stop(self) -> None:
         """The training has ended: what follows does not count."""
         self._stop = self._stop or time.perf_counter()
-
-    def close(self) -> None:
-        """Stop, and leave the bar on the screen."""
-        self.stop()
-        self._bar.close()

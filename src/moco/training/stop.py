@@ -9,10 +9,10 @@ from typing import Any
 
 
 class StopRequest:
-    """Context in which the first SIGINT or SIGTERM only sets `asked`."""
+    """Context in which the first SIGINT or SIGTERM only sets `came`."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.came = False
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
@@ -26,6 +26,6 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        if self.came:
             raise KeyboardInterrupt
-        self.asked = True
+        self.came = True

@@ -1,24 +1,26 @@
-"""What the mechanisms need around their steps: the model, the batches, and what a reader should be told."""
+"""What each mechanism needs around its steps: the model, the batches, and what a reader should be told."""
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from moco.config import Config
 from moco.contrast import ContrastiveModel, EndToEnd, MemoryBank, MoCo, MoCoV3
 from moco.data.loader import ViewLoader
 from moco.data.order import MODEL, keyed_seed
-from moco.data.plans import Views
 from moco.encoder import Encoder, has_batchnorm, v3_predictor
 from moco.encoder.head_v3 import HIDDEN_DIM, HeadV3
-from moco.errors import ConfigError
+from moco.errors import ConfigError, RunError
+from moco.training import checkpoint
+from moco.training.encoder import build_checked_encoder
 
 Batch = tuple[Tensor, Tensor]
 
@@ -78,24 +80,43 @@ def _build_v3(encoder: Encoder, config: Config) -> MoCoV3:
     )
 
 
+def restored_model(config: Config, file: Path, module: nn.Module | None = None) -> ContrastiveModel:
+    """The model of a checkpoint, on the CPU; `module`: the user's own backbone, where it was one.
+
+    Raises:
+        RunError: the checkpoint cannot be read or does not fit the configuration.
+    """
+    state = checkpoint.load(file)["model"]
+    bank = state.get("bank.embeddings_MC")
+    with torch.random.fork_rng(devices=[]):
+        encoder = build_checked_encoder(config, module)
+        model = build_model(encoder, config, images=1 if bank is None else len(bank))
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise RunError(f"{file} does not fit its configuration: {str(error).splitlines()[0]}") from error
+    return model.eval()
+
+
 def views_of(config: Config) -> int:
     """How many views of an image a step takes."""
     return 1 if config.mechanism == "memory-bank" else 2
 
 
-def batches_of(loader: ViewLoader, config: Config) -> Callable[[int], Iterator[Batch]]:
-    """From a first step, what the mechanism's step takes: two views, or a view and its images' rows in the bank."""
-    if config.mechanism != "memory-bank":
-        return cast(Callable[[int], Iterator[Batch]], loader.batches)
-    row_of = np.full(len(loader.source), -1, dtype=np.int64)
-    row_of[loader.order.indices] = np.arange(len(loader.order.indices))
+def batches_of(loader: ViewLoader, indices: np.ndarray, config: Config) -> Callable[[int], Generator[Batch]]:
+    """From a first step, what the mechanism's step takes: two views, or a view and its images' rows in the bank.
 
-    def numbered(first_step: int) -> Iterator[Batch]:
-        with contextlib.closing(cast(Generator[Views], loader.batches(first_step))) as batches:
-            for view, *_ in batches:
-                yield view, torch.from_numpy(row_of[loader.indices]).to(loader.device, non_blocking=True)
+    `indices`: of the images that are learnt from, in the order of the bank's rows.
+    """
+    rows = torch.full((int(indices.max()) + 1,), -1, dtype=torch.int64)
+    rows[indices] = torch.arange(len(indices))
 
-    return numbered
+    def batches(first_step: int) -> Generator[Batch]:
+        with contextlib.closing(loader.batches(first_step)) as made:
+            for views, numbers in made:
+                yield (views[0], views[1]) if len(views) == 2 else (views[0], rows.to(views[0].device)[numbers])
+
+    return batches
 
 
 def remarks(config: Config, images: int) -> list[str]:

@@ -1,32 +1,31 @@
-"""What comes after the crop: jitter, grey, blur, solarize, normalize, each sample with draws of its own.
+"""What comes after the crop, on a batch: jitter, grey, blur, solarize, normalize, each sample with draws of its own.
 
-N: samples   C: channels
+N: samples   C: channels   S: side of a view   V: views of an image, 1 or 2
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Self
 
 import torch
 from torch import Tensor
 
-from moco.data import color_matrix, fused, photometric
-from moco.data.color_matrix import HUE
+from moco.data import photometric
+from moco.data.views import ViewRecipe
 
-if TYPE_CHECKING:
-    from moco.data.views import ViewRecipe
-
-Finish = Callable[[Tensor, Tensor], Tensor]
+HUE = 3  # its number among brightness, contrast, saturation, hue
+BLOCK_PIXELS = 2**17  # of the images that are worked on together on a CPU: they stay in its cache
+SMALLEST_BLOCK = 8  # images; below, calling the operations costs more than they do
 
 
 @dataclasses.dataclass(frozen=True)
-class Draws:
-    """Every random number of the photometric part, one a sample.
+class ColorDraws:
+    """Every random number of the photometric part, one a sample, on the CPU.
 
-    They lie on the CPU, and what is made of them is sent to the images' device: rows of a GPU's tensor, chosen there by
-    numbers from here, would make the CPU wait for all of its work.
+    Rows of a GPU's tensor that are chosen by numbers from the CPU would make the CPU wait for all of the GPU's work, so
+    what is made of the draws is sent to the images' device.
 
     Attributes:
         jitter: (N,) bool, whether the colours change; `order`: (N, 4), the order of brightness, contrast, saturation,
@@ -43,7 +42,7 @@ class Draws:
     solarize: Tensor
 
     @classmethod
-    def sample(cls, count: int, recipe: ViewRecipe, generator: torch.Generator) -> Draws:
+    def sample(cls, count: int, recipe: ViewRecipe, generator: torch.Generator) -> Self:
         """Draw for `count` samples."""
         uniform = torch.rand(count, 9, generator=generator)
         strengths = (recipe.brightness, recipe.contrast, recipe.saturation)
@@ -68,43 +67,45 @@ class Draws:
         image = torch.where(hue, 1.0, factors_4N)
         return torch.stack([image, rest_4N * saturation, rest_4N * contrast], dim=1)
 
-    def at(self, rows: Tensor) -> Draws:
+    def at(self, rows: Tensor) -> Self:
         """The draws of some samples."""
-        return Draws(**{field.name: getattr(self, field.name)[rows] for field in dataclasses.fields(self)})
+        return type(self)(**{field.name: getattr(self, field.name)[rows] for field in dataclasses.fields(self)})
 
 
-def finisher(recipe: ViewRecipe, draws: Draws, device: torch.device) -> Finish:
-    """What does everything after the crop: takes float images in [0, 255] and the rows of their draws."""
-    if recipe.color == "fused":
-        return lambda images, rows: finish_fused(images, recipe, draws.at(rows))
-    if recipe.color == "exact":
-        return lambda images, rows: finish_(images, recipe, draws.at(rows))
-    pixel, mean = color_matrix.jitter_matrices(draws.order, draws.factors, draws.jitter)
-    grey = color_matrix.grey_matrices(draws.gray)
-    pixel, mean = (pixel @ grey, mean @ grey) if recipe.grayscale_first else (grey @ pixel, grey @ mean)
-    centre, spread = torch.tensor(recipe.mean), torch.tensor(recipe.std)
-    scale = (1.0 / (255.0 * spread))[:, None]
-    low, high = -centre / spread, (1.0 - centre) / spread
-    pixel, mean, low, high = (part.to(device, non_blocking=True) for part in (scale * pixel, scale * mean, low, high))
+def draw_colors(step_size: int, positions: Tensor, recipe: ViewRecipe, generator: torch.Generator) -> list[ColorDraws]:
+    """The draws of both views of the samples at `positions` in a step of `step_size` samples over all ranks.
 
-    def finish(images: Tensor, rows: Tensor) -> Tensor:
-        part = draws.at(rows)
-        rows = rows.to(device, non_blocking=True)
-        images = color_matrix.transform(images, pixel[rows], mean[rows], low, (low, high))
-        _where_(images, part.blur, photometric.gaussian_blur, part.sigmas)
-        _where_(images, part.solarize, lambda bright: solarize_normalized(bright, low, high))
-        return images
-
-    return finish
+    Both views take theirs from the same stream, so that a second view of its own kind changes nothing of the first.
+    """
+    start = generator.get_state()
+    draws = ColorDraws.sample(2 * step_size, recipe, generator)
+    generator.set_state(start)
+    second = draws if recipe.second == recipe else ColorDraws.sample(2 * step_size, recipe.second, generator)
+    return [draws.at(positions), second.at(step_size + positions)]
 
 
-def solarize_normalized(images: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """`photometric.solarize` on normalised images, whose black is `low` and white `high`, (C,)."""
-    total = (low + high)[:, None, None]
-    return torch.where(images >= total / 2, total - images, images)
+def color_views(crops_VNSSC: Tensor, recipe: ViewRecipe, draws: list[ColorDraws]) -> tuple[Tensor, ...]:
+    """From crops (V, N, S, S, 3) uint8 to V views (N, 3, S, S) float32, normalised, channels-last, on the crops' device.
+
+    `draws`: of each view's N samples. On a CPU the batch is worked on in blocks that stay in its cache.
+    """
+    return tuple(_color_one_view(crops, recipe, of_view) for crops, of_view in zip(crops_VNSSC, draws, strict=False))
 
 
-def finish_(images: Tensor, recipe: ViewRecipe, draws: Draws) -> Tensor:
+def _color_one_view(crops_NSSC: Tensor, recipe: ViewRecipe, draws: ColorDraws) -> Tensor:
+    count, size, _, channels = crops_NSSC.shape
+    block = max(SMALLEST_BLOCK, BLOCK_PIXELS // size**2) if crops_NSSC.device.type == "cpu" else count
+    view_NSSC = torch.empty(count, size, size, channels, device=crops_NSSC.device)
+    for start in range(0, count, block):
+        rows = slice(start, min(start + block, count))
+        planes = torch.empty(rows.stop - start, channels, size, size, device=crops_NSSC.device)
+        planes.copy_(crops_NSSC[rows].permute(0, 3, 1, 2))
+        finished = augment_colors_(planes, recipe, draws.at(torch.arange(start, rows.stop)))
+        torch.stack(finished.unbind(1), dim=-1, out=view_NSSC[rows])  # faster than to interleave by a copy
+    return view_NSSC.permute(0, 3, 1, 2)
+
+
+def augment_colors_(images: Tensor, recipe: ViewRecipe, draws: ColorDraws) -> Tensor:
     """Everything after the crop, on float images in [0, 255], (N, C, H, W); their memory is used for the work.
 
     Samples are worked on in the order of the place at which each turns its hue, so that each operation finds its
@@ -126,23 +127,7 @@ def finish_(images: Tensor, recipe: ViewRecipe, draws: Draws) -> Tensor:
     return images.index_select(0, sequence.argsort().to(images.device, non_blocking=True))
 
 
-def finish_fused(images: Tensor, recipe: ViewRecipe, draws: Draws) -> Tensor:
-    """`finish_` in few passes, once `fused` is compiled."""
-    colour, normalize = fused.compiled()
-    shares_43N = draws.blend_shares()
-    shares_43N[:, :, ~draws.jitter] = torch.tensor([1.0, 0.0, 0.0])[:, None]
-    turns_4N = ((draws.order == HUE) & draws.jitter[:, None]).T
-    mean, std = torch.tensor(recipe.mean), torch.tensor(recipe.std)
-    shares_43N, turns_4N, shifts, gray, solarize, mean, std = (
-        part.contiguous().to(images.device, non_blocking=True)
-        for part in (shares_43N, turns_4N, draws.factors[:, HUE], draws.gray, draws.solarize, mean, std)
-    )
-    images = colour(images, shares_43N, turns_4N, shifts, gray, grayscale_first=recipe.grayscale_first)
-    _where_(images, draws.blur, photometric.gaussian_blur, draws.sigmas)
-    return normalize(images, solarize, mean, std)
-
-
-def _jitter_(images: Tensor, draws: Draws, borders: list[int]) -> None:
+def _jitter_(images: Tensor, draws: ColorDraws, borders: list[int]) -> None:
     """The four operations, each sample in its own order; samples from `borders[p]` to `borders[p + 1]` turn at p."""
     jittered = borders[4]
     if jittered == 0:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from moco.config import Config
 from moco.data.skipped import damaged_were
 from moco.data.views import ViewRecipe
 from moco.encoder import Encoder
-from moco.version import __version__
+from moco.version import versions
 
 VALUES = ("loss", "pretext_accuracy", "knn_top1", "knn_random_init", "knn_pixels")
 
@@ -25,8 +24,6 @@ def summarize(
         **{name: values.get(name) for name in VALUES},
         "knn_protocol": protocol,
         "evaluation_seconds": values.get("evaluation_seconds", 0.0),
-        "monitor_seconds": values.get("monitor_seconds", 0.0),
-        "evaluations_left_out": int(values.get("evaluations_left_out", 0)),
         **measured,
         "recipe": config.recipe,
         "mechanism": config.mechanism,
@@ -34,19 +31,6 @@ def summarize(
         "backbone": config.backbone,
         "seed": config.seed,
         "versions": versions(),
-    }
-
-
-def versions() -> dict[str, str]:
-    """What the run was made with."""
-    import torch
-    import torchvision
-
-    return {
-        "moco": __version__,
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "torchvision": str(torchvision.__version__),
     }
 
 
@@ -81,17 +65,8 @@ def closing_lines(summary: dict[str, Any], folder: Path) -> list[str]:
             f"kNN on held-out images: {summary['knn_top1']:.1%} (raw pixels {summary['knn_pixels']:.1%}, "
             f"random weights {summary['knn_random_init']:.1%})"
         )
-        lines.append(_monitor_line(summary))
     rate, wait = summary["images_per_second"], summary["data_wait"]
     lines.append(f"{rate:,.0f} images/s, {wait:.0%} of the time waiting for data, {summary['seconds']:.0f} s in all")
     lines.append(f"run folder {folder}: backbone.safetensors, summary.json, metrics.jsonl")
+    lines.append(f'to use it: import moco; backbone = moco.load("{folder}")')
     return lines
-
-
-def _monitor_line(summary: dict[str, Any]) -> str:
-    """What the monitor took, and what it left out so as not to take more."""
-    spent, trained, left_out = (summary[k] for k in ("monitor_seconds", "training_seconds", "evaluations_left_out"))
-    line = f"kNN monitor: {spent:.1f} s, {spent / max(spent + trained, 1e-9):.1%} of training and monitor together"
-    if left_out:
-        line += f"; {left_out} evaluations on the way left out to save time (--knn-evaluations N makes N)"
-    return line

@@ -1,0 +1,88 @@
+"""The options of a run as keyword arguments, so that an editor completes them."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+from moco.config import (
+    Accelerator,
+    BatchNormCure,
+    Head,
+    KeyMomentumSchedule,
+    Layout,
+    Mechanism,
+    Normalization,
+    Optimizer,
+    Precision,
+    Schedule,
+    ScheduleUnit,
+    Stem,
+)
+
+
+class Options(TypedDict, total=False):
+    """Fields of `moco.Config`, which says what each means; those that differ from the recipe's are given."""
+
+    mechanism: Mechanism
+    image_size: int
+    stem: Stem
+    head: Head
+    hidden_dim: int | None
+    zero_init_residual: bool
+    freeze_patch_projection: bool
+    embedding_dim: int
+    dictionary_size: int | None
+    key_momentum: float | None
+    key_momentum_schedule: KeyMomentumSchedule
+    bank_momentum: float | None
+    temperature: float
+    batchnorm: BatchNormCure
+    split_groups: int | None
+    symmetric: bool
+    crop_min: float
+    brightness: float
+    contrast: float
+    saturation: float
+    hue: float
+    jitter_probability: float
+    grayscale_probability: float
+    grayscale_first: bool
+    blur_probability: float
+    blur_probability_2: float | None
+    solarize_probability: float
+    solarize_probability_2: float | None
+    flip_probability: float
+    normalization: Normalization
+    batch_size: int
+    epochs: int | None
+    steps: int | None
+    optimizer: Optimizer
+    base_learning_rate: float
+    sgd_momentum: float
+    weight_decay: float
+    schedule: Schedule
+    schedule_unit: ScheduleUnit
+    lr_milestones: tuple[float, ...]
+    lr_decay: float
+    warmup_steps: int
+    warmup_epochs: int
+    precision: Precision
+    layout: Layout
+    compile: bool
+    accelerator: Accelerator
+    devices: int
+    num_nodes: int
+    workers: int | None
+    cache_gib: float
+    threads: int | None
+    seed: int
+    test: str | None
+    labels: str | None
+    held_out: float
+    knn_evaluations: int
+    knn_images: int
+    num_neighbors: int
+    knn_temperature: float
+    data_root: str | None
+    log_every: int
+    checkpoint_minutes: float

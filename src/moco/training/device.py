@@ -1,0 +1,183 @@
+"""Device, precision, layout and processes: what the hardware says, and Lightning Fabric with it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from moco.config import Config
+from moco.contrast import ContrastiveModel
+from moco.errors import ConfigError
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+# Fabric speaks through the second one where somebody has loaded Lightning's trainer.
+LIGHTNING_LOGS = ("lightning_fabric.utilities.rank_zero", "lightning.pytorch.utilities.rank_zero")
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """What "auto" means on some hardware.
+
+    Attributes:
+        applies: to a device of this kind.
+        precision, layout: as in the configuration.
+        reason: for the screen.
+    """
+
+    applies: Callable[[torch.device], bool]
+    precision: str
+    layout: str
+    reason: str
+
+
+def _bf16_gpu(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.get_device_capability() >= (8, 0)
+
+
+def _bf16_cpu(device: torch.device) -> bool:
+    return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+# The first that applies. Channels-last is how convolution libraries compute; other orders are converted at each layer.
+RULES = (
+    Rule(_bf16_gpu, "bf16", "channels_last", "the GPU multiplies bf16 natively"),
+    Rule(_bf16_cpu, "bf16", "channels_last", "the processor multiplies bf16 natively"),
+    Rule(lambda device: True, "fp32", "channels_last", "bf16 would be emulated here"),
+)
+
+
+def expected_device(config: Config) -> torch.device:
+    """The device that Fabric will take for this configuration."""
+    if config.accelerator in ("auto", "gpu") and torch.cuda.is_available():
+        return torch.device("cuda")
+    if config.accelerator in ("auto", "mps") and torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def settled(config: Config) -> tuple[Config, str]:
+    """The configuration with nothing left at "auto" in precision and layout, and why."""
+    device = expected_device(config)
+    rule = next(rule for rule in RULES if rule.applies(device))
+    reason = rule.reason if config.precision == "auto" else "as configured"
+    precision = rule.precision if config.precision == "auto" else config.precision
+    layout = rule.layout if config.layout == "auto" else config.layout
+    return dataclasses.replace(config, precision=precision, layout=layout), reason  # type: ignore[arg-type]
+
+
+def make_fabric(config: Config) -> Fabric:
+    """Fabric for a settled configuration; several devices: DistributedDataParallel.
+
+    Raises:
+        ConfigError: the hardware asked for is not there.
+    """
+    _load_fabric()
+    from lightning_fabric import Fabric
+    from lightning_fabric.strategies.ddp import DDPStrategy
+
+    several = config.devices * config.num_nodes > 1
+    # The queue must not be broadcast at each forward, and f_q's buffers are its rank's own.
+    strategy: Any = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True) if several else "auto"
+    try:
+        with _warnings_only():
+            return Fabric(
+                accelerator="cuda" if config.accelerator == "gpu" else config.accelerator,
+                devices=config.devices,
+                num_nodes=config.num_nodes,
+                strategy=strategy,
+                precision="bf16-mixed" if config.precision == "bf16" else "32-true",
+            )
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"accelerator={config.accelerator!r} devices={config.devices}: {reason}; try accelerator 'auto', devices 1"
+        ) from error
+    except Exception as error:  # Lightning's own exception class for a missing device has no public base
+        if type(error).__name__ != "MisconfigurationException":
+            raise
+        raise ConfigError(f"accelerator={config.accelerator!r} devices={config.devices}: {error}") from error
+
+
+def _load_fabric() -> None:
+    """Fabric asks torchmetrics for its version by importing it, and with it scipy, matplotlib and transformers: 2.6 s.
+
+    None in `sys.modules` means "not installed"; Fabric then lacks nothing that is used here.
+    """
+    if "torchmetrics" not in sys.modules:
+        sys.modules["torchmetrics"] = None  # type: ignore[assignment]
+        import lightning_fabric  # noqa: F401
+
+        del sys.modules["torchmetrics"]
+
+
+@contextmanager
+def _warnings_only() -> Iterator[None]:
+    """What Lightning says of the precision we say ourselves, with its reason, or the user wants silence."""
+    loggers = [logging.getLogger(name) for name in LIGHTNING_LOGS]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def place(model: ContrastiveModel, fabric: Fabric, config: Config) -> None:
+    """Move the model to its device and layout, and run its encoders under Fabric's precision and strategy.
+
+    Only the query encoder is wrapped for data parallelism: the key encoder has no gradient, and every rank enqueues
+    the same gathered keys, so that the queues agree by construction.
+    """
+    layout = torch.channels_last if config.layout == "channels_last" else torch.contiguous_format
+    model.to(fabric.device).to(memory_format=layout)
+    query: Any = model.query_side
+    if fabric.world_size > 1:
+        query = fabric.setup_module(query, move_to_device=False)
+    key: Any = getattr(model, "encoder_k", None)  # where there is none, keys go through f_q
+    if config.compile:  # for the one batch shape of the training; evaluation calls the plain encoder
+        query, key = (None if encoder is None else torch.compile(encoder, dynamic=False) for encoder in (query, key))
+
+    def encode(encoder: Any, batch: Any) -> torch.Tensor:
+        with fabric.autocast():
+            embeddings: torch.Tensor = encoder(batch)
+            return embeddings
+
+    model.run_encoders_with(
+        query=functools.partial(encode, query), key=None if key is None else functools.partial(encode, key)
+    )
+
+
+@contextmanager
+def convolutions_tried() -> Iterator[None]:
+    """Inside, cuDNN tries its ways to convolve on each new shape and keeps the fastest; a run has few shapes.
+
+    They round differently, so that on a GPU runs of the same seed are alike, but not to the bit.
+    """
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Largest memory so far: allocated on a CUDA device, resident for the process otherwise, workers left out."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

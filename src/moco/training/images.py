@@ -1,0 +1,71 @@
+"""The images of a run: those that it learns from and those that its monitor asks about."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import Any
+
+import numpy as np
+
+from moco.config import Config
+from moco.data.base import Source
+from moco.data.labels import same_classes, with_labels
+from moco.data.source import open_source
+from moco.data.split import hold_out
+from moco.errors import ConfigError, DataError
+
+MAX_HELD_OUT = 10_000
+
+
+@dataclasses.dataclass(frozen=True)
+class RunImages:
+    """Images and indices into them.
+
+    Attributes:
+        data: as the user gave it, "array" or "data set" for an object, None for the embedded set.
+        source: the images to learn from.
+        pretraining: indices of those that are learnt from.
+        test: where the held-out images are (the source itself, or another); None without labels.
+        held_out: indices of the held-out images in `test`.
+    """
+
+    data: str | None
+    source: Source
+    pretraining: np.ndarray
+    test: Source | None
+    held_out: np.ndarray | None
+
+
+def open_images(data: Any, config: Config) -> RunImages:
+    """Open the images, attach labels, keep a part out for the monitor.
+
+    Raises:
+        DataError: images or labels that cannot be used.
+        ConfigError: a batch larger than the number of images.
+    """
+    source, own_test = open_source(data, data_root=config.data_root)
+    if config.labels is not None:
+        source = with_labels(source, config.labels)
+    test, held_out, pretraining = own_test, None, np.arange(len(source))
+    if config.test is not None:
+        test, _ = open_source(config.test, data_root=config.data_root)
+        if test.labels is None or source.labels is None:
+            raise DataError(
+                f"{config.test} or {source.name} has no labels: the kNN monitor needs class folders in both"
+            )
+        test = same_classes(source, test)
+    if source.labels is None or config.knn_evaluations == 0:
+        test = None
+    elif test is not None:
+        held_out = np.arange(len(test))[:MAX_HELD_OUT]
+    elif config.held_out > 0:
+        test = source
+        pretraining, held_out = hold_out(source, fraction=config.held_out, seed=config.seed, maximum=MAX_HELD_OUT)
+    if len(pretraining) < config.batch_size:
+        raise ConfigError(
+            f"batch_size={config.batch_size} with {len(pretraining)} images to learn from: "
+            "lower --batch-size or give more images"
+        )
+    name = os.fspath(data) if isinstance(data, str | os.PathLike) else None if data is None else "array"
+    return RunImages(name, source, pretraining, test, held_out)

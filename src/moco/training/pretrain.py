@@ -1,0 +1,270 @@
+"""One pretraining run: puts images, encoder, algorithm, loop and monitor together."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from moco.config import Config
+from moco.data.cache import GIB, keep_decoded
+from moco.data.loader import ViewLoader
+from moco.data.order import EpochOrder
+from moco.data.skipped import SkippedFiles
+from moco.data.view_dataset import MakeViews, RecipeViews, Transform, TransformViews
+from moco.data.views import ViewRecipe, view_recipe
+from moco.data.workers import default_workers
+from moco.encoder import Encoder
+from moco.evaluation.monitor import Monitor, prepare_monitor
+from moco.export.backbone import write_backbone
+from moco.recipes import write_config
+from moco.training import loop
+from moco.training.callbacks import Callback
+from moco.training.device import convolutions_tried, make_fabric, peak_memory_bytes, place, settled
+from moco.training.encoder import build_checked_encoder
+from moco.training.images import RunImages, open_images
+from moco.training.loggers import make_loggers
+from moco.training.mechanism import batches_of, build_model, check_images, remarks, views_of
+from moco.training.metrics import Progress
+from moco.training.optimizer import check_optimizer, make_optimizer
+from moco.training.run_folder import RunFolder
+from moco.training.summary import backbone_metadata, closing_lines, summarize
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Extras:
+    """What a run may be given that no configuration file can hold.
+
+    Attributes:
+        module: backbone of the user's own, trained in place; None takes the configuration's.
+        transform: the user's own pair of views; None takes the configuration's.
+        callbacks: see `moco.Callback`.
+        loggers: names or objects; None means TensorBoard.
+    """
+
+    module: nn.Module | None = None
+    transform: Transform | tuple[Transform, Transform] | None = None
+    callbacks: Sequence[Callback] = ()
+    loggers: Sequence[Any] | None = None
+
+
+@dataclasses.dataclass
+class Pretraining:
+    """Everything checked and nothing written yet; `run` does the work.
+
+    Attributes:
+        config: the configuration, with nothing left at "auto" in precision and layout.
+        reason: why precision and layout are what they are.
+        folder: the run folder, not yet taken.
+        images: images to learn from and images to be judged by.
+        encoder: the query encoder at its random start.
+        recipe: crop and photometric operations.
+        extras: what the user gave besides.
+        quiet: neither messages nor a progress bar.
+        start: time.perf_counter() when the command began.
+    """
+
+    config: Config
+    reason: str
+    folder: RunFolder
+    images: RunImages
+    encoder: Encoder
+    recipe: ViewRecipe
+    extras: Extras
+    quiet: bool
+    start: float
+
+    @classmethod
+    def prepare(
+        cls, data: Any, config: Config, folder: RunFolder, extras: Extras, *, quiet: bool, start: float
+    ) -> Pretraining:
+        """Open the images and build the encoder.
+
+        Raises:
+            MocoError: bad input; nothing has been written.
+        """
+        if config.threads is not None:
+            torch.set_num_threads(config.threads)
+        images = open_images(data, config)
+        check_images(config, len(images.pretraining))
+        check_optimizer(config)
+        encoder = build_checked_encoder(config, extras.module)
+        if extras.transform is not None:
+            first = images.source.pixels(int(images.pretraining[0]))
+            TransformViews(extras.transform, seed=config.seed).pair(first, config.seed)
+        config, reason = settled(config)
+        return cls(config, reason, folder, images, encoder, view_recipe(config), extras, quiet, start)
+
+    def run(self, *, resume: bool) -> dict[str, Any]:
+        """Train, evaluate, export; returns the summary that was written."""
+        fabric = make_fabric(self.config)
+        fabric.launch()
+        first = fabric.is_global_zero
+        if first:
+            self.folder.take()
+        try:
+            if first and not resume:
+                self.folder.write_text("config.yaml", write_config(self.config, self.images.data))
+            gpus = [fabric.device] if fabric.device.type == "cuda" else []
+            with convolutions_tried(), torch.random.fork_rng(devices=gpus):
+                return self._train(fabric, resume=resume)
+        finally:
+            if first:
+                self.folder.close()
+
+    def _train(self, fabric: Fabric, *, resume: bool) -> dict[str, Any]:
+        config, images, first = self.config, self.images, fabric.is_global_zero
+        skipped = SkippedFiles.read(self.folder.skipped) if resume else SkippedFiles()
+        model = build_model(self.encoder, config, images=len(images.pretraining))
+        place(model, fabric, config)
+        model.train()
+        optimizer = make_optimizer(model, config)
+        monitor = self._monitor(skipped) if first else None
+        if resume and self.folder.checkpoint.is_file():
+            position = loop.restore(model, optimizer, self.folder.checkpoint, fabric.device)
+            self._say(f"continuing at step {position.step}")
+        else:
+            position = loop.Position(last=self._baselines(monitor))
+        if first:
+            self.folder.trim_metrics(position.step)
+        loader, order = self._loader(fabric, skipped)
+        run = loop.Training(
+            config=config,
+            fabric=fabric,
+            model=model,
+            optimizer=optimizer,
+            batches=batches_of(loader, images.pretraining, config),
+            steps_per_epoch=order.steps_per_epoch,
+            evaluate=_evaluator(monitor) if monitor else None,
+            checkpoint=self.folder.checkpoint,
+            folder=self.folder.path if first else None,
+            position=position,
+            loggers=make_loggers(self.extras.loggers, self.folder.path) if first else (),
+            callbacks=self.extras.callbacks,
+            show_progress=first and not self.quiet,
+        )
+        self._announce(run)
+        progress = loop.train(run)
+        if not first:
+            return {"finished": run.step >= run.total_steps}
+        return self._finish(run, progress, monitor, skipped)
+
+    def _loader(self, fabric: Fabric, skipped: SkippedFiles) -> tuple[ViewLoader, EpochOrder]:
+        config, images = self.config, self.images
+        order = EpochOrder(
+            images.pretraining,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            rank=fabric.global_rank,
+            world_size=fabric.world_size,
+        )
+        make: MakeViews
+        if self.extras.transform is not None:
+            make = TransformViews(self.extras.transform, seed=config.seed, views=views_of(config))
+        else:
+            kind = fabric.device.type
+            make = RecipeViews(self.recipe, config.image_size, order, device_type=kind, views=views_of(config))
+        source, storage = keep_decoded(
+            images.source, images.pretraining, budget=int(config.cache_gib * GIB), min_side=make.min_side
+        )
+        self._say(storage)
+        workers = config.workers
+        if workers is None:
+            workers = max(1, default_workers() // config.devices)
+        return ViewLoader(source, order, make, device=fabric.device, skipped=skipped, workers=workers), order
+
+    def _monitor(self, skipped: SkippedFiles) -> Monitor | None:
+        config, images = self.config, self.images
+        if images.test is None or images.held_out is None:
+            return None
+        return prepare_monitor(
+            images.source,
+            images.pretraining,
+            images.test,
+            images.held_out,
+            image_size=config.image_size,
+            mean=self.recipe.mean,
+            std=self.recipe.std,
+            num_neighbors=config.num_neighbors,
+            knn_temperature=config.knn_temperature,
+            most_images=config.knn_images,
+            seed=config.seed,
+            bf16=config.precision == "bf16",
+            skipped=skipped,
+        )
+
+    def _baselines(self, monitor: Monitor | None) -> dict[str, float]:
+        """What the reader compares with: raw pixels, and the network before it has learnt anything."""
+        if monitor is None:
+            return {}
+        values = monitor.baselines(self.encoder.backbone)
+        self._say(
+            f"kNN, {monitor.extent}: raw pixels {values['knn_pixels']:.1%}, "
+            f"random weights {values['knn_random_init']:.1%}"
+        )
+        return values
+
+    def _announce(self, run: loop.Training) -> None:
+        config, images = self.config, self.images
+        self._say(
+            f"{len(images.pretraining):,} images from {images.source.name}, {run.total_steps:,} steps of "
+            f"{config.batch_size} ({run.total_steps / run.steps_per_epoch:.1f} epochs), recipe {config.recipe}, "
+            f"{config.backbone} at {config.image_size} px on {run.fabric.device.type}, "
+            f"learning rate {config.learning_rate:g}, BatchNorm cure: {run.model.batchnorm}"
+        )
+        compiled = ", compiled" if config.compile else ""
+        self._say(f"computing in {config.precision}, {config.layout.replace('_', '-')}{compiled} ({self.reason})")
+        for remark in remarks(config, len(images.pretraining)):
+            self._say(remark)
+
+    def _finish(
+        self, run: loop.Training, progress: Progress, monitor: Monitor | None, skipped: SkippedFiles
+    ) -> dict[str, Any]:
+        finished, last = run.step >= run.total_steps, run.position.last
+        if monitor is not None and finished:
+            last["knn_top1"] = monitor.final(self.encoder.backbone)
+        write_backbone(
+            self.encoder.backbone,
+            self.folder.path / "backbone.safetensors",
+            metadata=backbone_metadata(self.config, self.recipe, self.encoder),
+        )
+        if skipped.count:
+            skipped.write(self.folder.skipped)
+        summary = summarize(
+            self.config,
+            finished=finished,
+            step=run.step,
+            epochs=run.step / run.steps_per_epoch,
+            images=len(self.images.pretraining),
+            values=last,
+            protocol=monitor.protocol if monitor else None,
+            images_per_second=progress.images_per_second,
+            data_wait=progress.data_wait,
+            seconds=time.perf_counter() - self.start,
+            training_seconds=run.position.seconds,
+            peak_memory_bytes=peak_memory_bytes(run.fabric.device),
+            skipped=skipped.count,
+        )
+        self.folder.write_json("summary.json", summary)
+        for line in closing_lines(summary, self.folder.path):
+            self._say(line)
+        return summary
+
+    def _say(self, message: str) -> None:
+        if not self.quiet:
+            print(message, file=sys.stderr)
+
+
+def _evaluator(monitor: Monitor) -> loop.Evaluate:
+    def evaluate(encoder: Any) -> Iterator[tuple[str, float]]:
+        return monitor.curve(encoder.backbone)
+
+    return evaluate
