@@ -11,10 +11,6 @@ from __future__ import annotations
 
 import argparse
 
-from moco import hardware
-
-hardware.settle()  # as the command does, before PyTorch is loaded
-
 import moco
 
 

@@ -1,4 +1,4 @@
-"""What the throughput benchmark races: each contestant gives a step function and a function that frees its threads."""
+"""What the throughput benchmark races: each contestant gives a step function and a function that ends its workers."""
 
 from __future__ import annotations
 
@@ -19,27 +19,25 @@ import numpy as np
 import torch
 
 import moco
-from moco import hardware
 from moco.config import Config
 from moco.contrast import moco_step
+from moco.data.cache import keep_decoded
 from moco.data.loader import ViewLoader
 from moco.data.order import EpochOrder
 from moco.data.skipped import SkippedFiles
-from moco.data.source import Source
-from moco.mechanisms import build_model
+from moco.data.view_dataset import RecipeViews
+from moco.data.views import view_recipe
 from moco.recipes import configure
 from moco.training import loop
+from moco.training.device import make_fabric, place, settled
 from moco.training.encoder import build_checked_encoder
-from moco.training.engine import make_fabric, place
-from moco.training.execution import choose
+from moco.training.images import open_images
+from moco.training.mechanism import batches_of, build_model
 from moco.training.optimizer import make_optimizer
-from moco.training.small_maps import SmallMapConv2d
-from moco.workload import open_workload, view_recipe
 
 Step = Callable[[], float]  # one step; returns the seconds that it waited for data
 Contestant = Callable[[], tuple[Step, Callable[[], None]]]
 RESIDENT_BYTES = 8 * 2**30
-THREADS = "folder, threads"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +45,7 @@ class Setting:
     """What all contestants share.
 
     Attributes:
-        config: with precision, layout and compilation chosen.
+        config: with precision and layout settled.
         fabric: device and precision.
         data: folder of JPEG files, or an .npz file of arrays.
         pack: the same images as a pack of JPEG records; None for arrays, and where nobody reads it.
@@ -65,23 +63,10 @@ class Setting:
 
 
 def make_setting(data: Path, scratch: Path, options: argparse.Namespace) -> Setting:
-    """Choose the execution as `moco pretrain` does, and pack the images."""
-    config = configure(
-        options.recipe,
-        {
-            "backbone": options.backbone,
-            "image_size": options.image_size,
-            "stem": options.stem,
-            "batch_size": options.batch_size,
-            "dictionary_size": options.dictionary_size,
-            "color": options.color,
-            "compile": options.compile,
-            "lanes": options.lanes,
-            "knn_evaluations": 0,
-            "steps": 10**6,
-        },
-    )
-    config = choose(config, build_checked_encoder(config), total_steps=10**6).config
+    """Settle precision and layout as `moco pretrain` does, and pack the images."""
+    names = ("backbone", "image_size", "stem", "batch_size", "dictionary_size", "compile", "precision", "layout")
+    chosen = {name: getattr(options, name) for name in names}
+    config, _ = settled(configure(options.recipe, {**chosen, "knn_evaluations": 0, "steps": 10**6}))
     pack = None
     if data.is_dir() and (options.only is None or "packed" in options.only):
         pack = moco.pack(data, out=scratch / "pack", short_side=0, quiet=True).path
@@ -89,24 +74,23 @@ def make_setting(data: Path, scratch: Path, options: argparse.Namespace) -> Sett
 
 
 def contestants(setting: Setting, only: list[str] | None) -> dict[str, Contestant]:
-    """All of them by name, or those asked for, of those that there can be."""
+    """All of them by name, or those in `only`, of those that there can be."""
     model, data = trained(setting), setting.data
     makers: dict[str, Callable[[], Contestant | None]] = {
         "bare": lambda: bare(setting),
         "step": lambda: fixed_step(setting, model),
-        "resident": lambda: whole_loop(setting, model, data, cache_bytes=RESIDENT_BYTES),
-        "resident views": lambda: views_alone(setting, data, cache_bytes=RESIDENT_BYTES),
+        "resident": lambda: whole_loop(setting, model, data, budget=RESIDENT_BYTES),
+        "resident views": lambda: views_alone(setting, data, budget=RESIDENT_BYTES),
     }
     if data.is_dir():
         makers |= {
             "folder": lambda: whole_loop(setting, model, data),
             "folder views": lambda: views_alone(setting, data),
-            THREADS: lambda: whole_loop(setting, model, data, processes=False),
             "packed": lambda: whole_loop(setting, model, setting.pack) if setting.pack else None,
-            "lightly": lambda: lightly_example(setting),
+            "lightly": lambda: peer(setting, "published"),
+            "lightly, same settings": lambda: peer(setting, "same"),
         }
-    usual = [name for name in makers if name != THREADS or setting.device.type == "cuda"]
-    made = {name: makers[name]() for name in (usual if only is None else makers.keys() & only)}
+    made = {name: makers[name]() for name in (makers if only is None else makers.keys() & set(only))}
     return {name: runner for name in makers if (runner := made.get(name)) is not None}
 
 
@@ -118,16 +102,13 @@ def trained(setting: Setting) -> Any:
 
 
 def bare(setting: Setting) -> Contestant:
-    """Query forward and backward, key forward, optimiser; PyTorch's own layers, plain BatchNorm, no dictionary."""
+    """Query forward and backward, key forward, optimiser; plain BatchNorm, no dictionary."""
     layout = torch.channels_last if setting.config.layout == "channels_last" else torch.contiguous_format
     encoder_q = build_checked_encoder(setting.config).to(setting.device, memory_format=layout)
-    for layer in encoder_q.modules():
-        if isinstance(layer, SmallMapConv2d):
-            layer.__class__ = torch.nn.Conv2d
     encoder_k = copy.deepcopy(encoder_q).requires_grad_(False)
     optimizer = torch.optim.SGD(encoder_q.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4, fused=True)
     query, key = encoder_q, encoder_k
-    if setting.config.compile == "on":
+    if setting.config.compile:
         query, key = torch.compile(encoder_q, dynamic=False), torch.compile(encoder_k, dynamic=False)
     x = fixed_batch(setting).contiguous(memory_format=layout)
 
@@ -156,55 +137,47 @@ def fixed_step(setting: Setting, trained_model: Any) -> Contestant:
     return lambda: (step, lambda: None)
 
 
-def make_loader(
-    setting: Setting, data: Source | Path, cache_bytes: int = 0, *, processes: bool = True
-) -> tuple[ViewLoader, EpochOrder]:
-    """The command's own loader; without `processes` that of a run whose images are a user's own class."""
-    workload = open_workload(data, setting.config)
-    order = EpochOrder(np.arange(len(workload.source)), batch_size=setting.config.batch_size, seed=0)
-    loader = ViewLoader(
-        workload.source,
-        order,
-        view_recipe(setting.config),
-        image_size=setting.config.image_size,
-        device=setting.device,
-        skipped=SkippedFiles(),
-        cache_bytes=cache_bytes,
-        processes=processes,
-        fuse=setting.config.compile == "on",
-    )
-    return loader, order
+def make_loader(setting: Setting, data: Path, budget: int = 0) -> tuple[ViewLoader, EpochOrder]:
+    """The command's own loader; with a budget all images are decoded before it starts, as from the second epoch on."""
+    config = setting.config
+    source = open_images(data, config).source
+    order = EpochOrder(np.arange(len(source)), batch_size=config.batch_size, seed=0)
+    make = RecipeViews(view_recipe(config), config.image_size, order, device_type=setting.device.type)
+    source, _ = keep_decoded(source, order.indices, budget=budget, min_side=make.min_side)
+    if budget:
+        for index in range(len(source)):
+            source.pixels(index)
+    return ViewLoader(source, order, make, device=setting.device, skipped=SkippedFiles()), order
 
 
-def whole_loop(
-    setting: Setting, trained_model: Any, data: Path, *, cache_bytes: int = 0, processes: bool = True
-) -> Contestant:
+def whole_loop(setting: Setting, trained_model: Any, data: Path, *, budget: int = 0) -> Contestant:
     """The body of `moco.training.loop.train`, step by step, with the command's own loader, schedule and log reading."""
-    loader, order = make_loader(setting, data, cache_bytes, processes=processes)
-    if loader.planner.cache is not None:  # resident: as from the second epoch on
-        loader.planner.cache.fill(loader.skipped, workers=loader.planner.workers)
+    loader, order = make_loader(setting, data, budget)
     model, optimizer = trained_model
-    task = loop.Task(
+    run = loop.Training(
         config=setting.config,
         fabric=setting.fabric,
-        batches=loader.batches,
+        model=model,
+        optimizer=optimizer,
+        batches=batches_of(loader, order.indices, setting.config),
         steps_per_epoch=order.steps_per_epoch,
         evaluate=None,
         checkpoint=Path(os.devnull),
         folder=None,
+        position=loop.Position(),
         show_progress=False,
     )
-    now = loop.Progression()
+    now = run.position
     now.loss_sum, now.accuracy_sum = now.loss_sum.to(setting.device), now.accuracy_sum.to(setting.device)
 
     def start() -> tuple[Step, Callable[[], None]]:
-        batches = loader.batches(now.step)
+        batches = run.batches(now.step)
 
         def step() -> float:
-            asked = time.perf_counter()
-            views = next(batches)
-            waited = time.perf_counter() - asked
-            loop.one_step(model, views, optimizer, task, now)
+            began = time.perf_counter()
+            batch = next(batches)
+            waited = time.perf_counter() - began
+            loop.one_step(run, batch)
             if now.step % setting.config.log_every == 0:
                 float(now.loss_sum)  # as the log does
             return waited
@@ -214,9 +187,9 @@ def whole_loop(
     return start
 
 
-def views_alone(setting: Setting, data: Path, *, cache_bytes: int = 0) -> Contestant:
+def views_alone(setting: Setting, data: Path, *, budget: int = 0) -> Contestant:
     """The loader by itself, with all cores: what the views would cost if nothing ran beside them."""
-    loader, _ = make_loader(setting, data, cache_bytes)
+    loader, _ = make_loader(setting, data, budget)
     first = 0
 
     def start() -> tuple[Step, Callable[[], None]]:
@@ -240,21 +213,24 @@ def fixed_batch(setting: Setting) -> torch.Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def lightly_example(setting: Setting) -> Contestant | None:
-    """lightly's documented MoCo v2 example in a process of its own, as its users start it; None without lightly."""
+def peer(setting: Setting, form: str) -> Contestant | None:
+    """lightly's documented MoCo v2 example in a process of its own, as its users start it; None without lightly.
+
+    `form`: "published" (fp32, contiguous), or "same": precision and layout as ours.
+    """
     if importlib.util.find_spec("lightly") is None:
         return None
     job = {"config": dataclasses.asdict(setting.config), "folder": str(setting.data), "device": str(setting.device)}
-    environment = {name: value for name, value in os.environ.items() if name not in hardware.SETTINGS}
-    command = [sys.executable, str(Path(__file__).with_name("peer.py")), json.dumps(job)]
+    environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    command = [sys.executable, str(Path(__file__).with_name("peer.py")), json.dumps({**job, "form": form})]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdin is not None
     assert process.stdout is not None
-    ask, answers = process.stdin, process.stdout
+    orders, answers = process.stdin, process.stdout
 
     def tell(what: str) -> float:
-        ask.write(what + "\n")
-        ask.flush()
+        orders.write(what + "\n")
+        orders.flush()
         return float(answers.readline())  # the seconds that it waited for data
 
     def rest() -> None:

@@ -3,10 +3,10 @@
     python benchmarks/data_memory.py [--entries 1000000]
 
 The largest resident memory of a process that opens a folder, or a pack, of 10,000 and of --entries images and takes a
-few batches from it, made as the command makes them: in processes that are forked from it, where the system allows that.
-Files are hard links to a few, records repeat a few. Also the largest of the forked processes; what of both is their
-own, neither pages of mapped files, which the system may take back, nor shared with the process that they were forked
-from; and the seconds until the first batch. Needs 1 GiB of disk in the meantime. Prints JSON.
+few batches from it, made as the command makes them, by the workers of a DataLoader. Also the largest worker; what of
+both is their own, neither pages of mapped files, which the system may take back, nor shared with the process that they
+were forked from; and the seconds until the first batch. Files are hard links to a few, records repeat a few. Needs
+1 GiB of disk in the meantime. Prints JSON.
 """
 
 from __future__ import annotations
@@ -102,39 +102,37 @@ def take_batches(data: Path) -> dict[str, float]:
     """Open, take a hundred batches of 64, and tell the memory in MiB."""
     import resource
 
-    from moco import hardware
-
-    hardware.settle()
     import torch
 
     from moco.data.loader import ViewLoader
     from moco.data.order import EpochOrder
     from moco.data.skipped import SkippedFiles
     from moco.data.source import open_source
-    from moco.recipes import configure
-    from moco.workload import view_recipe
+    from moco.data.view_dataset import RecipeViews
+    from moco.data.views import view_recipe
+    from moco.recipes import v2
 
     torch.set_num_threads(1)
     before, start = own_memory(), time.perf_counter()
     source, _ = open_source(data)
-    options: dict[str, Any] = {"image_size": 32, "device": torch.device("cpu"), "workers": 2, "processes": True}
     order = EpochOrder(np.arange(len(source)), batch_size=64, seed=0)
-    loader = ViewLoader(source, order, view_recipe(configure("v2", {})), skipped=SkippedFiles(), **options)
+    make = RecipeViews(view_recipe(v2()), 32, order, device_type="cpu")
+    loader = ViewLoader(source, order, make, device=torch.device("cpu"), skipped=SkippedFiles(), workers=2)
     batches = loader.batches(0)
     next(batches)
     seconds = time.perf_counter() - start
     for _ in itertools.islice(batches, 100):
         pass
-    forked = [memory_of(process) for process in children()]
-    batches.close()  # type: ignore[attr-defined]
+    worker = [memory_of(process) for process in children()]
+    batches.close()
     own = own_memory()
     return {
         "peak_resident_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
         "own_mib": round(own, 1),
         "own_above_libraries_mib": round(own - before, 1),
-        "forked_processes": len(forked),
-        "forked_peak_resident_mib": max((peak for peak, _ in forked), default=0.0),
-        "forked_unshared_mib": max((unshared for _, unshared in forked), default=0.0),
+        "worker_processes": len(worker),
+        "worker_peak_resident_mib": max((peak for peak, _ in worker), default=0.0),
+        "worker_unshared_mib": max((unshared for _, unshared in worker), default=0.0),
         "seconds_to_first_batch": round(seconds, 2),
     }
 

@@ -16,10 +16,6 @@ import tempfile
 import time
 from pathlib import Path
 
-from moco import hardware
-
-hardware.settle()  # as the command does, before PyTorch is loaded
-
 import torch
 
 import moco

@@ -21,10 +21,10 @@ HERE = Path(__file__).resolve().parent
 PHOTOGRAPHS = """--backbone resnet50 --image-size 224 --batch-size 256 --dictionary-size 65536 --photo 500 375
     --photos 3000 --rounds 3 --steps 20"""
 CIFAR = """--recipe cifar --stem auto --image-size 32 --batch-size 512 --photo 32 32 --photos 20000 --rounds 3
-    --steps 40 --compile auto --only bare step resident"""
+    --steps 40 --only bare step resident"""
 SUITE = {  # options and seconds allowed
     "photographs": (PHOTOGRAPHS, 120),
-    "photographs-compiled": (f"{PHOTOGRAPHS} --compile on --only bare step resident folder", 240),
+    "photographs-compiled": (f"{PHOTOGRAPHS} --compile --only bare step resident folder", 240),
     "cifar": (CIFAR, 120),
 }
 

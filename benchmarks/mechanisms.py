@@ -20,11 +20,11 @@ from typing import Any
 import torch
 
 from moco.config import Config
-from moco.mechanisms import build_model
 from moco.recipes import configure
 from moco.training import loop
+from moco.training.device import make_fabric, place
 from moco.training.encoder import build_checked_encoder
-from moco.training.engine import make_fabric, place
+from moco.training.mechanism import build_model
 from moco.training.optimizer import make_optimizer
 from moco.version import __version__
 
@@ -63,7 +63,7 @@ def by_turns(contestants: dict[str, Callable[[], None]], rounds: int) -> dict[st
 
 def options(arguments: argparse.Namespace, **changes: Any) -> Config:
     """A run's configuration with precision and layout stated."""
-    stated = {"precision": arguments.precision, "layout": "channels_last", "compile": "off", "accelerator": "cpu"}
+    stated = {"precision": arguments.precision, "layout": "channels_last", "accelerator": "cpu"}
     return configure("v2", {**stated, **changes})
 
 

@@ -28,14 +28,16 @@ from moco.config import Config
 
 
 class LightlyMoCo:
-    """Encoder, memory bank, data loader and step, in fp32 and without a BatchNorm cure, as published."""
+    """Encoder, memory bank, data loader and step, without a BatchNorm cure; fp32 as published, or with our settings."""
 
-    def __init__(self, config: Config, folder: Path, device: torch.device) -> None:
-        self.device = device
+    def __init__(self, config: Config, folder: Path, device: torch.device, *, same: bool) -> None:
+        self.device, self.bf16 = device, same and config.precision == "bf16"
+        self.layout = torch.channels_last if same and config.layout == "channels_last" else torch.contiguous_format
         network = torchvision.models.get_model(config.backbone.removeprefix("torchvision/"), weights=None)
         width = network.fc.in_features
         self.backbone = nn.Sequential(*list(network.children())[:-1]).to(device)
         self.head = MoCoProjectionHead(width, width, config.embedding_dim).to(device)
+        self.backbone.to(memory_format=self.layout)
         self.key_backbone, self.key_head = copy.deepcopy(self.backbone), copy.deepcopy(self.head)
         deactivate_requires_grad(self.key_backbone)
         deactivate_requires_grad(self.key_head)
@@ -61,10 +63,12 @@ class LightlyMoCo:
         """One step."""
         update_momentum(self.backbone, self.key_backbone, m=0.99)
         update_momentum(self.head, self.key_head, m=0.99)
-        query = self.head(self.backbone(x_q.to(self.device)).flatten(1))
-        with torch.no_grad():
-            key = self.key_head(self.key_backbone(x_k.to(self.device)).flatten(1))
-        self.loss(query, key).backward()
+        x_q, x_k = (x.to(self.device).contiguous(memory_format=self.layout) for x in (x_q, x_k))
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+            query = self.head(self.backbone(x_q).flatten(1))
+            with torch.no_grad():
+                key = self.key_head(self.key_backbone(x_k).flatten(1))
+        self.loss(query.float(), key.float()).backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
 
@@ -73,7 +77,7 @@ def main() -> None:
     """Do what standard input says, until it ends."""
     job = json.loads(sys.argv[1])
     config = Config(**{name: tuple(v) if isinstance(v, list) else v for name, v in job["config"].items()})
-    peer = LightlyMoCo(config, Path(job["folder"]), torch.device(job["device"]))
+    peer = LightlyMoCo(config, Path(job["folder"]), torch.device(job["device"]), same=job["form"] == "same")
     batches = peer.batches()
     for line in sys.stdin:
         waited = 0.0
@@ -81,9 +85,9 @@ def main() -> None:
             batches.close()
             batches = peer.batches()
         else:
-            asked = time.perf_counter()
+            began = time.perf_counter()
             views = next(batches)
-            waited = time.perf_counter() - asked
+            waited = time.perf_counter() - began
             peer.step(*views)
             if peer.device.type == "cuda":
                 torch.cuda.synchronize(peer.device)

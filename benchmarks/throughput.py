@@ -8,23 +8,24 @@ Images per second, in turn and again (A B C A B C ...), in one process:
   step      `moco_step` on one fixed batch: adds split BatchNorm, the loss over the queue, momentum update, enqueue
   resident  `moco pretrain`'s own loop, all images decoded in memory
   folder    the same from JPEG files, decoded at each visit
-  folder, threads   on a GPU, or if asked for: the views made by threads of the training process
   packed    the same from a pack of JPEG records, decoded at each visit
   ... views the loader alone, with nothing beside it
   lightly   lightly's MoCo v2 example on the same files, backbone, size and batch, where lightly is installed
 
-All but lightly run in the precision and layout that `moco pretrain` chooses here, and all but lightly and the bare
-encoder, which is a plain PyTorch step on all cores, in its lanes. The process keeps freed memory and lets OpenMP wait
-for a short time only, as that of the command does, the bare encoder alike; lightly's example runs as published, in a
-process of its own with the system's settings.
+  lightly, same settings   the same in our precision and layout
+
+Ours and the bare encoder, which is a plain PyTorch step, run in the precision and layout that `moco pretrain` takes
+here. lightly runs in a process of its own. The process lets OpenMP wait for a short time only, as that of the command
+does, the bare encoder alike.
 The data: a folder or an .npz file, or without --data drawings in JPEG files of --photo pixels that are made first.
-Prints a table and writes STEM.json and STEM.png; the breakdown of a step stands beside it (`breakdown.py`).
+Prints a table and writes STEM.json and STEM.png.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import statistics
 import tempfile
@@ -33,15 +34,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from moco import hardware
-
-hardware.settle()  # as the command does, before PyTorch is loaded
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the command does, before PyTorch is loaded
 
 import torch
 
-from breakdown import breakdown
 from contestants import Contestant, contestants, make_setting
-from moco.training.engine import peak_memory_bytes
+from moco.training.device import convolutions_tried, peak_memory_bytes
 from photographs import make_photographs
 from provenance import provenance
 
@@ -51,12 +49,12 @@ WARM_STEPS = 6  # more than are decoded ahead, so that none of those is counted
 def main() -> None:
     """The benchmark, as the options say."""
     options = parse()
-    with hardware.convolutions_tried():  # as in a run
+    with convolutions_tried():  # as in a run
         measure(options)
 
 
 def measure(options: argparse.Namespace) -> None:
-    """Race, break down, write."""
+    """Race and write."""
     scratch = Path(tempfile.mkdtemp(prefix="moco-throughput-"))
     try:
         data = Path(options.data) if options.data else make_photographs(scratch / "photographs", options)
@@ -64,7 +62,6 @@ def measure(options: argparse.Namespace) -> None:
         for timings in race(contestants(setting, options.only), options, setting.device):
             report = summarize(timings, options, setting)
             write(report, options)  # whoever ends this early has the rounds so far
-        report["step_milliseconds"] = breakdown(setting, steps=max(5, options.steps // 2))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     print(table(report))
@@ -93,9 +90,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--dictionary-size", type=int, default=4096)
     parser.add_argument("--stem", default="standard", help="auto takes the small stem up to 64 px")
-    parser.add_argument("--color", default="exact", choices=["exact", "fast"])
-    parser.add_argument("--compile", default="off", choices=["auto", "on", "off"])
-    parser.add_argument("--lanes", default="auto", choices=["auto", "on", "off"])
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16"])
+    parser.add_argument("--layout", default="auto", choices=["auto", "channels_last", "contiguous"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=10, help="steps in each timing")
     parser.add_argument("--only", nargs="*", default=None, help="contestants; default all")
@@ -140,8 +137,7 @@ def summarize(timings: dict[str, Any], options: argparse.Namespace, setting: Any
         "contestants": rows,
         "peak_memory_bytes": peak_memory_bytes(setting.device),
         "execution": ", ".join(
-            [setting.config.precision, setting.config.layout]
-            + [f"{name} {getattr(setting.config, name)}" for name in ("compile", "lanes")]
+            [setting.config.precision, setting.config.layout] + ["compiled"] * setting.config.compile
         ),
         "options": {**vars(options), "data": Path(options.data).name if options.data else "drawings"},
         **provenance(setting.device),
@@ -163,13 +159,11 @@ def table(report: dict[str, Any]) -> str:
         spread = f"{rate['low']:,.0f} to {rate['high']:,.0f}"
         lines.append(f"| {name} | {rate['median']:,.0f} | {spread} | {share} | {row['data_wait']:.1%} |")
     lines += ["", f"peak memory of this process {report['peak_memory_bytes'] / 2**20:,.0f} MiB"]
-    lines += ["", "| part of a step | ms |", "| --- | --- |"]
-    lines += [f"| {name} | {value:.2f} |" for name, value in report["step_milliseconds"].items()]
     return "\n".join(lines)
 
 
 def plot(report: dict[str, Any], path: Path) -> None:
-    """Bars: rates on the left, parts of a step on the right; where matplotlib is missing, nothing."""
+    """Bars of the rates; where matplotlib is missing, nothing."""
     try:
         import matplotlib as mpl
     except ImportError:
@@ -178,19 +172,15 @@ def plot(report: dict[str, Any], path: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.6), constrained_layout=True)
+    figure, axes = plt.subplots(figsize=(7, 3.6), constrained_layout=True)
     rows = report["contestants"]
     rates = [row["images_per_second"] for row in rows.values()]
     medians = [rate["median"] for rate in rates]
     errors = [[m - r["low"] for m, r in zip(medians, rates, strict=True)]]
     errors.append([r["high"] - m for m, r in zip(medians, rates, strict=True)])
-    left.barh(list(rows), medians, xerr=errors, color="tab:blue")
-    left.invert_yaxis()
-    left.set(xlabel="images per second (median, quartiles)", title=table(report).partition("\n")[0][:80])
-    parts = report["step_milliseconds"]
-    right.barh(list(parts), list(parts.values()), color="tab:orange")
-    right.invert_yaxis()
-    right.set(xlabel="milliseconds a step, one after the other")
+    axes.barh(list(rows), medians, xerr=errors, color="tab:blue")
+    axes.invert_yaxis()
+    axes.set(xlabel="images per second (median, quartiles)", title=table(report).partition("\n")[0][:80])
     figure.savefig(path, dpi=110)
     plt.close(figure)
 

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import tempfile
 from pathlib import Path
-
-os.environ["MKL_DISABLE_FAST_MM"] = "1"  # as `hardware.settle` does for a program, before PyTorch is loaded: tests fork
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-# What one process measures must not change what another one computes.
-os.environ["MOCO_EXECUTION_CACHE"] = str(Path(tempfile.mkdtemp(prefix="moco-tests-")) / "execution.json")
+from moco.training.callbacks import Callback
+
 torch.set_num_threads(1)  # tests run side by side; tiny operations split over busy cores crawl
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background; commands must hear it
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -51,5 +47,15 @@ def tiny() -> dict[str, object]:
         "held_out": 0.25,
         "log_every": 2,
         "threads": 1,
-        "workers": 2,
+        "workers": 0,
     }
+
+
+class StopAt(Callback):
+    """Ends a run after so many steps, as Ctrl-C would."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, training):
+        training.stop = training.stop or training.step >= self.step

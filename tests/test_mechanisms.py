@@ -12,11 +12,9 @@ import yaml
 import moco
 from moco.cli import main
 from moco.config import Config
-from moco.contrast import memory_bank_step
-from moco.data.loader import ViewLoader
 from moco.errors import ArchitectureError, ConfigError
 from moco.recipes import configure
-from moco.training import loop
+from tests.conftest import StopAt
 from tests.test_pretrain import losses, same
 
 MECHANISMS = ("moco", "memory-bank", "end-to-end")
@@ -33,14 +31,12 @@ def fitted(tiny, mechanism):
 
 @pytest.mark.parametrize("mechanism", OTHERS)
 @pytest.mark.parametrize("damaged", [False, True], ids=["all readable", "one damaged"])
-def test_resume_is_bitwise_identical(photos, tmp_path, tiny, mechanism, damaged, monkeypatch):
+def test_resume_is_bitwise_identical(photos, tmp_path, tiny, mechanism, damaged):
     if damaged:
         next(photos.rglob("*.jpg")).write_bytes(b"\xff\xd8 this is no JPEG")
     options = fitted(tiny, mechanism)
     whole = moco.pretrain(photos, out=tmp_path / "whole", quiet=True, **options)
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "_should_stop", lambda stop, task, step: step >= 3)
-        part = moco.pretrain(photos, out=tmp_path / "part", quiet=True, **options)
+    part = moco.pretrain(photos, out=tmp_path / "part", quiet=True, callbacks=[StopAt(3)], **options)
     assert not part.finished
     continued = moco.pretrain(out=tmp_path / "part", resume=True, quiet=True)
     assert continued.finished
@@ -80,22 +76,8 @@ def test_the_authors_layout_refuses_a_run_without_key_encoder(tmp_path, mechanis
         moco.export_weights(run.path, format="moco")
 
 
-def test_the_memory_bank_asks_for_one_view_and_the_others_for_two(photos, tmp_path, tiny, monkeypatch):
-    asked: list[int] = []
-    init = ViewLoader.__init__
-
-    def noted(self, *given, **options):
-        asked.append(options["views"])
-        init(self, *given, **options)
-
-    monkeypatch.setattr(ViewLoader, "__init__", noted)
-    for mechanism in ("memory-bank", "end-to-end", "moco"):
-        moco.pretrain(photos, out=tmp_path / mechanism, quiet=True, **fitted({**tiny, "steps": 1}, mechanism))
-    assert asked == [1, 2, 2]
-
-
 @pytest.mark.parametrize("kind", ["folder", "array", "cached folder", "damaged"])
-def test_the_banks_rows_are_those_of_the_images_that_were_seen(photos, tmp_path, tiny, kind, monkeypatch):
+def test_the_banks_rows_are_those_of_the_images_that_were_seen(photos, tmp_path, tiny, kind):
     """Each row that changes in a step belongs to an image of that step, or to the one that replaced a damaged image."""
     options = {**fitted(tiny, "memory-bank"), "knn_evaluations": 0, "cache_gib": 1.0 if "cached" in kind else 0.0}
     data = np.random.default_rng(0).integers(0, 256, (24, 20, 20, 3), dtype=np.uint8) if kind == "array" else photos
@@ -104,16 +86,16 @@ def test_the_banks_rows_are_those_of_the_images_that_were_seen(photos, tmp_path,
         bad.write_bytes(b"\xff\xd8 this is no JPEG")
     seen: list[int] = []
 
-    def watched(model, x, indices_N, optimizer, **rest):
-        before = model.bank.embeddings_MC.clone()
-        loss = memory_bank_step(model, x, indices_N, optimizer, **rest)
-        changed = (model.bank.embeddings_MC != before).any(dim=1).nonzero()[:, 0].tolist()
-        assert changed == sorted(set(indices_N.tolist()))
-        seen.extend(indices_N.tolist())
-        return loss
+    class Watch(moco.Callback):
+        def on_train_start(self, training):
+            self.before = training.model.bank.embeddings_MC.clone()
 
-    monkeypatch.setitem(loop.STEPS, ("memory-bank", False), watched)
-    moco.pretrain(data, out=tmp_path / "run", quiet=True, **options)
+        def on_step_end(self, training):
+            now = training.model.bank.embeddings_MC
+            seen.extend((now != self.before).any(dim=1).nonzero()[:, 0].tolist())
+            self.before = now.clone()
+
+    moco.pretrain(data, out=tmp_path / "run", quiet=True, callbacks=[Watch()], **options)
     assert len(seen) == 24
     assert (5 in seen) is (kind != "damaged")
     assert set(seen) | {5} == set(range(24)), "an epoch visits every image"

@@ -17,7 +17,7 @@ from safetensors import safe_open
 
 import moco
 from moco.errors import ConfigError, DataError, MocoError, RunError
-from moco.training import loop
+from tests.conftest import StopAt
 
 SUMMARY_KEYS = {
     "loss",
@@ -34,7 +34,7 @@ SUMMARY_KEYS = {
 
 
 def weights(run: moco.Run) -> dict[str, torch.Tensor]:
-    with safe_open(run.backbone, framework="pt") as file:
+    with safe_open(run.weights, framework="pt") as file:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
@@ -68,7 +68,7 @@ def test_the_weights_say_what_they_are_and_load_into_the_backbone(photos, tmp_pa
     from moco.encoder import build_backbone
 
     run = moco.pretrain(photos, out=tmp_path / "run", quiet=True, **{**tiny, "backbone": "resnet18", "steps": 1})
-    with safe_open(run.backbone, framework="pt") as file:
+    with safe_open(run.weights, framework="pt") as file:
         header = file.metadata()
     backbone = build_backbone(header["architecture"], image_size=int(header["image_size"]), stem=header["stem"])
     backbone.module.load_state_dict(weights(run))
@@ -87,19 +87,13 @@ def test_same_seed_same_result_and_another_seed_another(photos, tmp_path, tiny, 
     assert not same(first, other)
 
 
-@pytest.mark.parametrize("symmetric", [False, True])
-def test_resume_is_bitwise_identical(photos, tmp_path, tiny, symmetric, monkeypatch):
-    whole = moco.pretrain(photos, out=tmp_path / "whole", quiet=True, symmetric=symmetric, **tiny)
-
-    real, calls = loop._should_stop, []
-
-    def stop_after_three(stop, task, step):
-        calls.append(step)
-        return step >= 3 or real(stop, task, step)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "_should_stop", stop_after_three)
-        part = moco.pretrain(photos, out=tmp_path / "part", quiet=True, symmetric=symmetric, **tiny)
+@pytest.mark.parametrize(("symmetric", "workers"), [(False, 0), (True, 0), (False, 2)])
+def test_resume_is_bitwise_identical(photos, tmp_path, tiny, symmetric, workers):
+    """Also with other workers than those of the first part."""
+    options = {**tiny, "symmetric": symmetric}
+    whole = moco.pretrain(photos, out=tmp_path / "whole", quiet=True, **options)
+    options["workers"] = workers
+    part = moco.pretrain(photos, out=tmp_path / "part", quiet=True, callbacks=[StopAt(3)], **options)
     assert not part.finished
     assert part.summary["steps"] == 3
     continued = moco.pretrain(out=tmp_path / "part", resume=True, quiet=True)

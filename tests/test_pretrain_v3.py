@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 import moco
 from moco.errors import ArchitectureError, ConfigError
 from moco.recipes import configure
-from moco.training import loop
 from moco.training.schedule import key_momentum_at
+from tests.conftest import StopAt
 
 pytest.importorskip("timm")
 
@@ -79,15 +79,15 @@ def test_key_momentum_rises_to_1_along_half_a_cosine():
     assert values[25] == pytest.approx(1 - 0.1 * (1 + math.cos(math.pi / 4)) / 2)
 
 
-def test_warm_up_in_epochs_and_key_momentum_reach_the_steps(photos, tmp_path, tiny, monkeypatch):
-    seen, real = [], loop.STEPS["moco-v3", True]
+def test_warm_up_in_epochs_and_key_momentum_reach_the_steps(photos, tmp_path, tiny):
+    seen = []
 
-    def spy(model, x_1, x_2, optimizer, *, backward):
-        seen.append((optimizer.param_groups[0]["lr"], model.key_momentum))
-        return real(model, x_1, x_2, optimizer, backward=backward)
+    class Watch(moco.Callback):
+        def on_step_end(self, training):
+            seen.append((training.optimizer.param_groups[0]["lr"], training.model.key_momentum))
 
-    monkeypatch.setitem(loop.STEPS, ("moco-v3", True), spy)
-    run = moco.pretrain(photos, out=tmp_path / "run", quiet=True, **{**tiny, "steps": None, "epochs": 4})
+    options = {**tiny, "steps": None, "epochs": 4, "callbacks": [Watch()]}
+    run = moco.pretrain(photos, out=tmp_path / "run", quiet=True, **options)
     assert run.finished
     total, warm = len(seen), len(seen) // 4
     peak = 0.6 * 4 / 256
@@ -107,7 +107,7 @@ def test_a_run_leaves_weights_that_load_and_can_be_evaluated(photos, tmp_path, r
     assert run.summary["mechanism"] == "moco-v3"
     assert 0 <= run.summary["pretext_accuracy"] <= 1
     model = moco.load(run.path)
-    weights, stored = load_file(run.backbone), checkpoint(run)
+    weights, stored = load_file(run.weights), checkpoint(run)
     assert {name.partition(".")[0] for name in stored} == {"encoder_q", "encoder_k", "predictor"}
     for name, value in model.backbone.state_dict().items():
         assert torch.equal(value, weights[name])
@@ -131,12 +131,10 @@ def test_the_patch_projection_stays_as_it_was_drawn(photos, tmp_path, tiny_vit):
 
 
 @pytest.mark.parametrize("kind", ["tiny", "tiny_vit"])
-def test_resume_is_bitwise_identical(photos, tmp_path, request, kind, monkeypatch):
+def test_resume_is_bitwise_identical(photos, tmp_path, request, kind):
     options = request.getfixturevalue(kind)
     whole = moco.pretrain(photos, out=tmp_path / "whole", quiet=True, **options)
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "_should_stop", lambda stop, task, step: step >= 3)
-        part = moco.pretrain(photos, out=tmp_path / "part", quiet=True, **options)
+    part = moco.pretrain(photos, out=tmp_path / "part", quiet=True, callbacks=[StopAt(3)], **options)
     assert not part.finished
     continued = moco.pretrain(out=tmp_path / "part", resume=True, quiet=True)
     assert continued.finished

@@ -29,9 +29,11 @@ if TYPE_CHECKING:
     from moco.config import Config
     from moco.errors import MocoError
     from moco.export.load import Pretrained, load
+    from moco.training.callbacks import Callback
 
 __all__ = [
     "Ablation",
+    "Callback",
     "Config",
     "Embedded",
     "Exported",
@@ -57,6 +59,7 @@ __all__ = [
 # Importing PyTorch takes seconds; `moco --help` and a configuration error must not wait for it.
 _HOMES = {
     "Ablation": "moco.ablation.report",
+    "Callback": "moco.training.callbacks",
     "Config": "moco.config",
     "Embedded": "moco.commands.embed",
     "Exported": "moco.commands.export",

@@ -85,7 +85,7 @@ def draw_colors(step_size: int, positions: Tensor, recipe: ViewRecipe, generator
 
 
 def color_views(crops_VNSSC: Tensor, recipe: ViewRecipe, draws: list[ColorDraws]) -> tuple[Tensor, ...]:
-    """From crops (V, N, S, S, 3) uint8 to V views (N, 3, S, S) float32, normalised, channels-last, on the crops' device.
+    """From crops (V, N, S, S, 3) uint8 to V views (N, 3, S, S) float32, normalised, channels-last, on their device.
 
     `draws`: of each view's N samples. On a CPU the batch is worked on in blocks that stay in its cache.
     """

@@ -52,7 +52,7 @@ class ViewLoader:
         self._dataset = ViewDataset(source, order, make, self._stopping)
 
     def batches(self, first_step: int) -> Generator[tuple[tuple[Tensor, ...], Tensor]]:
-        """Views and source indices of step `first_step` and of each later one, without end; close it to end the workers.
+        """Views and source indices of step `first_step` and each later one, without end; close it to end the workers.
 
         Raises:
             DataError: too many images cannot be read, or a transform returns something else than two views.

@@ -115,7 +115,9 @@ class Pretraining:
                 self.folder.write_text("config.yaml", write_config(self.config, self.images.data))
             gpus = [fabric.device] if fabric.device.type == "cuda" else []
             with convolutions_tried(), torch.random.fork_rng(devices=gpus):
-                return self._train(fabric, resume=resume)
+                summary = self._train(fabric, resume=resume)
+            fabric.barrier()  # every rank finds what the first one has written
+            return summary
         finally:
             if first:
                 self.folder.close()
