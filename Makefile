@@ -28,7 +28,7 @@ demo: $(RUNNABLE)
 	$(BIN)/python examples/demo.py --out demo
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -2,8 +2,8 @@
 
     python benchmarks/busy_machine.py [--data FOLDER] [--busy 2] [--steps 40] [--rounds 2] [--out FILE]
 
-Runs `moco pretrain` alone and beside --busy processes that compute without a pause, in turn (A B A B ...), each time from
-its start, and compares the images per second that the runs report, after the first ten steps and over the whole.
+Runs `moco pretrain` alone and beside --busy processes that compute without a pause, in turn (A B A B ...), each time
+from its start, and compares the images per second that the runs report, after ten steps and over the whole.
 Prints JSON, and writes it to --out. The images: a folder, or without --data the picture book.
 """
 

@@ -57,10 +57,7 @@ def main() -> None:
     scratch = Path(tempfile.mkdtemp(prefix="moco-data-path-", dir=options.scratch))
     try:
         folder = Path(options.data) if options.data else make_photographs(scratch / "photographs", options)
-        report = {
-            "question": __doc__.partition("\n")[0],
-            "cpu_ms": costs(contestants(folder, scratch, options), options),
-        }
+        found = costs(contestants(folder, scratch, options), options)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     report: dict[str, Any] = {"question": __doc__.partition("\n")[0], "cpu_ms": found}

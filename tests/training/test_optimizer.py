@@ -14,7 +14,7 @@ from torch import nn
 from moco.contrast import MoCo, MoCoV3, moco_v3_step
 from moco.errors import ConfigError
 from moco.recipes import configure
-from moco.training.optimizer import _is_dense, make_optimizer
+from moco.training.optimizer import make_optimizer
 
 SMALL = {"batch_size": 256, "accelerator": "cpu"}
 
@@ -47,44 +47,6 @@ def test_lars_is_the_papers_step_by_step(decay):
         optimizer.step()
         for place, (ours, theirs) in enumerate(zip(parameters, twin.weights, strict=True)):
             np.testing.assert_allclose(ours.detach().numpy(), theirs, rtol=2e-5, atol=1e-6, err_msg=f"{number} {place}")
-
-
-@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
-def test_sgd_is_pytorchs_in_every_layout_and_goes_on_from_its_state(layout):
-    options = configure("v2", {**SMALL, "weight_decay": 0.1, "base_learning_rate": 0.3})
-
-    def made():
-        encoder = network().to(memory_format=layout)
-        return encoder, MoCo(encoder, dictionary_size=8, embedding_dim=5, key_momentum=0.9, temperature=1.0)
-
-    ours, model = made()
-    theirs, _ = made()
-    optimizer = make_optimizer(model, options)
-    twin = torch.optim.SGD(theirs.parameters(), lr=0.3, momentum=0.9, weight_decay=0.1)
-    for number in range(6):
-        if number == 3:
-            state = optimizer.state_dict()
-            optimizer = make_optimizer(model, options)
-            optimizer.load_state_dict(state)
-        optimizer.zero_grad()
-        twin.zero_grad()
-        for place, (one, other) in enumerate(zip(ours.parameters(), theirs.parameters(), strict=True)):
-            if place != 3:  # a tensor without a gradient stays where it is
-                other.grad = torch.randn(other.shape)
-                one.grad = other.grad.clone()
-        optimizer.step()
-        twin.step()
-        for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
-            torch.testing.assert_close(one, other)
-    optimizer.zero_grad()
-    assert all(parameter.grad is None for parameter in ours.parameters())
-
-
-def test_a_tensor_with_gaps_is_no_row():
-    assert _is_dense(torch.zeros(3, 2, 4, 4).to(memory_format=torch.channels_last))
-    assert _is_dense(torch.zeros(()))
-    assert not _is_dense(torch.zeros(4, 4)[:, :2])
-    assert not _is_dense(torch.zeros(4).expand(3, 4))
 
 
 def test_lars_spares_biases_and_batchnorm():

@@ -16,7 +16,7 @@ from moco.ablation.report import Ablation, write
 from moco.ablation.settings import Settings
 from moco.ablation.store import Store, last_step, write_json
 from moco.errors import ConfigError
-from moco.hardware import cores
+from moco.data.workers import cores
 from moco.recipes import configure
 
 Ending = Literal["planned", "finished", "unfinished", "interrupted"]

@@ -12,7 +12,6 @@ from jsonargparse import ArgumentParser, Namespace
 from moco.cli import ablate, functions, pretrain
 from moco.cli.parser import Parser, one_line, with_underscores
 from moco.errors import INTERRUPTED, MocoError
-from moco.hardware import settle
 from moco.version import __version__
 
 
@@ -20,7 +19,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code: 0 done, 2 an error that the user can cure, 3 out of the time that it was
     given, 130 ended by Ctrl-C with all that can be resumed saved. Any other Ctrl-C is raised: see `moco.__main__`.
     """
-    settle()
     arguments = with_underscores(list(sys.argv[1:] if argv is None else argv))
     try:
         parser, subparsers = _parsers(arguments)

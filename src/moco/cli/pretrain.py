@@ -12,7 +12,7 @@ from jsonargparse import ActionYesNo, ArgumentParser, Namespace
 
 from moco.cli.parser import Parser
 from moco.config import Config
-from moco.limits import MECHANISM_FIELDS
+from moco.config import MECHANISM_FIELDS
 from moco.recipes import RECIPES, configure, default_recipe
 
 TRUTHS = {field.name for field in dataclasses.fields(Config) if isinstance(field.default, bool)}

@@ -288,5 +288,8 @@ def restore(model: ContrastiveModel, optimizer: torch.optim.Optimizer, path: Pat
         position = Position(**state["progression"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise RunError(f"{path} does not fit this configuration: {str(error).splitlines()[0]}") from error
+    for parameter, kept in optimizer.state.items():
+        if any(value.ndim and value.shape != parameter.shape for value in kept.values() if isinstance(value, Tensor)):
+            raise RunError(f"{path} is of an earlier version, whose optimiser state does not fit: start a new run")
     checkpoint.restore_random_state(state["random"], device)
     return position

@@ -1,0 +1,58 @@
+"""Precision and layout follow the hardware, unless the configuration says otherwise."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from moco.errors import ConfigError
+from moco.recipes import configure
+from moco.training import device
+from moco.training.device import make_fabric, settled
+
+
+def hardware(monkeypatch, *, cuda=None, bf16_cpu=False):
+    """Let PyTorch report this hardware; `cuda`: compute capability."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda is not None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: cuda)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bf16_cpu)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+
+
+@pytest.mark.parametrize(
+    ("kind", "precision"),
+    [
+        ({"cuda": (9, 0)}, "bf16"),
+        ({"cuda": (8, 0)}, "bf16"),
+        ({"cuda": (7, 5)}, "fp32"),
+        ({"bf16_cpu": True}, "bf16"),
+        ({"bf16_cpu": False}, "fp32"),
+        ({"cuda": (7, 5), "bf16_cpu": True}, "fp32"),
+    ],
+)
+def test_bf16_where_the_hardware_multiplies_it(monkeypatch, kind, precision):
+    hardware(monkeypatch, **kind)
+    config, reason = settled(configure("v2", {}))
+    assert (config.precision, config.layout) == (precision, "channels_last")
+    assert reason
+
+
+@pytest.mark.parametrize("bf16_cpu", [False, True])
+def test_what_is_configured_stays(monkeypatch, bf16_cpu):
+    hardware(monkeypatch, bf16_cpu=bf16_cpu)
+    for precision in ("fp32", "bf16"):
+        config, _ = settled(configure("v2", {"precision": precision, "layout": "contiguous"}))
+        assert (config.precision, config.layout) == (precision, "contiguous")
+
+
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
+    hardware(monkeypatch)
+    with pytest.raises(ConfigError, match="accelerator"):
+        make_fabric(settled(configure("v2", {"accelerator": "gpu"}))[0])
+
+
+def test_fabric_leaves_what_it_hides_as_it_was():
+    import sys
+
+    device._load_fabric()
+    assert sys.modules.get("torchmetrics", "absent") is not None
