@@ -79,7 +79,7 @@ def test_first_level_folders_are_the_classes(tmp_path):
 
 def test_an_image_outside_the_classes_undoes_them_wherever_it_comes():
     for paths in ([b"cat/1.png", b"dog/1.png"], [b"cat/1.png", b"dog/1.png", b"3.png"], [b"3.png", b"cat/1.png"]):
-        assert (FolderSource._from_names("/nowhere", paths).labels is None) == (b"3.png" in paths)
+        assert (FolderSource.from_names("/nowhere", paths).labels is None) == (b"3.png" in paths)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_subset_keeps_order_labels_and_files(tmp_path):
 
 
 def synthetic(count):
-    return FolderSource._from_names("/nowhere", (b"class_%03d/image_%08d.jpg" % (i // 1000, i) for i in range(count)))
+    return FolderSource.from_names("/nowhere", (b"class_%03d/image_%08d.jpg" % (i // 1000, i) for i in range(count)))
 
 
 def test_an_image_costs_its_path_and_a_few_bytes():

@@ -53,7 +53,7 @@ class FolderSource(Source):
             raise DataError(_no_images(root, report))
 
     @classmethod
-    def _from_names(cls, root: str | Path, names: Iterable[bytes]) -> FolderSource:
+    def from_names(cls, root: str | Path, names: Iterable[bytes]) -> FolderSource:
         """A source from known relative paths, without a look at the disk."""
         source = cls.__new__(cls)
         source._fill(Path(root), names, ScanReport())

@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from moco.data.arrays import ArraySource
 from moco.data.base import Source
-from moco.data.decode import DamagedImage, to_rgb
+from moco.data.user_data import wrap_dataset
 from moco.errors import DataError
 
 DEFAULT_ROOT = "~/.cache/moco"
@@ -71,40 +69,6 @@ NAMED: Mapping[str, _Recipe] = {
 }
 
 
-class NamedSource(Source):
-    """A torchvision data set whose images are files or are not of one type; each is read when asked for.
-
-    Args:
-        dataset: items are (PIL image, class).
-        name: its class name.
-        class_names: by default what the data set says.
-    """
-
-    def __init__(self, dataset: Any, *, name: str) -> None:
-        labels = _labels(dataset)
-        super().__init__(len(dataset), name=name, labels=labels, class_names=_class_names(dataset, labels))
-        self._dataset = dataset
-
-    def image(self, index: int, *, min_side: int | None = None) -> Image.Image:
-        """One image as the data set gives it, turned to RGB; `min_side` has no effect.
-
-        Raises:
-            DamagedImage: the data set cannot read it.
-        """
-        place = self._place(index)
-        try:
-            return to_rgb(self._dataset[place][0])
-        except MemoryError:
-            raise
-        except Exception as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise DamagedImage(self.item_name(index), reason) from error
-
-    def item_name(self, index: int) -> str:
-        """Name and position in the data set."""
-        return f"{self.name}[{self._place(index)}]"
-
-
 def find_named(text: str) -> str | None:
     """The data set that this text names, whatever its case; None if there is none."""
     return {name.lower(): name for name in NAMED}.get(text.lower())
@@ -153,42 +117,3 @@ def _open_part(name: str, arguments: Mapping[str, Any], root: Path, *, downloads
         cure = "check the network" if downloads else "torchvision cannot fetch it, put it there by hand"
         raise DataError(f"{name}: not usable in {root} ({reason}); {cure}, or give a folder of images") from error
     return wrap_dataset(dataset, name=name)
-
-
-def wrap_dataset(dataset: Any, *, name: str) -> Source:
-    """A data set of torchvision as a source: over its array if it holds one, else item by item."""
-    data = getattr(dataset, "data", None)
-    if data is not None and hasattr(data, "numpy"):  # the MNIST family holds tensors
-        data = data.numpy()
-    if isinstance(data, np.ndarray) and data.dtype == np.uint8 and data.ndim in (3, 4) and len(data) == len(dataset):
-        labels = _labels(dataset)
-        return ArraySource(data, labels, class_names=_class_names(dataset, labels), name=name)
-    return NamedSource(dataset, name=name)
-
-
-def _labels(dataset: Any) -> np.ndarray | None:
-    """The classes, wherever this data set keeps them; None if nowhere."""
-    for attribute in ("targets", "labels", "_labels", "y"):
-        values = getattr(dataset, attribute, None)
-        if values is not None and len(values) == len(dataset):
-            return _whole_numbers(values)
-    for attribute in ("samples", "_samples", "imgs"):
-        pairs = getattr(dataset, attribute, None)
-        if isinstance(pairs, list) and len(pairs) == len(dataset) and pairs and isinstance(pairs[0], tuple):
-            return _whole_numbers([pair[1] for pair in pairs])
-    return None
-
-
-def _whole_numbers(values: Any) -> np.ndarray | None:
-    labels = np.asarray(values)
-    return labels.astype(np.int64) if labels.ndim == 1 and labels.dtype.kind in "iu" else None
-
-
-def _class_names(dataset: Any, labels: np.ndarray | None) -> tuple[str, ...]:
-    """The data set's own class names if they cover the labels, else the numbers."""
-    if labels is None:
-        return ()
-    count = int(labels.max(initial=-1)) + 1
-    names = getattr(dataset, "classes", None) or getattr(dataset, "categories", None) or ()
-    names = tuple(value[0] if isinstance(value, tuple) else str(value) for value in names)
-    return names if len(names) >= count else tuple(str(number) for number in range(count))

@@ -14,24 +14,24 @@ from moco.data.folder import FolderSource
 from moco.data.named import find_named, nearest_named, open_named
 from moco.data.pack_format import PARTIAL, is_pack
 from moco.data.packed import PackedSource
+from moco.data.user_data import Images, adapt
 from moco.errors import DataError
 
-__all__ = ["UNKNOWN", "DamagedImage", "Source", "open_source"]
+__all__ = ["UNKNOWN", "DamagedImage", "Images", "Source", "open_source"]
 
 _ARRAY_EXTENSIONS = frozenset({".npy", ".npz"})
 _ARCHIVE_EXTENSIONS = frozenset({".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"})
 _PROBES = 64  # files tried before a folder is called unreadable
 
 
-def open_source(
-    data: str | Path | np.ndarray | Source | None, *, data_root: str | Path | None = None
-) -> tuple[Source, Source | None]:
+def open_source(data: Images, *, data_root: str | Path | None = None) -> tuple[Source, Source | None]:
     """The images that a user means, and their own test part if they have one.
 
     Args:
         data: a folder; a pack that `moco pack` made; a .npy or .npz file; the name of a torchvision data set
-            (downloaded if need be); an array of images; a source; or None for the embedded picture book. An existing
-            path comes before a name.
+            (downloaded if need be); an array or a tensor of images; a list of folders, paths or images; a data set of
+            PyTorch, torchvision or Hugging Face (see `moco.data.user_data`); a source; or None for the embedded picture
+            book. An existing path comes before a name.
         data_root: where named data sets are stored; None means ~/.cache/moco.
 
     Raises:
@@ -45,7 +45,7 @@ def open_source(
     return source, test
 
 
-def _open(data: str | Path | np.ndarray | Source | None, data_root: str | Path | None) -> tuple[Source, Source | None]:
+def _open(data: Images, data_root: str | Path | None) -> tuple[Source, Source | None]:
     if data is None:
         return _picture_book()
     if isinstance(data, np.ndarray):
@@ -55,9 +55,7 @@ def _open(data: str | Path | np.ndarray | Source | None, data_root: str | Path |
         if not path.exists() and isinstance(data, str) and find_named(data) is not None:
             return open_named(data, data_root=data_root)
         return _open_path(path)
-    if isinstance(data, Source):
-        return data, None
-    raise DataError(f"data of type {type(data).__name__}; expected a folder, an array, a data set's name or nothing")
+    return data if isinstance(data, Source) else adapt(data), None
 
 
 def _open_path(path: Path) -> tuple[Source, Source | None]:
