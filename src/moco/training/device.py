@@ -80,7 +80,7 @@ def make_fabric(config: Config) -> Fabric:
     Raises:
         ConfigError: the hardware asked for is not there.
     """
-    _load_fabric()
+    load_fabric()
     from lightning_fabric import Fabric
     from lightning_fabric.strategies.ddp import DDPStrategy
 
@@ -107,7 +107,7 @@ def make_fabric(config: Config) -> Fabric:
         raise ConfigError(f"accelerator={config.accelerator!r} devices={config.devices}: {error}") from error
 
 
-def _load_fabric() -> None:
+def load_fabric() -> None:
     """Fabric asks torchmetrics for its version by importing it, and with it scipy, matplotlib and transformers: 2.6 s.
 
     None in `sys.modules` means "not installed"; Fabric then lacks nothing that is used here.

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from moco.errors import ConfigError
+from moco.training.device import load_fabric
 
 IDENTITIES = "loggers.json"  # under which names the services know the run
 _PROJECT = "moco"
@@ -42,7 +43,8 @@ def check_loggers(chosen: Chosen) -> list[str | Logger]:
     if chosen is None or isinstance(chosen, str) or not isinstance(chosen, Sequence):
         chosen = ["tensorboard" if chosen is None else chosen]
     for logger in chosen:
-        if not (logger in _LOGGERS if isinstance(logger, str) else isinstance(logger, Logger)):
+        usable = isinstance(logger, Logger) and not isinstance(logger, type)  # a class has the methods too
+        if not (logger in _LOGGERS if isinstance(logger, str) else usable):
             needed = "log_metrics, log_hyperparams, save and finalize"
             raise ConfigError(f"logger {logger!r}: expected {', '.join(_LOGGERS)}, or an object with {needed}")
         packages = _LOGGERS[logger][1] if isinstance(logger, str) else ()
@@ -75,6 +77,7 @@ def make_loggers(chosen: Chosen, folder: Path, *, step: int = 0) -> list[Logger]
 
 
 def _tensorboard(folder: Path, step: int) -> Any:
+    load_fabric()
     from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 
     resumed: dict[str, Any] = {"purge_step": step + 1} if step else {}
@@ -83,6 +86,7 @@ def _tensorboard(folder: Path, step: int) -> Any:
 
 def _csv(folder: Path, step: int) -> Any:
     """csv/metrics.csv: a row a step, a column a name. Lightning's logger starts anew, so it is given the older rows."""
+    load_fabric()
     from lightning_fabric.loggers.csv_logs import CSVLogger
 
     class Continued(CSVLogger):
