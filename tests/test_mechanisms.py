@@ -106,7 +106,7 @@ def test_the_banks_rows_are_those_of_the_images_that_were_seen(photos, tmp_path,
 
     def watched(model, x, indices_N, optimizer, **rest):
         before = model.bank.embeddings_MC.clone()
-        loss = memory_bank_step(model, x, indices_N, optimizer, **rest)
+        loss, _ = memory_bank_step(model, x, indices_N, optimizer, **rest)
         changed = (model.bank.embeddings_MC != before).any(dim=1).nonzero()[:, 0].tolist()
         assert changed == sorted(set(indices_N.tolist()))
         seen.extend(indices_N.tolist())

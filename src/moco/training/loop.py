@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 Batch = tuple[Tensor, Tensor]  # two views, or a view and its samples' numbers in the memory bank
 # What a step of each mechanism is, plain and symmetric.
-STEPS: dict[tuple[str, bool], Callable[..., Tensor]] = {
+STEPS: dict[tuple[str, bool], Callable[..., tuple[Tensor, Tensor]]] = {
     ("moco", False): moco_step,
     ("moco", True): symmetric_moco_step,
     ("memory-bank", False): memory_bank_step,
@@ -162,9 +162,9 @@ def one_step(
         assert isinstance(model, MoCo | MoCoV3)
         assert task.config.key_momentum is not None
         model.key_momentum = key_momentum_at(now.step, total_steps=task.total_steps, start=task.config.key_momentum)
-    now.loss_sum += step(model, *batch, optimizer, backward=task.fabric.backward)
-    assert model.pretext_accuracy is not None
-    now.accuracy_sum += model.pretext_accuracy
+    loss, accuracy = step(model, *batch, optimizer, backward=task.fabric.backward)
+    now.loss_sum += loss
+    now.accuracy_sum += accuracy
     now.loss_count += 1
     now.step += 1
     return rate
