@@ -128,7 +128,7 @@ def test_the_loss_is_over_the_keys_that_were_there_before(step: Step, size: int)
             expected = info_nce(model.query(x_1), model.key(x_2), keys, temperature=0.2)
             if step is symmetric_moco_step:
                 expected += info_nce(model.query(x_2), model.key(x_1), keys, temperature=0.2)
-        loss = step(model, x_1, x_2, optimizer)
+        loss, _ = step(model, x_1, x_2, optimizer)
         assert not loss.requires_grad
         torch.testing.assert_close(loss, expected)
         assert not torch.equal(model.queue.keys_KC, keys)
@@ -155,8 +155,8 @@ def test_the_stated_backward_is_the_one_used(step: Step) -> None:
     model = build(plain())
     doubled = copy.deepcopy(model)
     x_1, x_2 = torch.randn(4, 6), torch.randn(4, 6)
-    loss = step(model, x_1, x_2, sgd(model))
-    other = step(doubled, x_1, x_2, sgd(doubled), backward=lambda loss: (2 * loss).backward())
+    loss, _ = step(model, x_1, x_2, sgd(model))
+    other, _ = step(doubled, x_1, x_2, sgd(doubled), backward=lambda loss: (2 * loss).backward())
     assert torch.equal(loss, other)
     for p, q in zip(model.encoder_q.parameters(), doubled.encoder_q.parameters(), strict=True):
         torch.testing.assert_close(2 * p.grad, q.grad)  # type: ignore[operator]
@@ -202,7 +202,7 @@ def test_loss_is_log_one_plus_k_where_all_logits_are_equal(step: Step, size: int
         nn.init.ones_(encoder[2].bias)
     model.queue.keys_KC.fill_(WIDTH**-0.5)
     losses = 2 if step is symmetric_moco_step else 1
-    loss = step(model, torch.randn(4, 6), torch.randn(4, 6), sgd(model))
+    loss, _ = step(model, torch.randn(4, 6), torch.randn(4, 6), sgd(model))
     assert loss.item() == pytest.approx(losses * math.log(1 + size), rel=1e-5)
 
 
@@ -223,9 +223,9 @@ def test_under_autocast_the_queue_and_the_loss_stay_float32(step: Step) -> None:
     x_1, x_2 = torch.randn(8, 6), torch.randn(8, 6)
     widths: list[torch.dtype] = []
     model.encoder_q[3].register_forward_hook(lambda _module, _input, output: widths.append(output.dtype))
-    expected = step(exact, x_1, x_2, sgd(exact))
+    expected, _ = step(exact, x_1, x_2, sgd(exact))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = step(model, x_1, x_2, sgd(model))
+        loss, _ = step(model, x_1, x_2, sgd(model))
         for embeddings in (model.query(x_1), model.key(x_2)):
             torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(8), rtol=1e-6, atol=1e-6)
     assert set(widths) == {torch.bfloat16}

@@ -120,7 +120,7 @@ def drive(seed: int, *, symmetric: bool, dtype: torch.dtype, close: Callable[[ob
         logits = logits_before(model, x_q, x_k)
         if symmetric:
             logits = np.concatenate([logits, logits_before(model, x_k, x_q)])
-        loss = step(model, x_q, x_k, optimizer)
+        loss, _ = step(model, x_q, x_k, optimizer)
         reference = twin.symmetric_step if symmetric else twin.step
         naive_loss, naive_logits = reference(x_q.double().numpy(), x_k.double().numpy())
         close(logits * case.temperature, naive_logits * case.temperature)  # to 1e-5 of their range, 1 / temperature

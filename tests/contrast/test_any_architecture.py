@@ -35,7 +35,7 @@ def one_step(encoder: nn.Module, size: int, batch: int = 8) -> MoCo:
     optimizer = torch.optim.SGD(model.encoder_q.parameters(), lr=0.05, momentum=0.9)
     before = {name: value.clone() for name, value in model.named_parameters()}
     keys = model.queue.keys_KC.clone()
-    loss = moco_step(model, torch.randn(batch, 3, size, size), torch.randn(batch, 3, size, size), optimizer)
+    loss, _ = moco_step(model, torch.randn(batch, 3, size, size), torch.randn(batch, 3, size, size), optimizer)
     assert loss.isfinite()
     moved = {name for name, value in model.named_parameters() if not torch.equal(value, before[name])}
     learnt = {name.removeprefix("encoder_q.") for name in moved if name.startswith("encoder_q.")}

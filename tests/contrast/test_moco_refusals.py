@@ -71,5 +71,5 @@ def test_a_single_sample_with_batchnorm_is_refused(side: str, batchnorm: str) ->
 
 def test_a_single_sample_is_a_batch_where_there_is_no_batchnorm() -> None:
     model = build(plain())
-    assert torch.isfinite(moco_step(model, torch.randn(1, 6), torch.randn(1, 6), sgd(model)))
+    assert torch.isfinite(moco_step(model, torch.randn(1, 6), torch.randn(1, 6), sgd(model))[0])
     assert int(model.queue.pointer) == 1

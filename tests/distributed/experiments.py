@@ -67,7 +67,7 @@ def equal_to_one_process(rank: int, world: int, kind: str, wrap: Callable[[MoCo]
     optimizer, losses = sgd(model), []
     for _ in range(STEPS):
         x_1, x_2 = torch.randn(TOTAL, 6), torch.randn(TOTAL, 6)
-        losses.append(STEP_KINDS[kind](model, x_1[mine], x_2[mine], optimizer))
+        losses.append(STEP_KINDS[kind](model, x_1[mine], x_2[mine], optimizer)[0])
     return {"losses": torch.stack(losses), "state": state(model)}
 
 

@@ -39,12 +39,12 @@ def mechanism(rank: int, world: int, kind: str) -> dict[str, Any]:
     losses, accuracies = [], []
     for x_1, x_2, indices in batches:
         if isinstance(model, MemoryBank):
-            losses.append(memory_bank_step(model, x_1[mine], indices[mine], optimizer))
+            loss, accuracy = memory_bank_step(model, x_1[mine], indices[mine], optimizer)
         else:
             assert isinstance(model, EndToEnd)
-            losses.append(end_to_end_step(model, x_1[mine], x_2[mine], optimizer))
-        assert model.pretext_accuracy is not None
-        accuracies.append(model.pretext_accuracy)
+            loss, accuracy = end_to_end_step(model, x_1[mine], x_2[mine], optimizer)
+        losses.append(loss)
+        accuracies.append(accuracy)
     state = {name: value.clone() for name, value in model.state_dict().items()}
     return {"losses": torch.stack(losses), "accuracies": torch.stack(accuracies), "state": state}
 

@@ -13,29 +13,43 @@ from torch import Tensor, nn
 from moco.contrast.batchnorm import BatchNormCure
 from moco.contrast.collective import all_gather_cat, copy_from_first_
 from moco.contrast.dictionary import Queue
+from moco.contrast.first_step import checks_backward
 from moco.contrast.loss import scored_info_nce
-from moco.contrast.model import Backward, ContrastiveModel
-from moco.contrast.momentum import ema_update_, frozen_copy
+from moco.contrast.model import Backward, ContrastiveModel, LossAndKeys, descend_
+from moco.contrast.momentum import check_key_momentum, ema_update_, frozen_copy
 
 
-def moco_step(
-    model: MoCo, x_q: Any, x_k: Any, optimizer: torch.optim.Optimizer, *, backward: Backward = torch.Tensor.backward
-) -> Tensor:
-    """One step of Algorithm 1 on two views of the same samples; returns the detached mean loss in nats."""
+def moco_loss(model: MoCo, x_q: Any, x_k: Any) -> LossAndKeys:
+    """Loss of two views of the same samples, and the keys that `model.after_step_` takes; the queue stays as it is."""
     q_NC = model.query(x_q)  # f_q, unit norm
     k_NC = model.key(x_k)  # f_k, unit norm, no gradient
-    loss, model.pretext_accuracy = scored_info_nce(q_NC, k_NC, model.queue.keys_KC, temperature=model.temperature)
+    loss, accuracy = scored_info_nce(q_NC, k_NC, model.queue.keys_KC, temperature=model.temperature)
+    return LossAndKeys(loss, accuracy, keys=all_gather_cat(k_NC))
+
+
+@checks_backward
+def moco_step(
+    model: MoCo, x_q: Any, x_k: Any, optimizer: torch.optim.Optimizer, *, backward: Backward = torch.Tensor.backward
+) -> tuple[Tensor, Tensor]:
+    """One step of Algorithm 1; returns the mean loss in nats and the pretext accuracy, both detached.
+
+    Args:
+        model, x_q, x_k: as `moco_loss`.
+        optimizer: over `model.query_side`.
+        backward: runs the backward pass of the loss (a framework's own); it must not scale what the optimiser takes.
+
+    Raises:
+        ValueError: `backward` left no gradient or a scaled one, or several ranks' gradients are not averaged.
+    """
+    loss, accuracy, keys = moco_loss(model, x_q, x_k)
     optimizer.zero_grad()
     backward(loss)
     optimizer.step()  # f_q learns by gradient
-    model.update_key_encoder_()  # f_k follows
-    model.queue.enqueue(all_gather_cat(k_NC))  # newest keys in, oldest out
-    return loss.detach()
+    model.after_step_(keys)  # f_k follows; newest keys in, oldest out
+    return loss.detach(), accuracy
 
 
-def symmetric_moco_step(
-    model: MoCo, x_1: Any, x_2: Any, optimizer: torch.optim.Optimizer, *, backward: Backward = torch.Tensor.backward
-) -> Tensor:
+def symmetric_moco_loss(model: MoCo, x_1: Any, x_2: Any) -> LossAndKeys:
     """Both views as query and as key: the two losses are summed, and both views' keys are enqueued once, afterwards.
 
     Neither view is ever its own negative, because the queue does not change until both losses are known.
@@ -44,14 +58,17 @@ def symmetric_moco_step(
     k_1_NC, k_2_NC = model.key(x_1), model.key(x_2)
     loss_1, accuracy_1 = scored_info_nce(q_1_NC, k_2_NC, model.queue.keys_KC, temperature=model.temperature)
     loss_2, accuracy_2 = scored_info_nce(q_2_NC, k_1_NC, model.queue.keys_KC, temperature=model.temperature)
-    loss, model.pretext_accuracy = loss_1 + loss_2, (accuracy_1 + accuracy_2) / 2
-    optimizer.zero_grad()
-    backward(loss)
-    optimizer.step()
-    model.update_key_encoder_()
     # View by view, so that the order in the queue is the same on any number of ranks.
-    model.queue.enqueue(torch.cat([all_gather_cat(k_1_NC), all_gather_cat(k_2_NC)]))
-    return loss.detach()
+    keys = torch.cat([all_gather_cat(k_1_NC), all_gather_cat(k_2_NC)])
+    return LossAndKeys(loss_1 + loss_2, (accuracy_1 + accuracy_2) / 2, keys)
+
+
+@checks_backward
+def symmetric_moco_step(
+    model: MoCo, x_1: Any, x_2: Any, optimizer: torch.optim.Optimizer, *, backward: Backward = torch.Tensor.backward
+) -> tuple[Tensor, Tensor]:
+    """As `moco_step`, with the loss of `symmetric_moco_loss`."""
+    return descend_(model, symmetric_moco_loss(model, x_1, x_2), optimizer, backward)
 
 
 class MoCo(ContrastiveModel):
@@ -89,8 +106,6 @@ class MoCo(ContrastiveModel):
         batchnorm: BatchNormCure = "auto",
         split_groups: int | None = None,
     ) -> None:
-        if not 0.0 <= key_momentum <= 1.0:
-            raise ValueError(f"key_momentum={key_momentum}: need a value from 0 (copy) to 1 (never moves)")
         super().__init__(
             encoder,
             embedding_dim=embedding_dim,
@@ -98,7 +113,7 @@ class MoCo(ContrastiveModel):
             batchnorm=batchnorm,
             split_groups=split_groups,
         )
-        self.key_momentum = key_momentum
+        self.key_momentum = check_key_momentum(key_momentum)
         self.encoder_k = frozen_copy(self.encoder_q)
         self.queue = Queue(dictionary_size, embedding_dim)
         copy_from_first_([*self.parameters(), *self.buffers()])  # ranks may have drawn from different seeds
@@ -108,6 +123,13 @@ class MoCo(ContrastiveModel):
     def key(self, x_k: Any) -> Tensor:
         """k = f_k(x_k), (N, C), unit norm, without gradient; the batch is shuffled where the cure says so."""
         return self._encode_keys(self.encoder_k if self._call_k is None else self._call_k, x_k)
+
+    def after_step_(self, *keys: Tensor) -> None:
+        """As `ContrastiveModel.after_step_`; keys are (N, C) of all ranks, the oldest leave."""
+        super().after_step_()
+        self.update_key_encoder_()  # f_k follows
+        for keys_NC in keys:
+            self.queue.enqueue(keys_NC)  # newest keys in, oldest out
 
     @torch.no_grad()
     def update_key_encoder_(self) -> None:

@@ -9,7 +9,8 @@ N: samples   S: groups   C: channels
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,7 @@ BatchNormCure = Literal["auto", "split", "shuffle", "average", "none"]
 DEFAULT_GROUPS, SMALLEST_GROUP = 8, 4
 # Children of timm's BatchNormAct2d, applied in this order after the normalisation; both work sample by sample.
 ACTIVATION_CHILDREN = ["drop", "act"]
-
+Kind = TypeVar("Kind", bound=_BatchNorm)
 
 _backward_kernel = torch.ops.aten.native_batch_norm_backward.default  # without the overload's name it is looked up
 
@@ -212,33 +213,45 @@ def split_batchnorm(module: nn.Module, groups: int | None) -> nn.Module:
         ValueError: SyncBatchNorm, which joins statistics across devices and so is the leak itself; or a subclass of
             BatchNorm with a forward of its own, which the split would drop silently (timm's BatchNormAct2d is known).
     """
-    if isinstance(module, nn.SyncBatchNorm):
-        raise ValueError("SyncBatchNorm does not cure the leak between query and key: use plain BatchNorm layers")
-    if isinstance(module, SplitBatchNorm):
-        module.groups = groups
-        return module
+
+    def split(layer: _BatchNorm) -> nn.Module:
+        if isinstance(layer, nn.SyncBatchNorm):
+            raise ValueError("SyncBatchNorm does not cure the leak between query and key: use plain BatchNorm layers")
+        made = layer if isinstance(layer, SplitBatchNorm) else take_over(layer, SplitBatchNorm)
+        made.groups = groups
+        return made
+
+    return replace_batchnorm(module, split)
+
+
+def replace_batchnorm(module: nn.Module, replacement: Callable[[_BatchNorm], nn.Module]) -> nn.Module:
+    """Replace every BatchNorm layer in place; a new module only if the module itself is a BatchNorm."""
     if isinstance(module, _BatchNorm):
-        return _as_split(module, groups)
+        return replacement(module)
     for name, child in list(module._modules.items()):  # named_children() would leave out a layer's second name
         if child is not None:
-            module._modules[name] = split_batchnorm(child, groups)
+            module._modules[name] = replace_batchnorm(child, replacement)
     return module
 
 
-def _as_split(layer: _BatchNorm, groups: int | None) -> SplitBatchNorm:
-    if type(layer).forward is not _BatchNorm.forward and list(layer._modules) != ACTIVATION_CHILDREN:
+def take_over(layer: _BatchNorm, kind: type[Kind]) -> Kind:
+    """A layer of another kind that owns the same parameters, buffers and settings.
+
+    Raises:
+        ValueError: a forward of its own, which would be dropped silently.
+    """
+    own = type(layer).forward not in (_BatchNorm.forward, nn.SyncBatchNorm.forward)
+    if own and list(layer._modules) != ACTIVATION_CHILDREN:
         raise ValueError(
-            f"{type(layer).__name__} is a BatchNorm with a forward of its own, which cannot be split: "
-            "use plain BatchNorm layers, or choose batchnorm='average'"
+            f"{type(layer).__name__} is a BatchNorm with a forward of its own, which {kind.__name__} would drop: "
+            "use plain BatchNorm layers, or choose a cure that keeps the layers"
         )
-    split = SplitBatchNorm(
-        layer.num_features, layer.eps, layer.momentum, affine=False, track_running_stats=layer.track_running_stats
-    )
-    split.affine, split.groups, split.training = layer.affine, groups, layer.training
-    split._parameters.update(layer._parameters)
-    split._buffers.update(layer._buffers)
-    split._modules.update(layer._modules)
-    return split
+    made = kind(layer.num_features, layer.eps, layer.momentum, False, layer.track_running_stats)
+    made.affine, made.training = layer.affine, layer.training
+    made._parameters.update(layer._parameters)
+    made._buffers.update(layer._buffers)
+    made._modules.update(layer._modules)
+    return made
 
 
 def has_batchnorm(module: nn.Module) -> bool:

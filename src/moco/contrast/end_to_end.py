@@ -12,24 +12,28 @@ from torch import Tensor, nn
 
 from moco.contrast.batchnorm import BatchNormCure
 from moco.contrast.collective import copy_from_first_
+from moco.contrast.first_step import checks_backward
 from moco.contrast.loss import in_batch_info_nce
-from moco.contrast.model import Backward, ContrastiveModel
+from moco.contrast.model import Backward, ContrastiveModel, LossAndKeys, descend_
 
 
-def end_to_end_step(
-    model: EndToEnd, x_q: Any, x_k: Any, optimizer: torch.optim.Optimizer, *, backward: Backward = torch.Tensor.backward
-) -> Tensor:
-    """One step on two views of the same samples; returns the detached mean loss in nats, log(batch) for equal logits.
+def end_to_end_loss(model: EndToEnd, x_q: Any, x_k: Any) -> LossAndKeys:
+    """Loss of two views of the same samples, log(batch) for equal logits; nothing is kept for later.
 
     The dictionary is the batch itself, over all ranks: a query's negatives are the keys of the other samples.
     """
     q_NC = model.query(x_q)  # f_q, unit norm
     k_NC = model.key(x_k)  # f_q again, in other company, with gradient
-    loss, model.pretext_accuracy = in_batch_info_nce(q_NC, k_NC, temperature=model.temperature)
-    optimizer.zero_grad()
-    backward(loss)
-    optimizer.step()  # f_q learns by the gradients of both views
-    return loss.detach()
+    loss, accuracy = in_batch_info_nce(q_NC, k_NC, temperature=model.temperature)
+    return LossAndKeys(loss, accuracy)
+
+
+@checks_backward
+def end_to_end_step(
+    model: EndToEnd, x_q: Any, x_k: Any, optimizer: torch.optim.Optimizer, *, backward: Backward = torch.Tensor.backward
+) -> tuple[Tensor, Tensor]:
+    """As `moco_step`, with the loss of `end_to_end_loss`."""
+    return descend_(model, end_to_end_loss(model, x_q, x_k), optimizer, backward)
 
 
 class EndToEnd(ContrastiveModel):

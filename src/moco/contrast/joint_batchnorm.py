@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from moco.contrast.batchnorm import ACTIVATION_CHILDREN
+from moco.contrast.batchnorm import replace_batchnorm, take_over
 from moco.contrast.collective import all_gather_cat, world_size
 
 
@@ -72,28 +72,6 @@ def join_batchnorm(module: nn.Module) -> nn.Module:
         ValueError: a subclass of BatchNorm with a forward of its own, which would be dropped silently (timm's
             BatchNormAct2d is known).
     """
-    if isinstance(module, JointBatchNorm):
-        return module
-    if isinstance(module, _BatchNorm):
-        return _as_joint(module)
-    for name, child in list(module._modules.items()):  # named_children() would leave out a layer's second name
-        if child is not None:
-            module._modules[name] = join_batchnorm(child)
-    return module
-
-
-def _as_joint(layer: _BatchNorm) -> JointBatchNorm:
-    own = type(layer).forward not in (_BatchNorm.forward, nn.SyncBatchNorm.forward)
-    if own and list(layer._modules) != ACTIVATION_CHILDREN:
-        raise ValueError(
-            f"{type(layer).__name__} is a BatchNorm with a forward of its own, which cannot be joined across ranks: "
-            "use plain BatchNorm layers"
-        )
-    joint = JointBatchNorm(
-        layer.num_features, layer.eps, layer.momentum, affine=False, track_running_stats=layer.track_running_stats
+    return replace_batchnorm(
+        module, lambda layer: layer if isinstance(layer, JointBatchNorm) else take_over(layer, JointBatchNorm)
     )
-    joint.affine, joint.training = layer.affine, layer.training
-    joint._parameters.update(layer._parameters)
-    joint._buffers.update(layer._buffers)
-    joint._modules.update(layer._modules)
-    return joint

@@ -13,10 +13,28 @@ from torch import Tensor, nn
 from moco.contrast.batchnorm import BatchNormCure
 from moco.contrast.collective import all_gather_cat, copy_from_first_, world_size
 from moco.contrast.dictionary import Bank, rows_of
+from moco.contrast.first_step import checks_backward
 from moco.contrast.loss import scored_info_nce
-from moco.contrast.model import Backward, ContrastiveModel
+from moco.contrast.model import Backward, ContrastiveModel, LossAndKeys, descend_
 
 
+def memory_bank_loss(model: MemoryBank, x: Any, indices_N: Tensor) -> LossAndKeys:
+    """Loss of one view of each sample; `keys` are the samples' numbers and queries, of all ranks.
+
+    Args:
+        model: encoder and bank.
+        x: the view.
+        indices_N: which samples they are, int64, 0 to M - 1, on the model's device.
+    """
+    q_NC = model.query(x)  # f_q, unit norm
+    k_NC = model.bank.embeddings_MC[indices_N]  # what the bank remembers of the same samples
+    drawn_K = model.bank.draw(model.dictionary_size)
+    keys_KC, own_N = model.bank.embeddings_MC[drawn_K], rows_of(indices_N, drawn_K)  # own samples are no negatives
+    loss, accuracy = scored_info_nce(q_NC, k_NC, keys_KC, temperature=model.temperature, own_N=own_N)
+    return LossAndKeys(loss, accuracy, keys=(all_gather_cat(indices_N), all_gather_cat(q_NC.detach())))
+
+
+@checks_backward
 def memory_bank_step(
     model: MemoryBank,
     x: Any,
@@ -24,26 +42,9 @@ def memory_bank_step(
     optimizer: torch.optim.Optimizer,
     *,
     backward: Backward = torch.Tensor.backward,
-) -> Tensor:
-    """One step on one view of each sample; returns the detached mean loss in nats.
-
-    Args:
-        model: encoder and bank.
-        x: the view.
-        indices_N: which samples they are, int64, 0 to M - 1, on the model's device.
-        optimizer: over `model.encoder_q`.
-        backward: as in `moco_step`.
-    """
-    q_NC = model.query(x)  # f_q, unit norm
-    k_NC = model.bank.embeddings_MC[indices_N]  # what the bank remembers of the same samples
-    drawn_K = model.bank.draw(model.dictionary_size)
-    keys_KC, own_N = model.bank.embeddings_MC[drawn_K], rows_of(indices_N, drawn_K)  # own samples are no negatives
-    loss, model.pretext_accuracy = scored_info_nce(q_NC, k_NC, keys_KC, temperature=model.temperature, own_N=own_N)
-    optimizer.zero_grad()
-    backward(loss)
-    optimizer.step()  # f_q learns by gradient
-    model.bank.update_(all_gather_cat(indices_N), all_gather_cat(q_NC.detach()), bank_momentum=model.bank_momentum)
-    return loss.detach()
+) -> tuple[Tensor, Tensor]:
+    """As `moco_step`, with the loss of `memory_bank_loss`."""
+    return descend_(model, memory_bank_loss(model, x, indices_N), optimizer, backward)
 
 
 class MemoryBank(ContrastiveModel):
@@ -95,3 +96,9 @@ class MemoryBank(ContrastiveModel):
         self.bank = Bank(num_samples, embedding_dim)
         copy_from_first_([*self.parameters(), *self.buffers()])  # ranks may have drawn from different seeds
         self.train(encoder.training)
+
+    def after_step_(self, *keys: tuple[Tensor, Tensor]) -> None:
+        """As `ContrastiveModel.after_step_`: the bank remembers the queries of the step's samples."""
+        super().after_step_()
+        for indices_N, q_NC in keys:
+            self.bank.update_(indices_N, q_NC, bank_momentum=self.bank_momentum)

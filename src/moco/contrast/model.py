@@ -6,7 +6,7 @@ N: samples on this rank   C: embedding width
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -23,9 +23,35 @@ from moco.contrast.batchnorm import (
     split_batchnorm,
 )
 from moco.contrast.collective import all_gather_cat, rank, shared_permutation, world_size
+from moco.contrast.first_step import ranks_moved_alike, sample_values
 from moco.contrast.loss import normalize
 
 Backward = Callable[[Tensor], Any]
+
+
+class LossAndKeys(NamedTuple):
+    """What the loss of a batch yields.
+
+    Attributes:
+        loss: mean loss of this rank's queries in nats, with gradient.
+        pretext_accuracy: share of them whose positive beat every negative, 0 to 1, on the device, without gradient.
+        keys: for `after_step_`: what the batch brings into the dictionary, of all ranks; None where there is none.
+    """
+
+    loss: Tensor
+    pretext_accuracy: Tensor
+    keys: Any = None
+
+
+def descend_(
+    model: ContrastiveModel, found: LossAndKeys, optimizer: torch.optim.Optimizer, backward: Backward
+) -> tuple[Tensor, Tensor]:
+    """What each step does with the loss of its mechanism; `moco_step` has it written out."""
+    optimizer.zero_grad()
+    backward(found.loss)
+    optimizer.step()
+    model.after_step_(found.keys)
+    return found.loss.detach(), found.pretext_accuracy
 
 
 class ContrastiveModel(nn.Module):
@@ -34,17 +60,15 @@ class ContrastiveModel(nn.Module):
     Args:
         encoder, embedding_dim, temperature, batchnorm, split_groups: as `moco.contrast.MoCo`.
 
-    Attributes:
-        pretext_accuracy: share of the newest step's queries whose positive beat every negative, 0 to 1, on the device;
-            None before the first step.
-
     Raises:
         ValueError: an argument outside its range, or a cure that cannot work here.
     """
 
-    pretext_accuracy: Tensor | None = None
+    backward_checked = False  # by the first step
     _call_q: Callable[[Any], Tensor] | None = None
     _call_k: Callable[[Any], Tensor] | None = None
+    _start_S: Tensor | None = None  # some weights before the first of several ranks' steps
+    _ranks_checked = False
 
     def __init__(
         self,
@@ -81,6 +105,18 @@ class ContrastiveModel(nn.Module):
         """What learns by gradient, as one module: f_q, and a predictor after it where the mechanism has one."""
         return self.encoder_q
 
+    def after_step_(self, *keys: Any) -> None:
+        """What follows the optimiser's step: f_k moves once, and the keys enter the dictionary in the order given.
+
+        Args:
+            keys: the `keys` of the step's loss; of each micro-batch's, if gradients were accumulated.
+
+        Raises:
+            ValueError: the encoders of several ranks moved apart, which is looked for until they first move.
+        """
+        if world_size() > 1 and not self._ranks_checked and self._start_S is not None:
+            self._ranks_checked = ranks_moved_alike(self._start_S, sample_values(self.query_side))
+
     def query(self, x_q: Any) -> Tensor:
         """q = f_q(x_q), (N, C), unit norm, with gradient."""
         length, device = self._checked_length(x_q)
@@ -110,6 +146,8 @@ class ContrastiveModel(nn.Module):
 
     def _checked_length(self, batch: Any) -> tuple[int, torch.device]:
         length, device = batch_length(batch)
+        if self._start_S is None and world_size() > 1:
+            self._start_S = sample_values(self.query_side)
         if length < 2 and self.training and self.has_batchnorm:
             raise ValueError(f"batch of {length} with BatchNorm: its statistics need at least 2 samples")
         return length, device

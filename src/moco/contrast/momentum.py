@@ -24,6 +24,17 @@ def frozen_copy(encoder: nn.Module) -> nn.Module:
     return copied
 
 
+def check_key_momentum(key_momentum: float) -> float:
+    """The momentum itself, if it lies in 0..1.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if not 0.0 <= key_momentum <= 1.0:
+        raise ValueError(f"key_momentum={key_momentum}: need a value from 0 (copy at each step) to 1 (never moves)")
+    return key_momentum
+
+
 @torch.no_grad()
 def ema_update_(
     encoder_k: nn.Module, encoder_q: nn.Module, *, key_momentum: float, key_buffers: KeyBuffers = "own"
@@ -41,8 +52,7 @@ def ema_update_(
         ValueError: a momentum outside 0..1, an unknown policy, or encoders of different structure.
         TypeError: parameters in half precision.
     """
-    if not 0.0 <= key_momentum <= 1.0:
-        raise ValueError(f"key_momentum={key_momentum}: need a value from 0 (copy at each step) to 1 (never moves)")
+    check_key_momentum(key_momentum)
     if key_buffers not in get_args(KeyBuffers):
         raise ValueError(f"key_buffers={key_buffers!r}: choose one of {', '.join(get_args(KeyBuffers))}")
     _follow_(dict(encoder_k.named_parameters()), dict(encoder_q.named_parameters()), key_momentum)

@@ -11,31 +11,32 @@ import torch
 from torch import Tensor, nn
 
 from moco.contrast.collective import copy_from_first_, world_size
+from moco.contrast.first_step import checks_backward
 from moco.contrast.joint_batchnorm import join_batchnorm
 from moco.contrast.loss import in_batch_info_nce
-from moco.contrast.model import Backward, ContrastiveModel
-from moco.contrast.momentum import ema_update_, frozen_copy
+from moco.contrast.model import Backward, ContrastiveModel, LossAndKeys, descend_
+from moco.contrast.momentum import check_key_momentum, ema_update_, frozen_copy
 
 
-def moco_v3_step(
-    model: MoCoV3, x_1: Any, x_2: Any, optimizer: torch.optim.Optimizer, *, backward: Backward = torch.Tensor.backward
-) -> Tensor:
-    """One step of the paper's Algorithm 1 on two views of the same samples; returns the detached loss.
+def moco_v3_loss(model: MoCoV3, x_1: Any, x_2: Any) -> LossAndKeys:
+    """Loss of two views of the same samples, as the paper's Algorithm 1 has it; nothing is kept for later.
 
-    The loss is the sum of both directions, each in nats times 2 temperature: 4 temperature log(batch) for equal logits.
+    It is the sum of both directions, each in nats times 2 temperature: 4 temperature log(batch) for equal logits.
     A query's negatives are the keys of the other samples, over all ranks.
     """
     q_1_NC, q_2_NC = model.query(x_1), model.query(x_2)  # predictor after f_q, unit norm
     k_1_NC, k_2_NC = model.key(x_1), model.key(x_2)  # f_k alone, unit norm, no gradient
     loss_1, accuracy_1 = in_batch_info_nce(q_1_NC, k_2_NC, temperature=model.temperature)
     loss_2, accuracy_2 = in_batch_info_nce(q_2_NC, k_1_NC, temperature=model.temperature)
-    loss = 2 * model.temperature * (loss_1 + loss_2)
-    optimizer.zero_grad()
-    backward(loss)
-    optimizer.step()  # f_q and predictor learn by gradient
-    model.update_key_encoder_()  # f_k follows f_q
-    model.pretext_accuracy = (accuracy_1 + accuracy_2) / 2
-    return loss.detach()
+    return LossAndKeys(2 * model.temperature * (loss_1 + loss_2), (accuracy_1 + accuracy_2) / 2)
+
+
+@checks_backward
+def moco_v3_step(
+    model: MoCoV3, x_1: Any, x_2: Any, optimizer: torch.optim.Optimizer, *, backward: Backward = torch.Tensor.backward
+) -> tuple[Tensor, Tensor]:
+    """One step of the paper's Algorithm 1: as `moco_step`, with the loss of `moco_v3_loss`."""
+    return descend_(model, moco_v3_loss(model, x_1, x_2), optimizer, backward)
 
 
 class MoCoV3(ContrastiveModel):
@@ -68,8 +69,6 @@ class MoCoV3(ContrastiveModel):
         temperature: float,
         batchnorm: Literal["auto", "none"] = "auto",
     ) -> None:
-        if not 0.0 <= key_momentum <= 1.0:
-            raise ValueError(f"key_momentum={key_momentum}: need a value from 0 (copy) to 1 (never moves)")
         if batchnorm not in ("auto", "none"):
             raise ValueError(f"batchnorm={batchnorm!r}: MoCo v3 takes 'auto' (over all ranks) or 'none'")
         if batchnorm == "auto" and world_size() > 1:
@@ -77,7 +76,7 @@ class MoCoV3(ContrastiveModel):
         super().__init__(
             encoder, embedding_dim=embedding_dim, temperature=temperature, batchnorm="none", split_groups=None
         )
-        self.key_momentum = key_momentum
+        self.key_momentum = check_key_momentum(key_momentum)
         self.encoder_k = frozen_copy(self.encoder_q)
         self.predictor = predictor
         copy_from_first_([*self.parameters(), *self.buffers()])  # ranks may have drawn from different seeds
@@ -97,6 +96,11 @@ class MoCoV3(ContrastiveModel):
     def key(self, x_k: Any) -> Tensor:
         """k = f_k(x_k), (N, C), unit norm, without gradient."""
         return self._encode_keys(self.encoder_k if self._call_k is None else self._call_k, x_k)
+
+    def after_step_(self, *_: None) -> None:
+        """As `ContrastiveModel.after_step_`: f_k moves, and there is no dictionary."""
+        super().after_step_()
+        self.update_key_encoder_()
 
     @torch.no_grad()
     def update_key_encoder_(self) -> None:
