@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from moco.data.view_dataset import Transform
     from moco.export.load import Pretrained
     from moco.training.callbacks import Callback
+    from moco.training.loggers import Chosen
     from moco.training.run_folder import RunFolder
 
 
@@ -93,7 +94,7 @@ def pretrain(
     backbone: str | nn.Module | None = None,
     transform: Transform | tuple[Transform, Transform] | None = None,
     callbacks: Sequence[Callback] = (),
-    loggers: Sequence[Any] | None = None,
+    loggers: Chosen = None,
     **options: Unpack[Options],
 ) -> Run:
     """Pretrain an encoder on images without labels and leave a run folder.
