@@ -198,8 +198,8 @@ class ViewDataset(Dataset[ViewBatch]):
         Raises:
             DataError: ATTEMPTS of them were taken without success.
         """
-        yield sample.index
-        candidate, replacements = sample.index, keyed_generator(self._seed, SHUFFLE, sample.step, sample.index)
+        yield sample.image
+        candidate, replacements = sample.image, keyed_generator(self._seed, SHUFFLE, sample.step, sample.image)
         for _ in range(ATTEMPTS - 1):
             candidate = int(self._indices[int(torch.randint(len(self._indices), (1,), generator=replacements))])
             yield candidate
