@@ -45,7 +45,7 @@ def blocks(text: str, language: str) -> list[str]:
 def body(source: str) -> str:
     """The statements and comments of the one function in this text, or the text itself if there is none."""
     source = textwrap.dedent(source)
-    function = ast.parse(source).body[0] if re.match(r"(@\w+\n)*def ", source) else None
+    function = ast.parse(source).body[0] if source.startswith("def ") else None
     if not isinstance(function, ast.FunctionDef):
         return source.strip()
     first = function.body[bool(ast.get_docstring(function))]

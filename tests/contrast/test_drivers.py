@@ -57,7 +57,7 @@ def test_trainers_accumulate_as_the_page_does(
 ) -> None:
     """Half batches, two for each step: the queue and f_k move once, after both."""
     monkeypatch.chdir(tmp_path)
-    code = EXAMPLES[example].replace(old, new).replace("per_device_train_batch_size=32", "per_device_train_batch_size=16")
+    code = EXAMPLES[example].replace(old, new).replace("batch_size=32", "batch_size=16")
     halves = "batches = [p for q, k in batches for p in zip(q.chunk(2), k.chunk(2))]\n"
     torch.testing.assert_close(learnt(example, halves + code), expected, **CLOSE)
 
@@ -142,9 +142,9 @@ def test_a_scaler_handed_in_as_backward_is_refused(name: str, optimizer: Any) ->
     drawn = {"x_q": torch.randn(8, 6), "x_k": torch.randn(8, 6), "indices": torch.arange(8)}
     batch, scaler = [drawn[part] for part in inputs.split()], scaled()
     for backward in (scaler.scale, lambda loss: scaler.scale(loss).backward()):
-        model = build()
+        model, step = build(), getattr(contrast, f"{name}_step")
         with pytest.raises(ValueError, match="backward="):
-            getattr(contrast, f"{name}_step")(model, *batch, optimizer(model.query_side.parameters()), backward=backward)
+            step(model, *batch, optimizer(model.query_side.parameters()), backward=backward)
 
 
 def test_a_scale_that_the_optimiser_knows_of_is_taken() -> None:
