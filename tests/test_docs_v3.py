@@ -18,8 +18,8 @@ TEXT = (Path(__file__).resolve().parents[1] / "docs" / "v3.md").read_text(encodi
 
 
 def test_the_step_is_shown_as_it_runs():
-    _, _, rest = TEXT.partition("<!-- algorithm: moco_v3_step -->\n")
-    assert blocks(rest, "python")[0].strip() == body(inspect.getsource(v3.moco_v3_step))
+    _, _, rest = TEXT.partition("<!-- algorithm: moco_v3_loss -->\n")
+    assert blocks(rest, "python")[0].strip() == body(inspect.getsource(v3.moco_v3_loss))
 
 
 def test_the_examples_run_from_top_to_bottom(photos, monkeypatch):

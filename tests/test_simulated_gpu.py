@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import itertools
-import sys
-
 import numpy as np
 import pytest
 import torch
 
-import moco.data.loader
-from moco.data import fused
 from moco.data.arrays import ArraySource
-from moco.data.folder import FolderSource
-from moco.data.loader import ViewLoader
 from moco.data.order import EpochOrder
-from moco.data.skipped import SkippedFiles
-from moco.data.views import photometric_views
-from moco.mechanisms import build_model
+from moco.data.view_dataset import RecipeViews
+from moco.data.views import view_recipe
 from moco.recipes import configure
 from moco.training.encoder import build_checked_encoder
 from moco.training.loop import STEPS
+from moco.training.mechanism import build_model
 from moco.training.optimizer import make_optimizer
-from moco.workload import view_recipe
 from tests.simulated_gpu import (
     DEVICE,
     HostWaitError,
@@ -68,55 +58,20 @@ def test_the_device_refuses_what_a_gpu_would_and_what_is_waited_for(error, act, 
     assert inside(y).tolist() == [3.0, 3.0]
 
 
-@pytest.mark.parametrize("color", ["exact", "fast", "fused"])
 @pytest.mark.parametrize("name", ["v1", "v2", "cifar", "v3"])
-def test_colours(name, color, monkeypatch):
-    monkeypatch.setattr(fused, "compiled", lambda: (fused.colours, fused.normalized))
-    fuse = color == "fused"
-    recipe = view_recipe(configure(name, {"color": "exact" if fuse else color}))
-    taken = dataclasses.replace(recipe, color=color)
-    crops = torch.randint(0, 256, (2, BATCH, 3, SIZE, SIZE), dtype=torch.uint8)
-    expected = photometric_views(crops, recipe, torch.Generator().manual_seed(0))
-    with simulated_gpu(monkeypatch):
-        found = photometric_views(there(crops), taken, torch.Generator().manual_seed(0))
-    for one, other in zip(expected, found, strict=True):
-        torch.testing.assert_close(inside(other), one, rtol=0, atol=1e-4 if fuse else 0)
-
-
-def views(source, device, monkeypatch, **options):
-    order = EpochOrder(np.arange(len(source)), batch_size=BATCH, seed=1)
-    recipe, size = view_recipe(configure("v2", {})), {"image_size": SIZE, "workers": 2}
-    loader = ViewLoader(source, order, recipe, device=device, skipped=SkippedFiles(), **size, **options)
-    gpu = simulated_gpu(monkeypatch) if device.type == "cuda" else contextlib.nullcontext()
-    with gpu, contextlib.closing(loader.batches(0)) as batches:
-        made = [tuple(view.clone() for view in step) for step in itertools.islice(batches, 5)]
-    return [[inside(view) if device.type == "cuda" else view for view in step] for step in made]
-
-
-def test_views_of_an_array_that_lies_on_the_device(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**40, 2**40))
+def test_a_step_of_views(name, monkeypatch):
+    """Crops come from a worker; the colours are made on the device, with the CPU's numbers."""
     source = ArraySource(np.random.default_rng(0).integers(0, 256, (60, 40, 36, 3), dtype=np.uint8))
-    found = views(source, DEVICE, monkeypatch, cache_bytes=2**30)
-    for one, other in zip(views(source, torch.device("cpu"), monkeypatch), found, strict=True):
-        assert all(torch.allclose(a, b, atol=0.02) for a, b in zip(one, other, strict=True))  # crops in one block
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are forked on Linux only")
-def test_views_of_files_come_by_way_of_processes(photos, monkeypatch):
-    class Copies(moco.data.loader.Uploads):
-        """Without the driver's part."""
-
-        def __init__(self, device, shared):
-            super().__init__(torch.device("cpu"), shared)
-
-        def start(self, batch):
-            return there(batch)
-
-    monkeypatch.setattr(moco.data.loader, "Uploads", Copies)
-    source = FolderSource(photos)
-    found = views(source, DEVICE, monkeypatch, processes=True)
-    for one, other in zip(views(source, torch.device("cpu"), monkeypatch), found, strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    order = EpochOrder(np.arange(60), batch_size=BATCH, seed=1)
+    samples, recipe = order.batch(2), view_recipe(configure(name, {}))
+    images = [source.pixels(sample.image) for sample in samples]
+    expected = RecipeViews(recipe, SIZE, order, device_type="cpu").in_worker(images, samples)
+    make = RecipeViews(recipe, SIZE, order, device_type="cuda")
+    crops = make.in_worker(images, samples)
+    with simulated_gpu(monkeypatch):
+        found = make.on_device(tuple(map(there, crops)), samples)
+    for one, other in zip(expected, found, strict=True):
+        torch.testing.assert_close(inside(other), one, rtol=0, atol=1e-5)
 
 
 TINY = {"backbone": "resnet_tiny", "image_size": SIZE, "batch_size": BATCH, "embedding_dim": 16, "precision": "fp32"}

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from torch import nn
 
-import moco
 from moco.contrast import MoCo, moco_step
 from moco.encoder import Encoder, build_backbone, has_batchnorm, mlp_head
 
@@ -75,12 +72,3 @@ def test_a_module_of_ones_own_trains_by_name_and_as_it_is() -> None:
     assert backbone.feature_dim == 6
     assert one_step(Encoder(backbone, mlp_head(6, 16)), 16).batchnorm == "none"
     assert one_step(nn.Sequential(own(), nn.Linear(6, 16)), 16).batchnorm == "none"
-
-
-@pytest.mark.parametrize(("backbone", "cure"), [("own", "none"), ("resnet_tiny", "split")])
-def test_the_start_says_which_cure_there_is(
-    photos: Any, tmp_path: Any, tiny: Any, capsys: Any, backbone: str, cure: str
-) -> None:
-    name = f"{__name__}:own" if backbone == "own" else backbone
-    moco.pretrain(photos, out=tmp_path / "run", **{**tiny, "backbone": name, "steps": 1, "knn_evaluations": 0})
-    assert f"BatchNorm cure: {cure}" in capsys.readouterr().err

@@ -94,14 +94,6 @@ def test_split_after_interleave_is_the_demos_definition(
         torch.testing.assert_close(got.double(), wanted, rtol=1e-3, atol=1e-3)
 
 
-def test_each_group_has_statistics_of_its_own() -> None:
-    """Groups at very different levels all come out centred, which statistics in common would not do."""
-    level = torch.arange(4.0).repeat(4)[:, None]  # sample n in group n mod 4
-    output = normalize_interleaved(random_layer(nn.BatchNorm1d, 1, 4), torch.randn(16, 1) + 100 * level, 4)
-    layer_bias = output.view(4, 4, 1).mean(dim=0)
-    torch.testing.assert_close(layer_bias, layer_bias[:1].expand(4, 1), rtol=1e-3, atol=1e-3)
-
-
 def test_channels_last_stays_channels_last() -> None:
     torch.manual_seed(0)
     x = torch.randn(16, 6, 5, 5).contiguous(memory_format=torch.channels_last)
@@ -142,14 +134,6 @@ def test_layers_without_weights_or_statistics_split_too(affine: bool, tracked: b
     upstream = torch.randn(8, 3)
     ours, naive = (torch.autograd.grad(y, x, upstream)[0] for y in (split(x), expected))
     torch.testing.assert_close(ours, naive, rtol=1e-4, atol=1e-5)
-
-
-def test_frozen_weights_take_no_gradient() -> None:
-    layer = random_layer(nn.BatchNorm1d, 3, 2).requires_grad_(False)
-    x = torch.randn(8, 3, requires_grad=True)
-    layer(x).square().sum().backward()
-    assert x.grad is not None
-    assert layer.weight.grad is None
 
 
 def test_cumulative_statistics_are_the_mean_over_batches() -> None:
@@ -193,14 +177,6 @@ def test_evaluation_is_plain_batchnorm_and_changes_nothing() -> None:
     assert all(torch.equal(before[name], value) for name, value in split.state_dict().items())
 
 
-def test_one_group_is_plain_batchnorm() -> None:
-    plain = nn.BatchNorm1d(3)
-    split = split_batchnorm(copy.deepcopy(plain), 1)
-    x = torch.randn(6, 3)
-    assert torch.equal(split(x), plain(x))
-    assert all(torch.equal(plain.state_dict()[name], value) for name, value in split.state_dict().items())
-
-
 class Net(nn.Module):
     """BatchNorm in a list, nested, behind None, and one layer under two names."""
 
@@ -228,19 +204,6 @@ def test_no_batchnorm_layer_is_left_unsplit() -> None:
     layers = [m for m in net.modules() if isinstance(m, _BatchNorm)]
     assert len(layers) >= 4
     assert all(isinstance(layer, SplitBatchNorm) for layer in [*layers, net.first, net.second])
-
-
-def test_split_keeps_mode_and_settings() -> None:
-    layer = nn.BatchNorm2d(3, eps=0.1, momentum=0.3).eval()
-    split = split_batchnorm(layer, 5)
-    assert isinstance(split, SplitBatchNorm)
-    assert (split.eps, split.momentum, split.affine, split.training, split.groups) == (0.1, 0.3, True, False, 5)
-
-
-def test_splitting_again_changes_the_number_of_groups() -> None:
-    layer = split_batchnorm(nn.BatchNorm1d(3), 4)
-    assert split_batchnorm(layer, 2) is layer
-    assert layer.groups == 2
 
 
 def test_sync_batchnorm_is_refused_wherever_it_hides() -> None:

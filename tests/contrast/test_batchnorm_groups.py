@@ -14,7 +14,6 @@ from moco.contrast.batchnorm import (
     interleave,
     invert,
     resolve_groups,
-    select,
     split_batchnorm,
 )
 
@@ -53,15 +52,6 @@ def test_has_batchnorm_sees_only_statistics_of_the_batch() -> None:
     assert has_batchnorm(net)
     assert has_batchnorm(split_batchnorm(net, 2))
     assert not has_batchnorm(nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3), nn.GroupNorm(1, 3), nn.InstanceNorm1d(3)))
-
-
-def test_select_takes_samples_from_every_tensor() -> None:
-    batch = {"ids": torch.arange(4), "mask": (torch.arange(8).view(4, 2), None), "kind": "text"}
-    chosen = select(batch, torch.tensor([2, 0]))
-    assert chosen["ids"].tolist() == [2, 0]
-    assert chosen["mask"][0].tolist() == [[4, 5], [0, 1]]
-    assert chosen["kind"] == "text"
-    assert batch_length(batch) == (4, CPU)
 
 
 @pytest.mark.parametrize("batch", [{}, "text", (torch.zeros(2), torch.zeros(3))])

@@ -111,13 +111,3 @@ def test_a_batch_of_one_and_an_averaged_key_encoder_are_refused() -> None:
         end_to_end_step(model, torch.randn(1, 6), torch.randn(1, 6), sgd(model.encoder_q))
     with pytest.raises(ValueError, match="no key encoder to average"):
         build(normalizing(), batchnorm="average")
-
-
-def test_it_learns_to_tell_samples_apart() -> None:
-    model = build(nn.Sequential(nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, WIDTH)))
-    optimizer, losses = sgd(model.encoder_q), []
-    for _ in range(200):
-        x = torch.randn(16, 6)
-        views = (x + 0.3 * torch.randn_like(x) for _ in range(2))
-        losses.append(end_to_end_step(model, *views, optimizer)[0].item())
-    assert sum(losses[-30:]) / 30 < 0.75 * sum(losses[:10]) / 10

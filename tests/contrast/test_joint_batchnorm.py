@@ -47,28 +47,6 @@ def test_on_one_process_it_is_plain_batchnorm(training, forward, monkeypatch):
     )
 
 
-@pytest.mark.parametrize("momentum", [0.1, None])
-def test_the_formula_is_batchnorm_in_value_gradient_and_statistics(monkeypatch, momentum):
-    """With the gathering of a single rank; several are in `tests/distributed`."""
-    monkeypatch.setattr("moco.contrast.joint_batchnorm.world_size", lambda: 2)
-    monkeypatch.setattr("moco.contrast.joint_batchnorm.all_gather_cat", lambda local: torch.cat([local, local]))
-    plain = nn.BatchNorm2d(3, momentum=momentum)
-    nn.init.uniform_(plain.weight)
-    nn.init.uniform_(plain.bias)
-    joined = join_batchnorm(copy.deepcopy(plain))
-    x = (torch.randn(4, 3, 2, 2) + 100).requires_grad_()
-    twice = torch.cat([x.detach(), x.detach()]).requires_grad_()  # both ranks hold the same samples
-    weights = torch.randn(4, 3, 2, 2)
-    for _ in range(3):
-        own, whole = joined(x), plain(twice)
-        torch.testing.assert_close(own, whole[:4], rtol=1e-4, atol=1e-4)
-    (own * weights).sum().backward()
-    (whole * torch.cat([weights, weights])).sum().backward()
-    torch.testing.assert_close(x.grad, twice.grad[:4], rtol=1e-3, atol=1e-3)
-    for name, value in plain.named_buffers():
-        torch.testing.assert_close(joined.get_buffer(name), value, rtol=1e-4, atol=1e-5)
-
-
 def test_timms_activation_stays():
     timm_layers = pytest.importorskip("timm.layers")
     layer = timm_layers.BatchNormAct2d(3)

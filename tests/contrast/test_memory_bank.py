@@ -7,9 +7,9 @@ from collections import Counter
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from moco.contrast import Bank, MemoryBank, memory_bank, memory_bank_step, scored_info_nce
+from moco.contrast import Bank, MemoryBank, memory_bank_step
 from moco.contrast.dictionary import rows_of
 from tests.contrast.test_algorithm_laws import normalizing, plain
 from tests.reference.mechanisms import naive_bank_update, naive_memory_bank
@@ -62,40 +62,11 @@ def test_only_the_rows_of_the_batch_change_and_stay_of_unit_length() -> None:
     torch.testing.assert_close(model.bank.embeddings_MC.norm(dim=1), torch.ones(SAMPLES))
 
 
-@pytest.mark.parametrize("momentum", [0.0, 1.0])
-def test_bank_momentum_runs_from_the_newest_query_to_no_change(momentum: float) -> None:
-    model = build(plain(), bank_momentum=momentum)
-    x, indices, before = torch.randn(3, 6), torch.tensor([3, 17, 0]), model.bank.embeddings_MC.clone()
-    query = model.query(x).detach()
-    memory_bank_step(model, x, indices, sgd(model.encoder_q))
-    torch.testing.assert_close(model.bank.embeddings_MC[indices], query if momentum == 0 else before[indices])
-
-
 def test_a_sample_that_comes_twice_is_moved_by_both_queries() -> None:
     bank, q = Bank(4, 3), nn.functional.normalize(torch.randn(2, 3), dim=1)
     expected = nn.functional.normalize(0.5 * bank.embeddings_MC[2] + 0.5 * (q[0] + q[1]), dim=0)
     bank.update_(torch.tensor([2, 2]), q, bank_momentum=0.5)
     torch.testing.assert_close(bank.embeddings_MC[2], expected)
-
-
-@pytest.mark.parametrize("size", [1, 7, SAMPLES])
-def test_an_own_sample_is_never_a_negative(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    """Every drawn row that equals the positive is named as own, and no other row is."""
-    seen = Counter[bool]()
-
-    def watched(q_NC: Tensor, k_NC: Tensor, keys_KC: Tensor, *, own_N: Tensor, temperature: float) -> object:
-        for positive_C, own in zip(k_NC, own_N.tolist(), strict=True):
-            same = [row for row, key_C in enumerate(keys_KC) if torch.equal(key_C, positive_C)]
-            assert same == ([] if own == -1 else [own])
-            seen[own == -1] += 1
-        return scored_info_nce(q_NC, k_NC, keys_KC, own_N=own_N, temperature=temperature)
-
-    monkeypatch.setattr(memory_bank, "scored_info_nce", watched)
-    model = build(plain(), dictionary_size=size)
-    for _ in range(10):
-        memory_bank_step(model, torch.randn(6, 6), torch.randperm(SAMPLES)[:6], sgd(model.encoder_q))
-    assert seen[False] > 0
-    assert (seen[True] == 0) is (size == SAMPLES)
 
 
 def test_negatives_are_different_samples_uniform_and_decided_by_the_seed() -> None:

@@ -130,11 +130,6 @@ def test_an_averaged_key_encoders_statistics_follow_the_query_encoders() -> None
     torch.testing.assert_close(followed.running_var, 0.9 + 0.1 * leading.running_var)
 
 
-def test_the_model_takes_over_the_encoders_mode() -> None:
-    assert build(plain()).training
-    assert not build(plain().eval()).training
-
-
 def test_split_queries_come_back_in_their_own_order() -> None:
     encoder = normalizing()
     model = build(copy.deepcopy(encoder), batchnorm="split", split_groups=3)
@@ -142,12 +137,6 @@ def test_split_queries_come_back_in_their_own_order() -> None:
     q_NC = model.query(x)
     for g in range(3):
         torch.testing.assert_close(q_NC[g::3], nn.functional.normalize(encoder(x[g::3]), dim=1))
-
-
-def test_split_keys_come_back_in_their_own_order() -> None:
-    model = build(normalizing(), batchnorm="split", split_groups=1)  # all in one group, whatever the order
-    x = torch.randn(11, 6)
-    torch.testing.assert_close(model.key(x), nn.functional.normalize(model.encoder_k(x), dim=1))
 
 
 def test_a_splits_keys_keep_other_company_than_its_queries() -> None:
@@ -218,14 +207,6 @@ def test_a_copy_runs_its_own_encoders(how: Any, wrap: bool) -> None:
     assert all(p.grad is None for p in model.parameters())
     moco_step(model, x_1, x_2, sgd(model))
     assert calls == (["query", "key"] if wrap else [])  # the original keeps its wrappers
-
-
-def test_an_encoder_put_in_later_is_the_one_that_runs() -> None:
-    model = build(plain())
-    model.encoder_q, model.encoder_k = plain(), plain()
-    x, _ = views()
-    torch.testing.assert_close(model.query(x), nn.functional.normalize(model.encoder_q(x), dim=1))
-    torch.testing.assert_close(model.key(x), nn.functional.normalize(model.encoder_k(x), dim=1))
 
 
 def test_logits_for_inspection_have_the_losss_precision() -> None:

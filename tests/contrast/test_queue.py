@@ -64,14 +64,6 @@ def test_a_batch_of_the_dictionary_or_more_keeps_its_newest_keys(count: int) -> 
     assert oldest_first(queue)[:, 0].tolist() == list(range(count - 6, count))
 
 
-def test_no_key_is_dropped_at_the_end_of_the_ring() -> None:
-    """Another library's memory bank silently drops the keys that overflow."""
-    queue = Queue(5, 2)
-    queue.enqueue(numbered(0, 4))
-    queue.enqueue(numbered(4, 3))
-    assert set(queue.keys_KC[:, 0].tolist()) == {2, 3, 4, 5, 6}
-
-
 def test_keys_and_pointer_survive_a_checkpoint() -> None:
     """Other libraries lost the queue on resume."""
     queue, other = Queue(5, 3), Queue(5, 3)
@@ -116,11 +108,6 @@ def test_a_dictionary_needs_a_key(size: int) -> None:
         Queue(size, 4)
 
 
-def test_keys_need_a_width() -> None:
-    with pytest.raises(ValueError, match="embedding_dim=0: need at least 1"):
-        Queue(4, 0)
-
-
 @pytest.mark.parametrize("shape", [(3,), (3, 5), (3, 4, 1)])
 def test_keys_of_another_shape_are_refused_and_nothing_changes(shape: tuple[int, ...]) -> None:
     queue = Queue(6, 4)
@@ -129,7 +116,3 @@ def test_keys_of_another_shape_are_refused_and_nothing_changes(shape: tuple[int,
         queue.enqueue(torch.zeros(shape))
     assert torch.equal(queue.keys_KC, before)
     assert int(queue.pointer) == 0
-
-
-def test_a_printed_queue_states_its_sizes() -> None:
-    assert "dictionary_size=6, embedding_dim=4" in repr(Queue(6, 4))

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from moco.workload import view_recipe
 from PIL import Image
 
 from moco import recipes
@@ -19,7 +20,6 @@ from moco.data.folder import FolderSource
 from moco.data.loader import BATCHED_SIDE, ViewLoader
 from moco.data.order import EpochOrder
 from moco.data.skipped import SkippedFiles
-from moco.workload import view_recipe
 
 V2 = view_recipe(recipes.v2())
 MIB = 2**20

@@ -5,10 +5,10 @@ import threading
 import numpy as np
 import pytest
 import torch
+from moco.data.cut import SERIAL, BoxDraws, resized_crop_pixels
 from PIL import Image
 
 from moco.data.crop import resized_crop_image, sample_crops
-from moco.data.cut import SERIAL, BoxDraws, resized_crop_pixels
 
 SIZES = [(375, 500), (32, 32), (40, 1000), (1000, 40), (3, 2), (1, 1), (224, 225)]
 

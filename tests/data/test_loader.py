@@ -9,9 +9,9 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from moco.data.ahead import PREFETCH
 from PIL import Image
 
-from moco.data.ahead import PREFETCH
 from moco.data.arrays import ArraySource
 from moco.data.decode import DamagedImage
 from moco.data.loader import ViewLoader

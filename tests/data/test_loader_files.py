@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 import torch
+from moco.workload import view_recipe
 from PIL import Image
 
 from moco import recipes
@@ -14,7 +15,6 @@ from moco.data.loader import ViewLoader
 from moco.data.order import EpochOrder
 from moco.data.skipped import SkippedFiles
 from moco.data.views import ViewRecipe
-from moco.workload import view_recipe
 
 V2 = view_recipe(recipes.v2())
 UNTOUCHED = dataclasses.replace(

@@ -7,13 +7,13 @@ import math
 
 import pytest
 import torch
+from moco.data.finish import Draws
+from moco.workload import view_recipe
 from tests.data.test_views import PLAIN, RECIPES, generator, pictures
 
-from moco.data.finish import Draws
 from moco.data.views import photometric_views, sample_draws, two_views
 from moco.errors import ConfigError
 from moco.recipes import configure
-from moco.workload import view_recipe
 
 V3 = RECIPES["v3"]
 NAMES = [field.name for field in dataclasses.fields(Draws)]

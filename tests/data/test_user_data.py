@@ -163,8 +163,14 @@ def test_tensors_of_bytes_and_of_fractions():
     bytes_NCHW = torch.from_numpy(PIXELS).permute(0, 3, 1, 2)
     for data in (bytes_NCHW, bytes_NCHW / 255, (bytes_NCHW / 255).double().requires_grad_()):
         np.testing.assert_array_equal(open_source(data)[0].uniform_array(), PIXELS)
-    normalised = v2.functional.normalize(bytes_NCHW / 255, [0.5] * 3, [0.25] * 3)
-    for data in (normalised, bytes_NCHW.float(), torch.full((2, 3, 4, 4), float("nan")), bytes_NCHW.long()):
+    halves, _ = open_source(torch.full((2, 3, 4, 4), 0.5))
+    assert np.all(halves.uniform_array() == 128)
+    for data in (
+        normalised(PIXELS[0])[None],
+        bytes_NCHW.float(),
+        torch.full((2, 3, 4, 4), float("nan")),
+        bytes_NCHW.long(),
+    ):
         with pytest.raises(DataError, match="uint8"):
             open_source(data)
 

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from moco.workload import view_recipe
 from tests.reference.views import naive_crop, naive_photometric
 
 from moco import recipes
@@ -13,7 +14,6 @@ from moco.data import views
 from moco.data.crop import sample_crops
 from moco.data.views import CIFAR, IMAGENET, Draws, ViewRecipe, photometric_views, sample_draws, two_views
 from moco.errors import ConfigError
-from moco.workload import view_recipe
 
 RECIPES = {name: view_recipe(recipe()) for name, recipe in recipes.RECIPES.items()}
 EVERYTHING = dataclasses.replace(  # whatever a recipe may hold, at its strongest

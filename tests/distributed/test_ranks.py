@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import torch
 
+from moco.contrast import moco_step
+from tests.contrast.own_loop import start
 from tests.distributed.experiments import STEP_KINDS, STEPS, TOTAL, equal_to_one_process
 from tests.distributed.launch import run_ranks
 from tests.distributed.mechanisms import KINDS, mechanism
@@ -155,3 +157,23 @@ def test_batchnorm_stays_each_ranks_own_where_it_is_asked_for_and_in_eval_mode(r
     assert not torch.equal(first["plain"], other["plain"])
     assert torch.equal(first["joint"], other["joint"])
     assert [len(rank["own_statistics"]["alone"]) for rank in results] == list(range(1, len(results) + 1))
+
+
+def test_loops_of_ones_own_learn_on_ranks_what_one_process_learns(results: Results) -> None:
+    """But for the order of a step's keys in the queue: rank by rank."""
+    if len(results) != 2:
+        pytest.skip("a batch of 32 has no thirds")
+    names = start()
+    for x_q, x_k in names["batches"]:
+        by_rank = (torch.cat([x[0::2], x[1::2]]) for x in (x_q, x_k))
+        moco_step(names["model"], *by_rank, names["optimizer"])
+    alone = names["model"].state_dict()
+    for rank in results:
+        assert len(rank["drivers"]) == 3
+        for name, state in rank["drivers"].items():
+            torch.testing.assert_close(state, dict(alone), rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_ranks_whose_gradients_are_not_averaged_are_refused_as_soon_as_they_move(results: Results) -> None:
+    for rank in results:
+        assert rank["without_average"] == {"from the first": [0, True], "after a warm-up": [2, True]}

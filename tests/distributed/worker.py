@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from tests.distributed.drivers import examples, without_average
 from tests.distributed.experiments import (
     STEP_KINDS,
     company,
@@ -42,6 +43,8 @@ def main(rank: int, world: int, folder: Path) -> None:
         "moco_v3": moco_v3(rank, world),
         "own_statistics": own_statistics(rank),
         "mechanism_defaults": defaults(),
+        "without_average": without_average(rank, world),
+        "drivers": examples() if world == 2 else {},  # the page's batch of 32 has halves
         **{kind: mechanism(rank, world, kind) for kind in KINDS},
         **{kind: equal_to_one_process(rank, world, kind, parallel) for kind in STEP_KINDS},
     }

@@ -54,5 +54,5 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
 def test_fabric_leaves_what_it_hides_as_it_was():
     import sys
 
-    device._load_fabric()
+    device.load_fabric()
     assert sys.modules.get("torchmetrics", "absent") is not None

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests.conftest import StopAt
 
 import moco
 from moco.contrast import collective
 from moco.errors import RunError
-from tests.conftest import StopAt
 
 
 class Record(moco.Callback):

@@ -15,8 +15,8 @@ from moco.ablation.progress import Progress
 from moco.ablation.report import Ablation, write
 from moco.ablation.settings import Settings
 from moco.ablation.store import Store, last_step, write_json
-from moco.errors import ConfigError
 from moco.data.workers import cores
+from moco.errors import ConfigError
 from moco.recipes import configure
 
 Ending = Literal["planned", "finished", "unfinished", "interrupted"]

@@ -20,33 +20,32 @@ class Command:
         home: module of the function, which must load without PyTorch.
         function: its name. It returns something that `str` makes readable and `as_dict()` plain data for `--json`;
             or None, and nothing is printed.
-        help: one line for `moco --help`.
     """
 
     home: str
     function: str
-    help: str
 
 
 COMMANDS: dict[str, Command] = {
-    "pack": Command("moco.commands.pack", "pack", "store a folder of images decoded once, small and together"),
-    "embed": Command("moco.commands.embed", "embed", "features of all images of a folder, with their paths"),
-    "export": Command("moco.commands.export", "export_weights", "the backbone for other tools, checked by each"),
-    "import": Command("moco.commands.import_weights", "import_weights", "other projects' checkpoints as a run"),
-    "neighbours": Command("moco.commands.neighbours", "neighbours", "the images nearest to an image, as a picture"),
-    "evaluate": Command("moco.commands.evaluate", "evaluate", "did the pretraining help? kNN, probes, fine-tuning"),
+    "pack": Command("moco.commands.pack", "pack"),
+    "embed": Command("moco.commands.embed", "embed"),
+    "export": Command("moco.commands.export", "export_weights"),
+    "import": Command("moco.commands.import_weights", "import_weights"),
+    "neighbours": Command("moco.commands.neighbours", "neighbours"),
+    "evaluate": Command("moco.commands.evaluate", "evaluate"),
 }
 PYTHON_ONLY = {"preprocessing"}  # objects, which no text can name
 
 
-def make_parser(command: Command) -> ArgumentParser:
+def make_parser(command: Command, *, example: str = "") -> ArgumentParser:
     """Required parameters are positional, truth values flags, the others options."""
     function = getattr(importlib.import_module(command.home), command.function)
     everything = Parser(exit_on_error=False)
     everything.add_function_arguments(function, as_group=False, as_positional=True, skip=PYTHON_ONLY)
     truths = [action for action in everything._actions if isinstance(action.default, bool)]
     flags = {action.dest: action.default for action in truths}
-    parser = Parser(exit_on_error=False, description=(function.__doc__ or "").partition("\n")[0])
+    first = (function.__doc__ or "").partition("\n")[0]
+    parser = Parser(exit_on_error=False, description=f"{first}\n\nExample: {example}" if example else first)
     parser.add_function_arguments(function, as_group=False, as_positional=True, skip=PYTHON_ONLY | set(flags))
     parser.add_flags(flags, {action.dest: action.help for action in truths})
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")

@@ -6,6 +6,7 @@ import argparse
 import functools
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -13,6 +14,35 @@ from moco.cli import ablate, functions, pretrain
 from moco.cli.parser import Parser, one_line, with_underscores
 from moco.errors import INTERRUPTED, MocoError
 from moco.version import __version__
+
+# In the order of work: what each does, and an example.
+COMMANDS = {
+    "pretrain": ("learn a backbone from images", "moco pretrain photos --backbone resnet18 --out runs/photos"),
+    "evaluate": ("did it help? kNN, probes, fine-tuning", "moco evaluate runs/photos --train photos --held-out 0.2"),
+    "embed": ("features of all images, with their paths", "moco embed runs/photos photos --out features.npz"),
+    "neighbours": ("nearest images, as a picture", "moco neighbours runs/photos photos --query photos/one.jpg"),
+    "export": ("weights for other tools, checked by each", "moco export runs/photos --format timm --out weights"),
+    "import": ("other projects' checkpoints as a run", "moco import checkpoint.pth --out runs/imported"),
+    "pack": ("store a folder decoded once, for fast reading", "moco pack photos --out photos.pack"),
+    "ablate": ("what a choice of the method contributes", "moco ablate momentum photos --out studies/momentum"),
+}
+
+
+class MainParser(Parser):
+    """The command without a subcommand."""
+
+    def format_help(self, *arguments: Any, **options: Any) -> str:
+        """All subcommands, each with an example."""
+        width = max(map(len, COMMANDS))
+        lines = ["usage: moco COMMAND ...", "", "Momentum contrast: learn from images without labels.", ""]
+        for name, (said, example) in COMMANDS.items():
+            lines += [f"  {name:{width}}  {said}", f"  {'':{width}}    {example}"]
+        return "\n".join([*lines, "", "moco COMMAND --help lists a command's options, moco --version the version.", ""])
+
+
+def needs_pytorch(arguments: Sequence[str]) -> bool:
+    """Whether the command will load PyTorch: not for help."""
+    return bool(arguments) and arguments[0] in COMMANDS and not {"-h", "--help"} & set(arguments)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         parser, subparsers = _parsers(arguments)
         if not arguments:
-            parser.print_help()
+            print(parser.format_help(), end="")
             return 0
         # Only what the user gave: the recipe fills in the rest, for the command as for Python.
         chosen = parser.parse_args(arguments, defaults="--print_config" in arguments)
@@ -39,21 +69,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parsers(arguments: list[str]) -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
     """The command's parser and those of its subcommands.
 
-    Only the one that is asked for has its options: reading the signatures of the functions loads PyTorch.
+    Only the one in the arguments has its options: reading the signatures of the functions loads PyTorch.
     """
-    parser = Parser(
-        exit_on_error=False, prog="moco", description="Momentum contrast on your images.", version=__version__
-    )
+    parser = MainParser(exit_on_error=False, prog="moco", version=__version__)
     commands = parser.add_subcommands(required=True, dest="subcommand")
-    makers: dict[str, tuple[Callable[[], ArgumentParser], str]] = {
-        "pretrain": (lambda: pretrain.make_parser(arguments), "learn an encoder from a folder of images"),
-        "ablate": (ablate.make_parser, "what a choice of the method contributes, in tables"),
+    makers: dict[str, Callable[[], ArgumentParser]] = {
+        "pretrain": lambda: pretrain.make_parser(arguments),
+        "ablate": ablate.make_parser,
     }
     for name, command in functions.COMMANDS.items():
-        makers[name] = functools.partial(functions.make_parser, command), command.help
+        makers[name] = functools.partial(functions.make_parser, command, example=COMMANDS[name][1])
     subparsers = {}
-    for name, (make, said) in makers.items():
-        subparsers[name] = make() if name in arguments[:1] else Parser(exit_on_error=False)
+    for name, (said, _) in COMMANDS.items():
+        subparsers[name] = makers[name]() if name in arguments[:1] else Parser(exit_on_error=False)
         commands.add_subcommand(name, subparsers[name], help=said)
     return parser, subparsers
 

@@ -17,6 +17,10 @@ _LIST = "[ITEM,...]"  # how jsonargparse shows a list
 class Formatter(DefaultHelpFormatter):
     """Help in the command line's words: no Python types, and by default instead of None."""
 
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        fill = super()._fill_text
+        return "\n".join(fill(line, width, indent) if line else "" for line in text.split("\n"))
+
     def _expand_help(self, action: argparse.Action) -> str:
         text, _, about = re.sub(r"\((required, )?type: ", "\0", super()._expand_help(action)).partition("\0")
         text, kind = text.removesuffix(" (default: False)").strip(), re.match(r"(int|float)\b", about)

@@ -4,42 +4,79 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import docstring_parser
 import yaml
 from jsonargparse import ActionYesNo, ArgumentParser, Namespace
 
 from moco.cli.parser import Parser
-from moco.config import Config
-from moco.config import MECHANISM_FIELDS
+from moco.config import MECHANISM_FIELDS, Config
 from moco.recipes import RECIPES, configure, default_recipe
 
+HINTS = get_type_hints(Config)
+LOGGERS = "tensorboard (default), csv, wandb, mlflow or trackio; repeat it for several"
 TRUTHS = {field.name for field in dataclasses.fields(Config) if isinstance(field.default, bool)}
 # Options without a value.
 FLAGS = {"--resume", "--quiet", "--print_config", "--help"} | {f"--{no}{name}" for no in ("", "no_") for name in TRUTHS}
+
+
+# The options that most people need, and then all others by subject; each field of `Config` once.
+GROUPS: dict[str, tuple[str, ...]] = {
+    "most used": ("recipe", "backbone", "image_size", "batch_size", "epochs", "steps", "test", "devices", "seed"),
+    "views": (
+        *("crop_min", "brightness", "contrast", "saturation", "hue", "jitter_probability", "grayscale_probability"),
+        *("grayscale_first", "blur_probability", "blur_probability_2", "solarize_probability"),
+        *("solarize_probability_2", "flip_probability", "normalization"),
+    ),
+    "mechanism, dictionary and encoder": (
+        *("mechanism", "dictionary_size", "key_momentum", "key_momentum_schedule", "bank_momentum", "temperature"),
+        *("symmetric", "batchnorm", "split_groups", "stem", "head", "hidden_dim", "embedding_dim"),
+        *("zero_init_residual", "freeze_patch_projection"),
+    ),
+    "optimisation": (
+        *("optimizer", "base_learning_rate", "sgd_momentum", "weight_decay", "schedule", "schedule_unit"),
+        *("lr_milestones", "lr_decay", "warmup_steps", "warmup_epochs"),
+    ),
+    "hardware": (*("accelerator", "num_nodes", "precision", "layout", "compile", "workers", "cache_gib", "threads"),),
+    "evaluation while training": (
+        *("labels", "held_out", "knn_evaluations", "knn_images", "num_neighbors", "knn_temperature"),
+    ),
+    "run": ("log_every", "checkpoint_minutes", "data_root"),
+}
 
 
 def make_parser(arguments: list[str]) -> ArgumentParser:
     """The parser, with the defaults of the recipe in the arguments."""
     parser = Parser(
         exit_on_error=False,
+        usage="moco pretrain [DATA] [--out RUN] [options]",
         description=(
-            "Pretrain an encoder on images without labels. DATA: a folder (nested, with or without classes), a "
-            ".npy or .npz array, the name of a torchvision data set (downloaded), or nothing for the picture book."
+            "Learn a backbone from images without labels. DATA: a folder (nested, with or without class folders), a "
+            ".npy or .npz array, the name of a torchvision data set (downloaded), or nothing for the picture book.\n\n"
+            "Example: moco pretrain photos --backbone resnet18 --image-size 128 --batch-size 64 --steps 20000 --out "
+            "runs/photos"
         ),
     )
-    parser.add_argument("--config", action="config", help="YAML file with options")
     parser.add_argument("data", nargs="?", type=str | None, default=None, metavar="DATA", help="images to learn from")
-    parser.add_argument("--out", type=str | None, default=None, help="run folder; default runs/NAME-RECIPE")
-    parser.add_argument("--resume", action="store_true", help="continue the run in --out")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar and no messages")
     said = {
         parameter.arg_name: parameter.description for parameter in docstring_parser.parse(Config.__doc__ or "").params
     }
-    parser.add_class_arguments(Config, as_group=False, instantiate=False, skip=TRUTHS)
-    for name in sorted(TRUTHS):  # on in some recipes, off in others
-        parser.add_argument(f"--{name}", action=ActionYesNo, default=False, help=said.get(name))
+    for title, fields in GROUPS.items():
+        group = parser.add_argument_group(title)
+        if title == "most used":
+            group.add_argument("--out", type=str | None, default=None, help="run folder; default runs/NAME-RECIPE")
+            group.add_argument("--resume", action="store_true", help="continue the run in --out")
+        elif title == "run":
+            group.add_argument("--config", action="config", help="YAML file with options")
+            group.add_argument("--logger", type=str, action="append", metavar="NAME", help=LOGGERS)
+            group.add_argument("--quiet", action="store_true", help="no progress bar and no messages")
+        for name in fields:
+            hint, default = HINTS[name], Config.__dataclass_fields__[name].default
+            if name in TRUTHS:  # on in some recipes, off in others
+                group.add_argument(f"--{name}", action=ActionYesNo, default=False, help=said[name])
+            else:
+                group.add_argument(f"--{name}", type=hint, default=default, help=said[name])
     recipe, mechanism = _stated(arguments, "recipe"), _stated(arguments, "mechanism")
     if recipe is None:
         recipe = "v2" if "--config" in arguments else default_recipe(_scan_data(arguments))
@@ -52,7 +89,7 @@ def make_parser(arguments: list[str]) -> ArgumentParser:
 def call(chosen: Namespace, arguments: list[str]) -> bool:
     """Pretrain with what the user gave; whether the run came to its end."""
     options: dict[str, Any] = {name: value for name, value in chosen.as_dict().items() if name != "config"}
-    own = {name: options.pop(name, None) for name in ("data", "out", "recipe", "resume", "quiet")}
+    own = {name: options.pop(name, None) for name in ("data", "out", "recipe", "resume", "quiet", "logger")}
     own["data"] = _scan_data(arguments) or own["data"] or _data_of(chosen.get("config"))
     from moco.commands.pretrain import pretrain
 
@@ -62,6 +99,7 @@ def call(chosen: Namespace, arguments: list[str]) -> bool:
         recipe=own["recipe"],
         resume=bool(own["resume"]),
         quiet=bool(own["quiet"]),
+        loggers=own["logger"],
         **options,
     )
     return run.finished

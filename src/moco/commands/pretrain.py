@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from moco.data.view_dataset import Transform
     from moco.export.load import Pretrained
     from moco.training.callbacks import Callback
+    from moco.training.loggers import Chosen
     from moco.training.run_folder import RunFolder
 
 
@@ -93,7 +94,7 @@ def pretrain(
     backbone: str | nn.Module | None = None,
     transform: Transform | tuple[Transform, Transform] | None = None,
     callbacks: Sequence[Callback] = (),
-    loggers: Sequence[Any] | None = None,
+    loggers: Chosen = None,
     **options: Unpack[Options],
 ) -> Run:
     """Pretrain an encoder on images without labels and leave a run folder.
@@ -105,7 +106,8 @@ def pretrain(
         out: run folder, empty or not there yet; None means runs/NAME-RECIPE with a number.
         recipe: v1, v2, v3, v3-vit, cifar or picturebook; None means v2 (picturebook for the embedded set).
         config: a whole configuration instead of recipe and options.
-        resume: continue the run in `out`; its options are those of the run.
+        resume: continue the run in `out`; its options are those of the run, but for workers, cache_gib,
+            checkpoint_minutes and data_root.
         quiet: neither messages nor a progress bar.
         backbone: name, or a module (N, 3, H, W) -> (N, D) of your own, which is trained in place.
         transform: your own pair of views instead of the recipe's: a callable from a PIL image to two float tensors
@@ -144,6 +146,10 @@ def pretrain(
     return Run(folder.path)
 
 
+# What a run may be resumed with: it changes how fast the run goes and no number in it.
+MAY_CHANGE = ("workers", "cache_gib", "checkpoint_minutes", "data_root")
+
+
 def _stored(
     data: Any, out: str | os.PathLike[str] | None, recipe: str | None, given: dict[str, Any]
 ) -> tuple[RunFolder, Any, Config]:
@@ -155,6 +161,7 @@ def _stored(
     folder = RunFolder(Path(out))
     folder.check(resume=True)
     config, stored_data = read_config(folder.config)
+    config = dataclasses.replace(config, **{name: given[name] for name in MAY_CHANGE if name in given})
     changed = {k: v for k, v in given.items() if _plain(v) != _plain(getattr(config, k, None))}
     if recipe is not None and recipe != config.recipe:
         changed["recipe"] = recipe

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from moco.contrast.batchnorm import BatchNormCure
 from moco.contrast.collective import all_gather_cat, copy_from_first_
 from moco.contrast.dictionary import Queue
-from moco.contrast.first_step import checks_backward
 from moco.contrast.loss import scored_info_nce
 from moco.contrast.model import Backward, ContrastiveModel, LossAndKeys, descend_
 from moco.contrast.momentum import check_key_momentum, ema_update_, frozen_copy
@@ -27,7 +26,6 @@ def moco_loss(model: MoCo, x_q: Any, x_k: Any) -> LossAndKeys:
     return LossAndKeys(loss, accuracy, keys=all_gather_cat(k_NC))
 
 
-@checks_backward
 def moco_step(
     model: MoCo, x_q: Any, x_k: Any, optimizer: torch.optim.Optimizer, *, backward: Backward = torch.Tensor.backward
 ) -> tuple[Tensor, Tensor]:
@@ -42,9 +40,7 @@ def moco_step(
         ValueError: `backward` left no gradient or a scaled one, or several ranks' gradients are not averaged.
     """
     loss, accuracy, keys = moco_loss(model, x_q, x_k)
-    optimizer.zero_grad()
-    backward(loss)
-    optimizer.step()  # f_q learns by gradient
+    descend_(model, loss, optimizer, backward)  # f_q learns by gradient
     model.after_step_(keys)  # f_k follows; newest keys in, oldest out
     return loss.detach(), accuracy
 
@@ -63,12 +59,14 @@ def symmetric_moco_loss(model: MoCo, x_1: Any, x_2: Any) -> LossAndKeys:
     return LossAndKeys(loss_1 + loss_2, (accuracy_1 + accuracy_2) / 2, keys)
 
 
-@checks_backward
 def symmetric_moco_step(
     model: MoCo, x_1: Any, x_2: Any, optimizer: torch.optim.Optimizer, *, backward: Backward = torch.Tensor.backward
 ) -> tuple[Tensor, Tensor]:
     """As `moco_step`, with the loss of `symmetric_moco_loss`."""
-    return descend_(model, symmetric_moco_loss(model, x_1, x_2), optimizer, backward)
+    loss, accuracy, keys = symmetric_moco_loss(model, x_1, x_2)
+    descend_(model, loss, optimizer, backward)
+    model.after_step_(keys)
+    return loss.detach(), accuracy
 
 
 class MoCo(ContrastiveModel):

@@ -58,10 +58,6 @@ class Queue(nn.Module):
         self.keys_KC.index_copy_(0, places, keys_NC[count - kept :].to(self.keys_KC.dtype))
         self.pointer.add_(count).remainder_(size)
 
-    def extra_repr(self) -> str:
-        """Sizes, for the printed module."""
-        return f"dictionary_size={self.keys_KC.shape[0]}, embedding_dim={self.keys_KC.shape[1]}"
-
 
 class Bank(nn.Module):
     """One embedding for each of M samples, float32, starting as random unit vectors; a buffer, so checkpoints hold it.
@@ -107,10 +103,6 @@ class Bank(nn.Module):
         self.embeddings_MC.index_copy_(0, indices_N, kept_NC)
         self.embeddings_MC.index_add_(0, indices_N, q_NC.to(kept_NC.dtype), alpha=1.0 - bank_momentum)
         self.embeddings_MC.index_copy_(0, indices_N, functional.normalize(self.embeddings_MC[indices_N], dim=1))
-
-    def extra_repr(self) -> str:
-        """Sizes, for the printed module."""
-        return f"num_samples={self.embeddings_MC.shape[0]}, embedding_dim={self.embeddings_MC.shape[1]}"
 
 
 def rows_of(indices_N: Tensor, drawn_K: Tensor) -> Tensor:

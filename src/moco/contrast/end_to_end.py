@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from moco.contrast.batchnorm import BatchNormCure
 from moco.contrast.collective import copy_from_first_
-from moco.contrast.first_step import checks_backward
 from moco.contrast.loss import in_batch_info_nce
 from moco.contrast.model import Backward, ContrastiveModel, LossAndKeys, descend_
 
@@ -28,12 +27,14 @@ def end_to_end_loss(model: EndToEnd, x_q: Any, x_k: Any) -> LossAndKeys:
     return LossAndKeys(loss, accuracy)
 
 
-@checks_backward
 def end_to_end_step(
     model: EndToEnd, x_q: Any, x_k: Any, optimizer: torch.optim.Optimizer, *, backward: Backward = torch.Tensor.backward
 ) -> tuple[Tensor, Tensor]:
     """As `moco_step`, with the loss of `end_to_end_loss`."""
-    return descend_(model, end_to_end_loss(model, x_q, x_k), optimizer, backward)
+    loss, accuracy, _ = end_to_end_loss(model, x_q, x_k)
+    descend_(model, loss, optimizer, backward)
+    model.after_step_()
+    return loss.detach(), accuracy
 
 
 class EndToEnd(ContrastiveModel):

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from moco.contrast.batchnorm import BatchNormCure
 from moco.contrast.collective import all_gather_cat, copy_from_first_, world_size
 from moco.contrast.dictionary import Bank, rows_of
-from moco.contrast.first_step import checks_backward
 from moco.contrast.loss import scored_info_nce
 from moco.contrast.model import Backward, ContrastiveModel, LossAndKeys, descend_
 
@@ -34,7 +33,6 @@ def memory_bank_loss(model: MemoryBank, x: Any, indices_N: Tensor) -> LossAndKey
     return LossAndKeys(loss, accuracy, keys=(all_gather_cat(indices_N), all_gather_cat(q_NC.detach())))
 
 
-@checks_backward
 def memory_bank_step(
     model: MemoryBank,
     x: Any,
@@ -44,7 +42,10 @@ def memory_bank_step(
     backward: Backward = torch.Tensor.backward,
 ) -> tuple[Tensor, Tensor]:
     """As `moco_step`, with the loss of `memory_bank_loss`."""
-    return descend_(model, memory_bank_loss(model, x, indices_N), optimizer, backward)
+    loss, accuracy, keys = memory_bank_loss(model, x, indices_N)
+    descend_(model, loss, optimizer, backward)
+    model.after_step_(keys)
+    return loss.detach(), accuracy
 
 
 class MemoryBank(ContrastiveModel):

@@ -23,7 +23,7 @@ from moco.contrast.batchnorm import (
     split_batchnorm,
 )
 from moco.contrast.collective import all_gather_cat, rank, shared_permutation, world_size
-from moco.contrast.first_step import ranks_moved_alike, sample_values
+from moco.contrast.first_step import check_scale, gradient_norm, ranks_moved_alike, sample_values
 from moco.contrast.loss import normalize
 
 Backward = Callable[[Tensor], Any]
@@ -43,15 +43,24 @@ class LossAndKeys(NamedTuple):
     keys: Any = None
 
 
-def descend_(
-    model: ContrastiveModel, found: LossAndKeys, optimizer: torch.optim.Optimizer, backward: Backward
-) -> tuple[Tensor, Tensor]:
-    """What each step does with the loss of its mechanism; `moco_step` has it written out."""
+def descend_(model: ContrastiveModel, loss: Tensor, optimizer: torch.optim.Optimizer, backward: Backward) -> None:
+    """Gradients to zero, backward, optimiser; a model's first time is checked.
+
+    Raises:
+        ValueError: `backward` left no gradient, or a scaled one which the optimiser took as it was.
+    """
     optimizer.zero_grad()
-    backward(found.loss)
+    if model.backward_checked:
+        backward(loss)
+        optimizer.step()
+        return
+    arrived: list[Tensor] = []  # the gradient of the loss, 1 unless something scales
+    loss.register_hook(arrived.append)  # type: ignore[no-untyped-call]
+    backward(loss)
+    left = gradient_norm(model.query_side)
     optimizer.step()
-    model.after_step_(found.keys)
-    return found.loss.detach(), found.pretext_accuracy
+    check_scale(float(arrived[0]) if arrived else 1.0, left=left, taken=gradient_norm(model.query_side))
+    model.backward_checked = True
 
 
 class ContrastiveModel(nn.Module):

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from moco.contrast.collective import copy_from_first_, world_size
-from moco.contrast.first_step import checks_backward
 from moco.contrast.joint_batchnorm import join_batchnorm
 from moco.contrast.loss import in_batch_info_nce
 from moco.contrast.model import Backward, ContrastiveModel, LossAndKeys, descend_
@@ -31,12 +30,14 @@ def moco_v3_loss(model: MoCoV3, x_1: Any, x_2: Any) -> LossAndKeys:
     return LossAndKeys(2 * model.temperature * (loss_1 + loss_2), (accuracy_1 + accuracy_2) / 2)
 
 
-@checks_backward
 def moco_v3_step(
     model: MoCoV3, x_1: Any, x_2: Any, optimizer: torch.optim.Optimizer, *, backward: Backward = torch.Tensor.backward
 ) -> tuple[Tensor, Tensor]:
     """One step of the paper's Algorithm 1: as `moco_step`, with the loss of `moco_v3_loss`."""
-    return descend_(model, moco_v3_loss(model, x_1, x_2), optimizer, backward)
+    loss, accuracy, _ = moco_v3_loss(model, x_1, x_2)
+    descend_(model, loss, optimizer, backward)
+    model.after_step_()
+    return loss.detach(), accuracy
 
 
 class MoCoV3(ContrastiveModel):

@@ -48,7 +48,7 @@ class ViewLoader:
         self._workers = default_workers() if workers is None else workers
         self._stopping = torch.zeros(1, dtype=torch.uint8)
         if self._workers:
-            self._stopping.share_memory_()
+            self._stopping.share_memory_()  # type: ignore[no-untyped-call]
         self._dataset = ViewDataset(source, order, make, self._stopping)
 
     def batches(self, first_step: int) -> Generator[tuple[tuple[Tensor, ...], Tensor]]:
@@ -73,7 +73,7 @@ class ViewLoader:
 
     def _loader(self) -> DataLoader[ViewBatch]:
         options: dict[str, Any] = {"pin_memory": self._device.type == "cuda"}
-        collate = _as_it_is
+        collate: Any = _as_it_is
         if self._workers:
             options |= {"prefetch_factor": PREFETCH, "multiprocessing_context": start_method()}
             collate = _as_it_is if _has_shared_memory() else _as_arrays
@@ -113,8 +113,9 @@ def _as_it_is(batch: ViewBatch) -> ViewBatch:
 
 
 def _as_arrays(batch: ViewBatch) -> Any:
-    return batch._replace(views=tuple(view.numpy() for view in batch.views), indices=batch.indices.numpy())  # type: ignore[arg-type]
+    arrays: Any = tuple(view.numpy() for view in batch.views)
+    return batch._replace(views=arrays)
 
 
 def _as_tensors(batch: ViewBatch) -> ViewBatch:
-    return batch._replace(views=tuple(map(torch.as_tensor, batch.views)), indices=torch.as_tensor(batch.indices))
+    return batch._replace(views=tuple(map(torch.as_tensor, batch.views)))

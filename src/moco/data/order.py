@@ -28,11 +28,11 @@ def keyed_generator(seed: int, purpose: int, *counters: int) -> torch.Generator:
 
 
 class Sample(NamedTuple):
-    """One place of one step: what its random numbers are keyed by, and the index of its image."""
+    """One place of one step: what its random numbers are keyed by, and the index of its image in the source."""
 
     step: int
     position: int
-    index: int
+    image: int
 
 
 class EpochOrder(Sampler[list[Sample]]):

@@ -112,7 +112,7 @@ class TransformViews:
         DataError: when called, unless two float tensors (3, H, W) of one size come back.
     """
 
-    min_side = None
+    min_side: int | None = None
 
     def __init__(self, transform: Transform | tuple[Transform, Transform], *, seed: int, views: int = 2) -> None:
         self._transform, self._seed, self._views = transform, seed, views
@@ -169,7 +169,8 @@ class ViewDataset(Dataset[ViewBatch]):
         self._make, self._stopping = make, stopping
 
     def __getitems__(self, samples: list[Sample]) -> ViewBatch:
-        indices, damaged = torch.zeros(len(samples), dtype=torch.int64), []
+        indices = torch.zeros(len(samples), dtype=torch.int64)
+        damaged: list[tuple[str, str]] = []
         try:
             views = self._make.in_worker(self._images(samples, indices, damaged), samples)
         except DataError as error:
@@ -197,8 +198,8 @@ class ViewDataset(Dataset[ViewBatch]):
         Raises:
             DataError: ATTEMPTS of them were taken without success.
         """
-        yield sample.index
-        candidate, replacements = sample.index, keyed_generator(self._seed, SHUFFLE, sample.step, sample.index)
+        yield sample.image
+        candidate, replacements = sample.image, keyed_generator(self._seed, SHUFFLE, sample.step, sample.image)
         for _ in range(ATTEMPTS - 1):
             candidate = int(self._indices[int(torch.randint(len(self._indices), (1,), generator=replacements))])
             yield candidate

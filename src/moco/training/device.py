@@ -19,8 +19,10 @@ from moco.errors import ConfigError
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-# Fabric speaks through the second one where somebody has loaded Lightning's trainer.
-LIGHTNING_LOGS = ("lightning_fabric.utilities.rank_zero", "lightning.pytorch.utilities.rank_zero")
+# Fabric speaks through the other two where somebody has loaded Lightning's trainer.
+LIGHTNING_LOGS = tuple(
+    f"{name}.utilities.rank_zero" for name in ("lightning_fabric", "pytorch_lightning", "lightning.pytorch")
+)
 
 
 @dataclasses.dataclass(frozen=True)

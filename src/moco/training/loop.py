@@ -149,7 +149,7 @@ def train(run: Training) -> Progress:
     first, saved_at = now.step, time.monotonic()
     with ExitStack() as stack:
         progress = stack.enter_context(Progress(run.total_steps * size, now.step * size, show=run.show_progress))
-        writer = stack.enter_context(closing(MetricsWriter(run.folder, run.loggers)))
+        writer = stack.enter_context(MetricsWriter(run.folder, run.loggers))
         batches = stack.enter_context(closing(run.batches(now.step)))
         signal = stack.enter_context(StopRequest())
         run.call("on_train_start")

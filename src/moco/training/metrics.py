@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 
 class MetricsWriter:
-    """Appends to metrics.jsonl and hands the same values to loggers; silent on ranks other than 0.
+    """Appends to metrics.jsonl and hands the same values to loggers; silent on ranks other than 0. A context.
 
     Args:
         folder: the run folder; None writes nothing.
@@ -35,12 +35,14 @@ class MetricsWriter:
         for logger in self._loggers:
             logger.log_metrics(values, step)
 
-    def close(self) -> None:
-        """Flush and close."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
         if self._file is not None:
             self._file.close()
             for logger in self._loggers:
-                logger.finalize("success")
+                logger.finalize("success" if kind is None else "failed")
 
 
 @dataclasses.dataclass

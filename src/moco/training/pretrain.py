@@ -28,7 +28,7 @@ from moco.training.callbacks import Callback
 from moco.training.device import convolutions_tried, make_fabric, peak_memory_bytes, place, settled
 from moco.training.encoder import build_checked_encoder
 from moco.training.images import RunImages, open_images
-from moco.training.loggers import make_loggers
+from moco.training.loggers import Chosen, check_loggers, make_loggers
 from moco.training.mechanism import batches_of, build_model, check_images, remarks, views_of
 from moco.training.metrics import Progress
 from moco.training.optimizer import check_optimizer, make_optimizer
@@ -53,7 +53,7 @@ class Extras:
     module: nn.Module | None = None
     transform: Transform | tuple[Transform, Transform] | None = None
     callbacks: Sequence[Callback] = ()
-    loggers: Sequence[Any] | None = None
+    loggers: Chosen = None
 
 
 @dataclasses.dataclass
@@ -96,6 +96,7 @@ class Pretraining:
         images = open_images(data, config)
         check_images(config, len(images.pretraining))
         check_optimizer(config)
+        check_loggers(extras.loggers)
         encoder = build_checked_encoder(config, extras.module)
         if extras.transform is not None:
             first = images.source.pixels(int(images.pretraining[0]))
@@ -149,7 +150,7 @@ class Pretraining:
             checkpoint=self.folder.checkpoint,
             folder=self.folder.path if first else None,
             position=position,
-            loggers=make_loggers(self.extras.loggers, self.folder.path) if first else (),
+            loggers=self._loggers(position.step) if first else (),
             callbacks=self.extras.callbacks,
             show_progress=first and not self.quiet,
         )
@@ -182,6 +183,12 @@ class Pretraining:
         if workers is None:
             workers = max(1, default_workers() // config.devices)
         return ViewLoader(source, order, make, device=fabric.device, skipped=skipped, workers=workers), order
+
+    def _loggers(self, step: int) -> Sequence[Any]:
+        loggers = make_loggers(self.extras.loggers, self.folder.path, step=step)
+        for logger in loggers:
+            logger.log_hyperparams(dataclasses.asdict(self.config))
+        return loggers
 
     def _monitor(self, skipped: SkippedFiles) -> Monitor | None:
         config, images = self.config, self.images
