@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from moco.errors import RunError
-from moco.export.load import first_few, read_tensors
+from moco.export.reading import read_content, read_header, read_tensors
 
 _PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel and of torch.compile
 # Where the tensors lie in the file, most specific first. The first is VISSL's.
