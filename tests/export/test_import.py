@@ -192,12 +192,8 @@ def test_resnets_are_told_from_their_shapes(tmp_path, name):
     with torch.device("meta"):
         shapes = torchvision.models.get_model(name, weights=None).state_dict()
     tensors = {key: torch.zeros(value.shape, dtype=value.dtype) for key, value in shapes.items()}
-    from moco.export.foreign import Foreign
-    from moco.export.infer import infer
-    from moco.export.layouts import recognise
-
-    recognised = recognise(Foreign(tensors, None, vissl=False), what="file")
-    assert infer(recognised, num_heads=None, stem=None).name == f"torchvision/{name}"
+    result = moco.import_weights(files.saved(tensors, tmp_path / "a.pth"), out=tmp_path / "run", image_size=32)
+    assert result.architecture == f"torchvision/{name}"
 
 
 def test_plain_files_of_torchvision_timm_and_safetensors(tmp_path):

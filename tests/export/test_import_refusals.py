@@ -12,7 +12,6 @@ import pytest
 import torch
 
 import moco
-from moco.cli import main
 from moco.errors import ArchitectureError, ConfigError, RunError
 from tests.export import foreign_files as files
 from tests.export.models import trained, written
@@ -129,6 +128,8 @@ def test_stated_values_that_cannot_be_are_refused(tmp_path, options, error, mess
 
 
 def test_the_command_says_what_the_file_is(tmp_path, capsys, monkeypatch):
+    from moco.cli import main
+
     monkeypatch.chdir(tmp_path)
     files.saved(files.v2(files.resnet()), tmp_path / "v2.pth.tar")
     assert main(["import", "v2.pth.tar"]) == 0
