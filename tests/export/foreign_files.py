@@ -20,13 +20,25 @@ def resnet(name: str = "resnet18", *, classes: int = 1000, small: bool = False, 
         if small:
             model.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
             model.maxpool = nn.Identity()
+    return lively(model)
+
+
+def lively(model: nn.Module) -> nn.Module:
+    """The module in eval mode, with statistics and affine weights of its own, so that none can be mistaken."""
+    with torch.no_grad():
+        set_statistics(model)
         for layer in model.modules():
             if isinstance(layer, nn.BatchNorm2d):
-                layer.running_mean.uniform_(-0.3, 0.3)
-                layer.running_var.uniform_(0.7, 1.5)
                 layer.weight.uniform_(0.6, 1.4)
                 layer.bias.uniform_(-0.2, 0.2)
     return model.eval()
+
+
+def set_statistics(model: nn.Module) -> None:
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.running_mean.uniform_(-0.3, 0.3)
+            layer.running_var.uniform_(0.7, 1.5)
 
 
 def features(model: nn.Module, images: Tensor) -> Tensor:

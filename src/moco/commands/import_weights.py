@@ -80,7 +80,7 @@ def import_weights(
     """Take the backbone out of another project's checkpoint; no code of the file is run.
 
     Args:
-        file: checkpoint of MoCo v1, v2, v3, SimSiam, DINO, BYOL, lightly, solo-learn, mmselfsup or VISSL, a state dict of
+        file: checkpoint of MoCo v1, v2, v3, SimSiam, DINO, BYOL, lightly, solo-learn, mmselfsup or VISSL, weights of
             torchvision, timm or transformers (a file, or their folder), or an export of ours.
         out: run folder to make; None means runs/NAME.
         architecture: torchvision/NAME, timm/NAME or package.module:factory; None means what the tensors' names and

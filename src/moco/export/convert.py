@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 
@@ -52,6 +52,10 @@ def convert(
     side = chosen.image_size if image_size is None else image_size
     with torch.random.fork_rng(devices=[]):
         built = build_backbone(chosen.name, image_size=side, stem=cast(Stem, chosen.stem), num_heads=chosen.num_heads)
+    if chosen.pool not in (None, pool := _pool(built.module)):
+        raise ArchitectureError(
+            f"{file}: {chosen.name} with global_pool={chosen.pool!r}: only {pool!r} can be built here"
+        )
     expected = built.module.state_dict()
     tensors = dict(recognised.tensors)
     head = [name for name in tensors if name not in expected and name.partition(".")[0] in _HEADS]
@@ -63,6 +67,12 @@ def convert(
     fill(built.module, tensors, what=f"{file} ({recognised.kind.name}) for {chosen.name}, stem {chosen.stem}")
     model = Pretrained(built, _preprocessing(foreign.stated, image_size, side, chosen.stem)).eval()
     return model, recognised, tuple(head)
+
+
+def _pool(module: Any) -> str | None:
+    """How a model of timm's pools its features: by its name for it."""
+    layer = getattr(module, "global_pool", None) or getattr(getattr(module, "head", None), "global_pool", None)
+    return getattr(layer, "pool_type", layer)
 
 
 def _stated_layout(foreign: Foreign, file: Path) -> Recognised:

@@ -80,7 +80,7 @@ def read_foreign(path: Path) -> Foreign:
     content = _content(path)
     values: Values = content if isinstance(content, Mapping) else {}
     config, stated = _beside(path, values)
-    ours = {"preprocessing", "image_size", "arch"} <= values.keys()
+    ours = {"preprocessing", "image_size"} <= values.keys()
     for keys, place in _PLACES:
         found = _at(values, keys)
         tensors = {name: value for name, value in found.items() if isinstance(name, str) and isinstance(value, Tensor)}

@@ -19,17 +19,19 @@ from moco.export.resnet_names import RESNETS, to_detectron2, to_huggingface
 
 # Width and depth of timm's ViTs; heads as timm has them.
 _VITS = {(192, 12): ("tiny", 3), (384, 12): ("small", 6), (768, 12): ("base", 12), (1024, 24): ("large", 16)}
+_TIMM_ARGUMENTS = ("img_size", "num_heads", "patch_size", "global_pool", "in_chans", "num_classes")
 _V3_HEADS = 12  # of the authors' ViT-S and ViT-B; timm's, DeiT's and DINO's ViT-S has 6, under the same shapes
 
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """What `build_backbone` needs: name with its library, stem, side in pixels, heads if not the architecture's own."""
+    """What `build_backbone` needs: name with its library, stem, side in pixels, heads and pooling if stated."""
 
     name: str
     stem: str
     image_size: int
     num_heads: int | None = None
+    pool: str | None = None
 
 
 def infer(recognised: Recognised, foreign: Foreign, *, num_heads: int | None, stem: str | None) -> Architecture:
@@ -107,17 +109,21 @@ def _check_strides(recognised: Recognised, foreign: Foreign) -> None:
 def _timm(foreign: Foreign, num_heads: int | None, stem: str | None) -> Architecture:
     """What timm's config.json says, with arguments that change nothing but the ones known here."""
     name, arguments = str(foreign.config.get("architecture")), dict(foreign.config.get("model_args") or {})
-    side, heads, patch, _ = (arguments.pop(key, None) for key in ("img_size", "num_heads", "patch_size", "num_classes"))
-    if arguments or stem is not None or num_heads not in (None, heads):
-        own = {**arguments, "stem": stem, "num_heads": num_heads}
+    side, heads, patch, pool, channels, _ = (arguments.pop(key, None) for key in _TIMM_ARGUMENTS)
+    other = channels not in (None, 3) or (name in RESNETS and pool not in (None, "avg"))
+    if arguments or other or stem is not None or num_heads not in (None, heads):
+        own = {**arguments, "in_chans": channels, "global_pool": pool, "stem": stem, "num_heads": num_heads}
         raise ArchitectureError(f"timm's {name} of config.json with {own}: expected none of these")
+    side = side[-1] if isinstance(side, list) else side
     side = side or (foreign.stated.size if foreign.stated else None) or 224
     vit = re.fullmatch(r"vit_(tiny|small|base)_patch16_224", name)
     if patch is not None and vit and SIZES[vit[1]][1] == heads:
         return Architecture(f"v3/vit_{vit[1]}_patch{patch}", STANDARD, side)
     if patch is not None:
         name = name.replace("_patch16_", f"_patch{patch}_")
-    return Architecture(f"{'torchvision' if name in RESNETS else 'timm'}/{name}", STANDARD, side, heads)
+    if name in RESNETS:
+        return Architecture(f"torchvision/{name}", STANDARD, side)
+    return Architecture(f"timm/{name}", STANDARD, side, heads, pool)
 
 
 def _resnet_name(tensors: dict[str, Tensor]) -> str:

@@ -25,8 +25,8 @@ Tensors = dict[str, Tensor]
 class Kind:
     """A layout: whose it is, and the prefix of its encoder (of several that which learnt by gradient).
 
-    `signs`: beginnings of other names, all of them needed. `place`: where the tensors lie, if that alone says whose they
-    are. `stem`: of its ResNets with a 3x3 first convolution, if there is one only. `rename`: from torchvision's
+    `signs`: beginnings of other names, all of them needed. `place`: where the tensors lie, if that says whose they are.
+    `stem`: of its ResNets with a 3x3 first convolution, if there is one only. `rename`: from torchvision's
     names to its own, if they differ.
     """
 
@@ -95,7 +95,8 @@ def recognise(foreign: Foreign, *, what: str) -> Recognised:
         known = torchvision_names_of(kind.rename)
         inside = {known.get(name, name): value for name, value in inside.items()}
     tensors, stem = _as_torchvision(inside, what)
-    if kind is PLAIN and foreign.image_size is None and not {"conv1.weight", "cls_token"} & set(tensors):
+    named = foreign.image_size is not None or "pretrained_cfg" in foreign.config
+    if kind is PLAIN and not named and not {"conv1.weight", "cls_token"} & set(tensors):
         raise ArchitectureError(
             f"{what} is none of the known layouts (its keys: {first_few(names)}): name the architecture "
             "(--architecture) if they are those of a torchvision or timm model"
