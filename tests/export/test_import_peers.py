@@ -53,9 +53,9 @@ def test_lightlys_generator_without_its_relu(tmp_path, name, splits):
     for wrong in ("3x3-stride1", "3x3-stride2"):
         with pytest.raises(ArchitectureError, match="stem"):
             moco.import_weights(tmp_path / "a.ckpt", out=tmp_path / "other", stem=wrong)
+        named = f"torchvision/{name.replace('-', '')}"
         with pytest.raises(ArchitectureError, match="stem"):
-            options = {"architecture": f"torchvision/{name.replace('-', '')}", "stem": wrong}
-            moco.import_weights(tmp_path / "a.ckpt", out=tmp_path / "other", **options)
+            moco.import_weights(tmp_path / "a.ckpt", out=tmp_path / "other", stem=wrong, architecture=named)
 
 
 def test_statistics_of_split_batchnorm_in_training_are_averaged_as_lightly_does(tmp_path):

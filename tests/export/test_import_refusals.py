@@ -105,8 +105,10 @@ def test_what_is_ours_needs_no_import(tmp_path):
     for name in ("backbone.safetensors", "last.pt"):
         with pytest.raises(RunError, match=f"{name} is moco's own: use it as it is"):
             moco.import_weights(folder / name, out=tmp_path / "imported")
-    with pytest.raises(RunError, match="run: a folder; name a checkpoint"):
+    with pytest.raises(RunError, match="moco's own"):
         moco.import_weights(folder, out=tmp_path / "imported")
+    with pytest.raises(RunError, match="a folder"):
+        moco.import_weights(tmp_path, out=tmp_path / "imported")
     assert not (tmp_path / "imported").exists()
 
 
