@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from moco.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
-    from moco.data.preprocess import Preprocessing
     from moco.export.load import Pretrained
 
 Normalization = Literal["imagenet", "cifar"]
@@ -24,15 +23,12 @@ class Imported:
     Attributes:
         path: the run folder, for `moco.load`, `moco embed`, `moco export`.
         kind: whose checkpoint it was.
-        architecture, stem: of the backbone.
+        architecture, stem, feature_dim: of the backbone.
         num_heads: attention heads, where they are not the architecture's own number; else None.
-        feature_dim: width of its features.
         image_size: side in pixels for which images are prepared.
         parameters: in the whole file, without BatchNorm statistics and queue.
-        head: names of the head's tensors, which were left out.
-        others: what else was left out: first parts of the names.
-        preprocessing: how images are prepared.
-        preprocessing_source: the name of the file that says it; None where it is assumed.
+        head, others: what was left out: names of the head's tensors; first parts of other names.
+        preprocessing, preprocessing_source: how images are prepared; the file that says it, None where it is assumed.
     """
 
     path: Path
@@ -98,16 +94,21 @@ def import_weights(
     """
     path = Path(file).expanduser()
     folder = _free_folder(path, out)
+    from moco.data.preprocess import Preprocessing
+    from moco.data.views import NORMALIZATIONS
     from moco.export.convert import convert
     from moco.export.foreign import read_foreign
 
+    if normalization not in (None, *NORMALIZATIONS):
+        raise ConfigError(f"normalization={normalization!r}: choose {' or '.join(NORMALIZATIONS)}")
     foreign = read_foreign(path)
     model, recognised, head = convert(
         foreign, path, architecture=architecture, stem=stem, image_size=image_size, num_heads=num_heads
     )
     source = foreign.stated.source if foreign.stated else None
     if normalization is not None:
-        model.preprocess, source = _normalization(normalization, model.preprocess.size), "normalization"
+        mean_and_std = NORMALIZATIONS[normalization]
+        model.preprocess, source = Preprocessing(model.preprocess.size, *mean_and_std), "normalization"
     imported = Imported(
         path=folder,
         kind=recognised.kind.name,
@@ -150,13 +151,3 @@ def _write(imported: Imported, model: Pretrained, file: Path) -> None:
 def _is_parameter(name: str) -> bool:
     last = name.rpartition(".")[2]
     return last not in ("running_mean", "running_var", "num_batches_tracked", "queue", "queue_ptr")
-
-
-def _normalization(name: str, size: int) -> Preprocessing:
-    from moco.data.preprocess import Preprocessing
-    from moco.data.views import CIFAR, IMAGENET
-
-    known = {"imagenet": IMAGENET, "cifar": CIFAR}
-    if name not in known:
-        raise ConfigError(f"normalization={name!r}: choose {' or '.join(known)}")
-    return Preprocessing(size, *known[name])

@@ -14,7 +14,7 @@ from moco.encoder.stem import STANDARD, Stem
 from moco.errors import ArchitectureError
 from moco.export.foreign import Foreign, Stated
 from moco.export.infer import Architecture, infer, stem_of
-from moco.export.layouts import PLAIN, Recognised, Tensors, recognise
+from moco.export.layouts import PLAIN, Recognised, recognise
 from moco.export.load import Pretrained, fill
 
 # First parts of classifiers' names.
@@ -45,7 +45,10 @@ def convert(
         if said.startswith(("resnet", "resnext", "wide_resnet")) and said != found:
             raise ArchitectureError(f"{file} says it is {said}, its tensors are those of {found}: name --architecture")
     else:
-        recognised = _stated_layout(foreign, file)
+        try:
+            recognised = recognise(foreign, what=str(file))
+        except ArchitectureError:  # plain tensors of any architecture
+            recognised = Recognised(PLAIN, dict(foreign.tensors))
         if ":" not in architecture and {"conv1.weight", "layer1.0.conv1.weight"} <= recognised.tensors.keys():
             stem = stem_of(recognised, stem)
         chosen = Architecture(architecture, stem or STANDARD, 224, num_heads)
@@ -75,19 +78,8 @@ def _pool(module: Any) -> str | None:
     return getattr(layer, "pool_type", layer)
 
 
-def _stated_layout(foreign: Foreign, file: Path) -> Recognised:
-    """As `recognise`, but plain tensors of any architecture pass."""
-    try:
-        return recognise(foreign, what=str(file))
-    except ArchitectureError:
-        return Recognised(PLAIN, cast(Tensors, dict(foreign.tensors)), ())
-
-
 def _preprocessing(stated: Stated | None, image_size: int | None, built: int, stem: str) -> Preprocessing:
-    """What the file states; else the normalisation that goes with the stem (1911.05722, its CIFAR demonstration).
-
-    The user's image size comes first, then the file's, then that of the network.
-    """
+    """What the file states; else the normalisation that goes with the stem (1911.05722, its CIFAR demonstration)."""
     if stated is None:
         return Preprocessing(built, *(IMAGENET if stem == STANDARD else CIFAR))
     return Preprocessing(image_size or stated.size or built, stated.mean, stated.std)

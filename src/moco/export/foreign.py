@@ -24,6 +24,7 @@ _PLACES = (
     (("model",), ""),
     ((), ""),
 )
+_CHANNELS = ("mean", "std")
 _IN_FOLDER = ("model.safetensors", "pytorch_model.bin")  # of timm and of transformers
 Values = Mapping[str, Any]
 
@@ -43,17 +44,11 @@ class Stated:
 
 @dataclasses.dataclass(frozen=True)
 class Foreign:
-    """What a file holds.
+    """What the file at `path` holds: tensors by name, without the prefixes that wrappers add.
 
-    Attributes:
-        path: the file, in a folder that was named the one with the weights.
-        tensors: by name, without the prefixes that wrappers add.
-        arch: the architecture that the file names; None if it names none.
-        place: VISSL, DINO or detectron2 where the file is built as theirs are; else nothing.
-        config: options of the network: timm's or transformers' config.json, or detectron2's; else empty.
-        stated: how images are prepared; None where nothing says it.
-        image_size: side in pixels that an export of ours was built for; None for others' files.
-        notes: the text of the configuration that mmselfsup keeps in its files; else nothing.
+    `arch`: the architecture that it names. `place`: VISSL, DINO or detectron2 where it is built as theirs are. `config`:
+    timm's or transformers' config.json, or detectron2's options. `stated`: how images are prepared. `image_size`: side in
+    pixels that an export of ours was built for. `notes`: the text of the configuration that mmselfsup keeps.
     """
 
     path: Path
@@ -69,12 +64,10 @@ class Foreign:
 def read_foreign(path: Path) -> Foreign:
     """Read a checkpoint of any of the known layouts; beside tensors it may hold plain values only.
 
-    Args:
-        path: a file, or a folder of timm or transformers with config.json and model.safetensors.
+    `path` is a file, or a folder of timm or transformers with config.json and model.safetensors.
 
     Raises:
-        RunError: missing, cut short, without tensors, with objects that only code of its makers could rebuild, or ours,
-            of which more is known than its tensors.
+        RunError: missing, cut short, without tensors, with objects that only code could rebuild, or a run of ours.
     """
     path = _file(path)
     content = _content(path)
@@ -101,18 +94,14 @@ def read_foreign(path: Path) -> Foreign:
 
 def _file(path: Path) -> Path:
     if path.is_dir():
-        if (path / FILE_NAME).is_file():
-            raise RunError(f"{path} is moco's own run: use it as it is, for instance moco embed {path} photos")
-        found = next((path / name for name in _IN_FOLDER if (path / name).is_file()), None)
+        found = next((path / name for name in (FILE_NAME, *_IN_FOLDER) if (path / name).is_file()), None)
         if found is None:
             raise RunError(f"{path}: a folder without {' or '.join(_IN_FOLDER)}; name a checkpoint")
         return found
     if not path.is_file():
         raise RunError(f"{path}: no such file; name a checkpoint")
     if path.suffix == ".onnx":
-        raise RunError(
-            f"{path} is an ONNX graph, not weights by name: use the run that it was exported from ({FILE_NAME})"
-        )
+        raise RunError(f"{path} is an ONNX graph without names of weights: use the {FILE_NAME} of its run")
     return path
 
 
@@ -136,10 +125,7 @@ def _beside(path: Path, values: Values) -> tuple[Values, Stated | None]:
     arguments = values.get("args")
     candidates = (
         (_at(values, ("preprocessing",)), path.name),
-        (
-            {name: [v / 255 for v in inside.get(f"MODEL.PIXEL_{name.upper()}", ())] for name in ("mean", "std")},
-            path.name,
-        ),
+        ({name: [v / 255 for v in inside.get(f"MODEL.PIXEL_{name.upper()}", ())] for name in _CHANNELS}, path.name),
         (_processor(_json(processor)) if config else {}, processor.name),
         (_at(config, ("pretrained_cfg",)), "config.json"),
         (_at(values, ("pretrained_cfg",)), path.name),
@@ -148,7 +134,7 @@ def _beside(path: Path, values: Values) -> tuple[Values, Stated | None]:
     for found, source in candidates:
         if found.get("mean") and found.get("std"):
             try:
-                mean, std = (tuple(float(value) for value in found[name]) for name in ("mean", "std"))
+                mean, std = (tuple(float(value) for value in found[name]) for name in _CHANNELS)
                 return config, Stated(mean, std, _size(found), source)
             except (TypeError, ValueError) as error:
                 raise RunError(f"{path}: {source} states no mean and std of images ({error}): correct it") from error

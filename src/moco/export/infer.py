@@ -65,16 +65,13 @@ def infer(recognised: Recognised, foreign: Foreign, *, num_heads: int | None, st
 def stem_of(recognised: Recognised, stated: str | None) -> str:
     """The stem of a ResNet: what the names leave no doubt about, what the user states, what its project always has.
 
-    Raises:
-        ArchitectureError: these contradict one another, or none of them says it.
+    Raises ArchitectureError where these contradict one another, or none of them says it.
     """
     weight = recognised.tensors.get("conv1.weight")
     kernel = weight.shape[-1] if weight is not None else 7
     certain = recognised.stem or (STANDARD if kernel == 7 else None)
     if kernel not in (3, 7) or (kernel == 7 and certain != STANDARD):
-        raise ArchitectureError(
-            f"a ResNet of an unknown kind, whose first convolution is {kernel}x{kernel}: name yours"
-        )
+        raise ArchitectureError(f"an unknown ResNet with a first convolution of {kernel}x{kernel}: name yours")
     if certain and stated not in (None, certain):
         what = f"first convolution is {kernel}x{kernel}" if certain == STANDARD else f"stem is {certain}"
         raise ArchitectureError(f"stem={stated!r} for a file whose {what}: leave it out")
@@ -88,11 +85,7 @@ def stem_of(recognised: Recognised, stated: str | None) -> str:
 
 
 def _check_strides(recognised: Recognised, foreign: Foreign) -> None:
-    """Where a ResNet has its strides cannot be seen in the weights: only its configuration says it.
-
-    Raises:
-        ArchitectureError: not where torchvision has them, or nobody says.
-    """
+    """Refuse a ResNet whose strides may not be where torchvision has them: only its configuration says it."""
     expected: dict[str, object] = {}
     if recognised.kind.rename is to_huggingface:
         expected = {"downsample_in_bottleneck": False, "downsample_in_first_stage": False, "hidden_act": "relu"}
@@ -102,8 +95,7 @@ def _check_strides(recognised: Recognised, foreign: Foreign) -> None:
     if recognised.kind is MMSELFSUP and re.search(r"style\s*=\s*['\"]caffe", foreign.notes):
         expected, found = {"style": "pytorch"}, {"style": "caffe"}
     if found != expected:
-        name = recognised.kind.name
-        raise ArchitectureError(f"a ResNet of {name} with {found}: expected {expected}, as torchvision's is")
+        raise ArchitectureError(f"a ResNet of {recognised.kind.name} with {found}: expected {expected}")
 
 
 def _timm(foreign: Foreign, num_heads: int | None, stem: str | None) -> Architecture:
