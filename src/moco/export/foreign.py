@@ -46,9 +46,9 @@ class Stated:
 class Foreign:
     """What the file at `path` holds: tensors by name, without the prefixes that wrappers add.
 
-    `arch`: the architecture that it names. `place`: VISSL, DINO or detectron2 where it is built as theirs are. `config`:
-    timm's or transformers' config.json, or detectron2's options. `stated`: how images are prepared. `image_size`: side in
-    pixels that an export of ours was built for. `notes`: the text of the configuration that mmselfsup keeps.
+    `arch`: the architecture that it names. `place`: VISSL, DINO or detectron2 where it is built as theirs are.
+    `config`: timm's or transformers' config.json, or detectron2's options. `stated`: how images are prepared.
+    `image_size`: side in pixels that an export of ours was built for. `notes`: mmselfsup's configuration, as text.
     """
 
     path: Path
