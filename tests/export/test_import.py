@@ -200,8 +200,9 @@ def test_mmselfsup(tmp_path, version):
     assert moco.import_weights(file, out=tmp_path / "run").kind == "mmselfsup"
     same(tmp_path / "run", expected)
     other = files.saved(files.mmselfsup(model, version=version, style="caffe"), tmp_path / "b.pth")
-    with pytest.raises(ArchitectureError, match="caffe"):
-        moco.import_weights(other, out=tmp_path / "other")
+    for named in (None, "torchvision/resnet18"):
+        with pytest.raises(ArchitectureError, match="caffe"):
+            moco.import_weights(other, out=tmp_path / "other", architecture=named)
 
 
 def test_dinos_teacher_is_taken(tmp_path):

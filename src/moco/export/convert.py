@@ -50,7 +50,7 @@ def convert(
         except ArchitectureError:  # plain tensors of any architecture
             recognised = Recognised(PLAIN, dict(foreign.tensors))
         if ":" not in architecture and {"conv1.weight", "layer1.0.conv1.weight"} <= recognised.tensors.keys():
-            stem = stem_of(recognised, stem)
+            stem = stem_of(recognised, foreign, stem)
         chosen = Architecture(architecture, stem or STANDARD, 224, num_heads)
     side = chosen.image_size if image_size is None else image_size
     with torch.random.fork_rng(devices=[]):

@@ -50,9 +50,8 @@ def infer(recognised: Recognised, foreign: Foreign, *, num_heads: int | None, st
     if num_heads is not None:
         raise ArchitectureError(f"num_heads={num_heads} for weights that are no ViT: leave it out")
     if "conv1.weight" in tensors:
-        _check_strides(recognised, foreign)
         name = f"torchvision/{_resnet_name(tensors)}"
-        chosen = stem_of(recognised, stem)
+        chosen = stem_of(recognised, foreign, stem)
         return Architecture(name, chosen, foreign.image_size or (224 if chosen == STANDARD else 32))
     if foreign.image_size is not None and foreign.arch in torchvision_names() and stem is None:
         return Architecture(f"torchvision/{foreign.arch}", STANDARD, foreign.image_size)
@@ -62,13 +61,13 @@ def infer(recognised: Recognised, foreign: Foreign, *, num_heads: int | None, st
     )
 
 
-def stem_of(recognised: Recognised, stated: str | None) -> str:
-    """The stem of a ResNet: what the names leave no doubt about, what the user states, what its project always has.
+def stem_of(recognised: Recognised, foreign: Foreign, stated: str | None) -> str:
+    """The stem of a ResNet that has its strides where torchvision's has: what the names leave no doubt about, what the user states, what its project always has.
 
     Raises ArchitectureError where these contradict one another, or none of them says it.
     """
-    weight = recognised.tensors.get("conv1.weight")
-    kernel = weight.shape[-1] if weight is not None else 7
+    _check_strides(recognised, foreign)
+    kernel = recognised.tensors["conv1.weight"].shape[-1]
     certain = recognised.stem or (STANDARD if kernel == 7 else None)
     if kernel not in (3, 7) or (kernel == 7 and certain != STANDARD):
         raise ArchitectureError(f"an unknown ResNet with a first convolution of {kernel}x{kernel}: name yours")
