@@ -62,9 +62,9 @@ def infer(recognised: Recognised, foreign: Foreign, *, num_heads: int | None, st
 
 
 def stem_of(recognised: Recognised, foreign: Foreign, stated: str | None) -> str:
-    """The stem of a ResNet that has its strides where torchvision's has: what the names leave no doubt about, what the user states, what its project always has.
+    """The stem of a ResNet: what the names leave no doubt about, what the user states, what its project always has.
 
-    Raises ArchitectureError where these contradict one another, or none of them says it.
+    Raises ArchitectureError where these contradict one another, none of them says it, or its strides are elsewhere.
     """
     _check_strides(recognised, foreign)
     kernel = recognised.tensors["conv1.weight"].shape[-1]
