@@ -1,7 +1,12 @@
-"""Checkpoints as other projects write them, with random weights: built from torchvision's and timm's own models."""
+"""Checkpoints as other projects write them, with random weights: built from torchvision's and timm's own models.
+
+For projects that do not install beside us (solo-learn, mmselfsup, VISSL, the authors' repositories) the modules' names
+and structure are those that they publish; files that a project makes itself are in test_import_peers.py.
+"""
 
 from __future__ import annotations
 
+import argparse
 import itertools
 from pathlib import Path
 
@@ -12,21 +17,35 @@ from torch import Tensor, nn
 Tensors = dict[str, Tensor]
 
 
-def resnet(name: str = "resnet18", *, classes: int = 1000, small: bool = False, seed: int = 0) -> nn.Module:
+def resnet(
+    name: str = "resnet18", *, classes: int = 1000, small: bool = False, padding: int = 1, seed: int = 0
+) -> nn.Module:
     """torchvision's model with statistics of its own; `small`: 3x3 stem of stride 1 without max-pooling."""
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(seed)
         model = torchvision.models.get_model(name, weights=None, num_classes=classes)
         if small:
-            model.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
+            model.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=padding, bias=False)
             model.maxpool = nn.Identity()
+    return lively(model)
+
+
+def lively(model: nn.Module) -> nn.Module:
+    """The module in eval mode, with statistics and affine weights of its own, so that none can be mistaken."""
+    with torch.no_grad():
+        set_statistics(model)
         for layer in model.modules():
             if isinstance(layer, nn.BatchNorm2d):
-                layer.running_mean.uniform_(-0.3, 0.3)
-                layer.running_var.uniform_(0.7, 1.5)
                 layer.weight.uniform_(0.6, 1.4)
                 layer.bias.uniform_(-0.2, 0.2)
     return model.eval()
+
+
+def set_statistics(model: nn.Module) -> None:
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.running_mean.uniform_(-0.3, 0.3)
+            layer.running_var.uniform_(0.7, 1.5)
 
 
 def features(model: nn.Module, images: Tensor) -> Tensor:
@@ -86,6 +105,48 @@ def lightly(model: nn.Module) -> dict:
     backbone = nn.Sequential(*list(model.children())[:-1])
     parts = {"backbone": backbone, "projection_head": nn.Sequential(nn.Linear(512, 512)), "backbone_momentum": backbone}
     return lightning(nn.ModuleDict(parts).state_dict())
+
+
+def simsiam(model: nn.Module) -> dict:
+    """The SimSiam authors' file: the head is the encoder's `fc`, the predictor beside it."""
+    width = model.fc.in_features
+    model.fc = nn.Sequential(
+        nn.Linear(width, width, bias=False), nn.BatchNorm1d(width), nn.ReLU(), nn.Linear(width, 16)
+    )
+    parts = nn.ModuleDict({"encoder": model, "predictor": nn.Sequential(nn.Linear(16, 4), nn.ReLU(), nn.Linear(4, 16))})
+    return {"epoch": 100, "arch": "resnet18", "state_dict": prefixed(parts.state_dict(), "module."), "optimizer": {}}
+
+
+def dino(teacher: nn.Module, student: nn.Module, *, wrapped: bool) -> dict:
+    """The DINO authors' checkpoint; their teacher is wrapped for data parallelism where it has BatchNorm."""
+
+    def network(backbone: nn.Module, prefix: str) -> Tensors:
+        parts = nn.ModuleDict({"backbone": backbone, "head": nn.Sequential(nn.Linear(4, 4), nn.GELU())})
+        return prefixed(parts.state_dict(), prefix)
+
+    args = argparse.Namespace(arch="resnet50", patch_size=16)
+    own = {"student": network(student, "module."), "teacher": network(teacher, "module." if wrapped else "")}
+    return {**own, "optimizer": {}, "epoch": 3, "args": args, "dino_loss": {"center": torch.zeros(1, 8)}}
+
+
+def byol_pytorch(model: nn.Module) -> Tensors:
+    """byol-pytorch's learner: the network that it was given, and both encoders around it."""
+    online = nn.ModuleDict({"net": model, "projector": nn.Sequential(nn.Linear(512, 8))})
+    parts = {"net": model, "online_encoder": online, "online_predictor": nn.Linear(8, 8), "target_encoder": online}
+    return nn.ModuleDict(parts).state_dict()
+
+
+def mmselfsup(model: nn.Module, *, version: int, style: str = "pytorch") -> dict:
+    """mmselfsup's file of BYOL: version 0 holds the backbone twice, version 1 beside the average that is its target."""
+    model.fc = nn.Identity()
+    neck = nn.Sequential(nn.Linear(512, 8))
+    both = nn.Sequential(model, neck)
+    other = (
+        {"online_net": both, "target_net": both} if version == 0 else {"target_net": nn.ModuleDict({"module": both})}
+    )
+    parts = nn.ModuleDict({"backbone": model, "neck": neck, "head": nn.Linear(8, 8), **other})
+    meta = {"epoch": 3, "cfg" if version else "config": f"model = dict(backbone=dict(type='ResNet', style='{style}'))"}
+    return {"meta": meta, "state_dict": parts.state_dict()}
 
 
 def solo_learn(model: nn.Module) -> dict:

@@ -139,7 +139,7 @@ def test_other_vits_have_one_number_of_heads(tmp_path):
 
 def test_a_convolutional_vit_stem_of_another_size_is_refused(tmp_path):
     state = {"base_encoder.cls_token": torch.zeros(1, 1, 384), "base_encoder.patch_embed.proj.0.weight": torch.ones(2)}
-    with pytest.raises(ArchitectureError, match="a ViT of width 384 whose patches are not projected as in MoCo v3"):
+    with pytest.raises(ArchitectureError, match="a ViT of width 384"):
         moco.import_weights(files.saved({"state_dict": state}, tmp_path / "c.pth"), out=tmp_path / "run")
 
 
@@ -155,21 +155,99 @@ def test_other_libraries(tmp_path, make, kind):
     same(tmp_path / "run", expected)
 
 
-@pytest.mark.parametrize("make", [files.lightly, files.solo_learn])
-def test_their_cifar_stems_have_stride_1(tmp_path, make):
-    model = files.resnet(small=True)
-    images = IMAGES[..., :32, :32]
+def test_solo_learns_cifar_stem_has_a_padding_of_two(tmp_path):
+    model, images = files.resnet(small=True, padding=2), IMAGES[..., :32, :32]
     expected = files.features(model, images)
-    if make is files.lightly:  # its own ResNet has no max-pooling among its children, and calls the shortcut so
-        del model.maxpool, model.relu
-        content = make(model)
-        content["state_dict"] = {k.replace("downsample", "shortcut"): v for k, v in content["state_dict"].items()}
-    else:
-        content = make(model)
-    result = moco.import_weights(files.saved(content, tmp_path / "a.ckpt"), out=tmp_path / "run")
-    assert (result.stem, result.image_size) == ("3x3-stride1", 32)
+    result = moco.import_weights(files.saved(files.solo_learn(model), tmp_path / "a.ckpt"), out=tmp_path / "run")
+    assert (result.stem, result.image_size) == ("3x3-stride1-padding2", 32)
     assert moco.load(tmp_path / "run").preprocess.mean == CIFAR[0]
     same(tmp_path / "run", expected, images)
+    again = moco.load(tmp_path / "run")
+    model.conv1.padding = (1, 1)
+    with torch.inference_mode():
+        assert not torch.allclose(model(images), again(images), atol=1e-3), "another function under the same shapes"
+
+
+@pytest.mark.parametrize("make", [files.lightly, files.simsiam, files.byol_pytorch, lambda model: model.state_dict()])
+def test_a_small_stem_that_cannot_be_seen_is_never_guessed(tmp_path, make):
+    model, images = files.resnet(small=True), IMAGES[..., :32, :32]
+    expected = files.features(model, images)
+    file = files.saved(make(model), tmp_path / "a.ckpt")
+    with pytest.raises(ArchitectureError, match="--stem"):
+        moco.import_weights(file, out=tmp_path / "run")
+    result = moco.import_weights(file, out=tmp_path / "run", stem="3x3-stride1", normalization="imagenet")
+    assert (result.stem, result.preprocessing_source) == ("3x3-stride1", "normalization")
+    same(tmp_path / "run", expected, images)
+    assert moco.load(tmp_path / "run").preprocess.mean == IMAGENET[0]
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"), [(files.simsiam, "SimSiam of the authors"), (files.byol_pytorch, "BYOL of byol-pytorch")]
+)
+def test_simsiam_and_byol(tmp_path, make, kind):
+    model = files.resnet()
+    expected = files.features(model, IMAGES)
+    result = moco.import_weights(files.saved(make(model), tmp_path / "a.pth"), out=tmp_path / "run")
+    assert (result.kind, result.stem) == (kind, "standard")
+    same(tmp_path / "run", expected)
+
+
+@pytest.mark.parametrize("version", [0, 1])
+def test_mmselfsup(tmp_path, version):
+    model = files.resnet()
+    expected = files.features(model, IMAGES)
+    file = files.saved(files.mmselfsup(model, version=version), tmp_path / "a.pth")
+    assert moco.import_weights(file, out=tmp_path / "run").kind == "mmselfsup"
+    same(tmp_path / "run", expected)
+    other = files.saved(files.mmselfsup(model, version=version, style="caffe"), tmp_path / "b.pth")
+    for named in (None, "torchvision/resnet18"):
+        with pytest.raises(ArchitectureError, match="caffe"):
+            moco.import_weights(other, out=tmp_path / "other", architecture=named)
+
+
+def test_dinos_teacher_is_taken(tmp_path):
+    teacher, student = files.resnet(seed=1), files.resnet(seed=2)
+    expected = files.features(teacher, IMAGES)
+    teacher.fc, student.fc = nn.Identity(), nn.Identity()
+    file = files.saved(files.dino(teacher, student, wrapped=True), tmp_path / "a.pth")
+    assert moco.import_weights(file, out=tmp_path / "run").kind == "DINO of the authors (teacher)"
+    same(tmp_path / "run", expected)
+
+
+@pytest.mark.parametrize(("name", "heads"), [("vit_tiny", 3), ("vit_small", 6)])
+def test_dinos_vits_have_its_heads(tmp_path, name, heads):
+    model = vit(f"{name}_patch16_224", img_size=64)  # the authors' ViT is timm's of that time, with these heads
+    file = files.saved(files.dino(model, model, wrapped=False), tmp_path / "a.pth")
+    moco.import_weights(file, out=tmp_path / "run")
+    assert moco.load(tmp_path / "run").backbone.blocks[0].attn.num_heads == heads
+    with torch.inference_mode():
+        same(tmp_path / "run", authors_vit(model, IMAGES, heads))
+
+
+def authors_vit(model, images, heads):
+    """The DINO authors' ViT (their vision_transformer.py) from its published description, on these tensors."""
+    from torch.nn import functional
+
+    tensors, width = model.state_dict(), model.embed_dim
+
+    def norm(x, name):
+        return functional.layer_norm(x, (width,), tensors[f"{name}.weight"], tensors[f"{name}.bias"], eps=1e-6)
+
+    def linear(x, name):
+        return functional.linear(x, tensors[f"{name}.weight"], tensors[f"{name}.bias"])
+
+    projection = (tensors["patch_embed.proj.weight"], tensors["patch_embed.proj.bias"])
+    x = functional.conv2d(images, *projection, stride=16).flatten(2).transpose(1, 2)
+    x = torch.cat([tensors["cls_token"].expand(len(x), -1, -1), x], dim=1) + tensors["pos_embed"]
+    for number in range(12):
+        block, (batch, length, _) = f"blocks.{number}", x.shape
+        qkv = linear(norm(x, f"{block}.norm1"), f"{block}.attn.qkv").reshape(batch, length, 3, heads, width // heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        weights = (q @ k.transpose(-2, -1) * (width // heads) ** -0.5).softmax(dim=-1)
+        x = x + linear((weights @ v).transpose(1, 2).flatten(2), f"{block}.attn.proj")
+        hidden = functional.gelu(linear(norm(x, f"{block}.norm2"), f"{block}.mlp.fc1"))
+        x = x + linear(hidden, f"{block}.mlp.fc2")
+    return norm(x, "norm")[:, 0]
 
 
 def test_the_authors_cifar_demonstration(tmp_path):
@@ -192,12 +270,8 @@ def test_resnets_are_told_from_their_shapes(tmp_path, name):
     with torch.device("meta"):
         shapes = torchvision.models.get_model(name, weights=None).state_dict()
     tensors = {key: torch.zeros(value.shape, dtype=value.dtype) for key, value in shapes.items()}
-    from moco.export.foreign import Foreign
-    from moco.export.infer import infer
-    from moco.export.layouts import recognise
-
-    recognised = recognise(Foreign(tensors, None, vissl=False), what="file")
-    assert infer(recognised, num_heads=None, stem=None).name == f"torchvision/{name}"
+    result = moco.import_weights(files.saved(tensors, tmp_path / "a.pth"), out=tmp_path / "run", image_size=32)
+    assert result.architecture == f"torchvision/{name}"
 
 
 def test_plain_files_of_torchvision_timm_and_safetensors(tmp_path):
@@ -221,14 +295,3 @@ def test_any_architecture_by_its_name(tmp_path):
         moco.import_weights(file, out=tmp_path / "run", architecture="torchvision/mobilenet_v3_large")
     result = moco.import_weights(file, out=tmp_path / "run", architecture="torchvision/mobilenet_v3_small")
     assert set(result.head) == {"classifier.3.weight", "classifier.3.bias"}
-
-
-def test_a_stride_that_cannot_be_seen_is_asked_for(tmp_path):
-    model = files.resnet(small=True)
-    file = files.saved(model.state_dict(), tmp_path / "a.pth")
-    with pytest.raises(ArchitectureError, match="its stride cannot be seen, state it"):
-        moco.import_weights(file, out=tmp_path / "run")
-    images = IMAGES[..., :32, :32]
-    moco.import_weights(file, out=tmp_path / "run", stem="3x3-stride1", normalization="imagenet")
-    same(tmp_path / "run", files.features(model, images), images)
-    assert moco.load(tmp_path / "run").preprocess.mean == IMAGENET[0]

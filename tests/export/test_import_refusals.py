@@ -12,7 +12,6 @@ import pytest
 import torch
 
 import moco
-from moco.cli import main
 from moco.errors import ArchitectureError, ConfigError, RunError
 from tests.export import foreign_files as files
 from tests.export.models import trained, written
@@ -106,8 +105,10 @@ def test_what_is_ours_needs_no_import(tmp_path):
     for name in ("backbone.safetensors", "last.pt"):
         with pytest.raises(RunError, match=f"{name} is moco's own: use it as it is"):
             moco.import_weights(folder / name, out=tmp_path / "imported")
-    with pytest.raises(RunError, match="run: a folder; name a checkpoint"):
+    with pytest.raises(RunError, match="moco's own"):
         moco.import_weights(folder, out=tmp_path / "imported")
+    with pytest.raises(RunError, match="a folder"):
+        moco.import_weights(tmp_path, out=tmp_path / "imported")
     assert not (tmp_path / "imported").exists()
 
 
@@ -129,6 +130,8 @@ def test_stated_values_that_cannot_be_are_refused(tmp_path, options, error, mess
 
 
 def test_the_command_says_what_the_file_is(tmp_path, capsys, monkeypatch):
+    from moco.cli import main
+
     monkeypatch.chdir(tmp_path)
     files.saved(files.v2(files.resnet()), tmp_path / "v2.pth.tar")
     assert main(["import", "v2.pth.tar"]) == 0

@@ -52,6 +52,7 @@ def test_the_authors_layout_there_and_back(tmp_path, options, arch, imported):
     back = moco.import_weights(exported.path, out=tmp_path / "back")
     assert (back.kind, back.architecture) == ("MoCo v3 of the authors", imported)
     assert set(back.others) == {"momentum_encoder", "predictor"}
+    assert (back.image_size, back.preprocessing_source) == (options["image_size"], exported.path.name)
     images = torch.randn(2, 3, back.image_size, back.image_size)
     again, first = moco.load(tmp_path / "back"), moco.load(made.path)
     if arch != "resnet18":

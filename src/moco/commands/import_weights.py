@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from moco.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
-    from moco.data.preprocess import Preprocessing
-    from moco.export.convert import Converted
-    from moco.export.foreign import Foreign
+    from moco.export.load import Pretrained
 
 Normalization = Literal["imagenet", "cifar"]
 
@@ -25,14 +23,12 @@ class Imported:
     Attributes:
         path: the run folder, for `moco.load`, `moco embed`, `moco export`.
         kind: whose checkpoint it was.
-        architecture, stem: of the backbone.
+        architecture, stem, feature_dim: of the backbone.
         num_heads: attention heads, where they are not the architecture's own number; else None.
-        feature_dim: width of its features.
         image_size: side in pixels for which images are prepared.
         parameters: in the whole file, without BatchNorm statistics and queue.
-        head: names of the head's tensors, which were left out.
-        others: what else was left out: first parts of the names.
-        preprocessing: how images are prepared: assumed, unless it was stated.
+        head, others: what was left out: names of the head's tensors; first parts of other names.
+        preprocessing, preprocessing_source: how images are prepared; the file that says it, None where it is assumed.
     """
 
     path: Path
@@ -46,16 +42,18 @@ class Imported:
     head: tuple[str, ...]
     others: tuple[str, ...]
     preprocessing: dict[str, Any]
+    preprocessing_source: str | None
 
     def __str__(self) -> str:
         heads = f", {self.num_heads} heads" if self.num_heads else ""
         left_out = [f"head ({len(self.head)} tensors)"] * bool(self.head) + list(self.others)
         mean = ", ".join(f"{value:g}" for value in self.preprocessing["mean"])
+        source = f"from {self.preprocessing_source}" if self.preprocessing_source else "the file does not say"
         return "\n".join(
             [
                 f"{self.kind}, {self.parameters:,} parameters: {self.architecture}, stem {self.stem}{heads}",
                 f"left out: {', '.join(left_out) or 'nothing'}",
-                f"images: centre square at {self.image_size} px, mean {mean} (the file does not say)",
+                f"images: centre square at {self.image_size} px, mean {mean} ({source})",
                 f"run folder {self.path}: backbone.safetensors, {self.feature_dim} features",
             ]
         )
@@ -78,14 +76,17 @@ def import_weights(
     """Take the backbone out of another project's checkpoint; no code of the file is run.
 
     Args:
-        file: checkpoint of MoCo v1, v2, v3, lightly, solo-learn, VISSL, or a state dict of torchvision or timm.
+        file: checkpoint of MoCo v1, v2, v3, SimSiam, DINO, BYOL, lightly, solo-learn, mmselfsup or VISSL, weights of
+            torchvision, timm or transformers (a file, or their folder), or an export of ours.
         out: run folder to make; None means runs/NAME.
         architecture: torchvision/NAME, timm/NAME or package.module:factory; None means what the tensors' names and
             shapes tell.
-        stem: 3x3-stride1 or 3x3-stride2, for a ResNet with a 3x3 first convolution whose stride is not known.
-        image_size: side in pixels for which images are prepared; None means 224, 32 for small stems, or a ViT's own.
+        stem: 3x3-stride1, 3x3-stride2, 3x3-stride1-padding2 (solo-learn) or 3x3-stride1-linear (lightly), for a ResNet
+            with a 3x3 first convolution of which more is not known.
+        image_size: side in pixels for which images are prepared; None means what the file says, else 224, 32 for small
+            stems, or a ViT's own.
         num_heads: attention heads of a ViT, where the file cannot tell: a ViT-S has 12 in MoCo v3, 6 in timm.
-        normalization: imagenet or cifar; None means cifar for small stems, else imagenet.
+        normalization: imagenet or cifar; None means what the file says, else cifar for small stems, else imagenet.
 
     Raises:
         ConfigError, ArchitectureError: a wrong value, an unknown layout, or other keys than the head's are missing.
@@ -93,14 +94,37 @@ def import_weights(
     """
     path = Path(file).expanduser()
     folder = _free_folder(path, out)
+    from moco.data.preprocess import Preprocessing
+    from moco.data.views import NORMALIZATIONS
     from moco.export.convert import convert
     from moco.export.foreign import read_foreign
 
+    if normalization not in (None, *NORMALIZATIONS):
+        raise ConfigError(f"normalization={normalization!r}: choose {' or '.join(NORMALIZATIONS)}")
     foreign = read_foreign(path)
-    converted = convert(foreign, path, architecture=architecture, stem=stem, image_size=image_size, num_heads=num_heads)
+    model, recognised, head = convert(
+        foreign, path, architecture=architecture, stem=stem, image_size=image_size, num_heads=num_heads
+    )
+    source = foreign.stated.source if foreign.stated else None
     if normalization is not None:
-        converted.model.preprocess = _normalization(normalization, converted.model.preprocess.size)
-    return _write(converted, folder, path, foreign)
+        mean_and_std = NORMALIZATIONS[normalization]
+        model.preprocess, source = Preprocessing(model.preprocess.size, *mean_and_std), "normalization"
+    imported = Imported(
+        path=folder,
+        kind=recognised.kind.name,
+        architecture=model.architecture,
+        stem=model.stem,
+        num_heads=model.num_heads,
+        feature_dim=model.feature_dim,
+        image_size=model.preprocess.size,
+        parameters=sum(t.numel() for name, t in foreign.tensors.items() if _is_parameter(name)),
+        head=head,
+        others=recognised.others,
+        preprocessing=model.preprocess.as_dict(),
+        preprocessing_source=source,
+    )
+    _write(imported, model, foreign.path)
+    return imported
 
 
 def _free_folder(file: Path, out: str | os.PathLike[str] | None) -> Path:
@@ -110,24 +134,11 @@ def _free_folder(file: Path, out: str | os.PathLike[str] | None) -> Path:
     return folder
 
 
-def _write(converted: Converted, folder: Path, file: Path, foreign: Foreign) -> Imported:
+def _write(imported: Imported, model: Pretrained, file: Path) -> None:
     from moco.export.backbone import write_backbone
-    from moco.export.load import FILE_NAME, digest
+    from moco.export.reading import FILE_NAME, digest
 
-    model = converted.model
-    imported = Imported(
-        path=folder,
-        kind=converted.kind,
-        architecture=model.architecture,
-        stem=model.stem,
-        num_heads=model.num_heads,
-        feature_dim=model.feature_dim,
-        image_size=model.preprocess.size,
-        parameters=sum(t.numel() for name, t in foreign.tensors.items() if _is_parameter(name)),
-        head=converted.head,
-        others=converted.others,
-        preprocessing=model.preprocess.as_dict(),
-    )
+    folder = imported.path
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_backbone(model.backbone, folder / FILE_NAME, metadata=model.metadata())
@@ -135,19 +146,8 @@ def _write(converted: Converted, folder: Path, file: Path, foreign: Foreign) -> 
         (folder / "import.json").write_text(json.dumps(stated, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise RunError(f"cannot write {folder}: {error.strerror or error}") from error
-    return imported
 
 
 def _is_parameter(name: str) -> bool:
     last = name.rpartition(".")[2]
     return last not in ("running_mean", "running_var", "num_batches_tracked", "queue", "queue_ptr")
-
-
-def _normalization(name: str, size: int) -> Preprocessing:
-    from moco.data.preprocess import Preprocessing
-    from moco.data.views import CIFAR, IMAGENET
-
-    known = {"imagenet": IMAGENET, "cifar": CIFAR}
-    if name not in known:
-        raise ConfigError(f"normalization={name!r}: choose {' or '.join(known)}")
-    return Preprocessing(size, *known[name])

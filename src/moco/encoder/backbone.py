@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from moco.encoder.small_resnet import WIDTHS, SmallResNet
-from moco.encoder.stem import STANDARD, STRIDES, Stem, check_stem, fit_stem, replace_input_channels, small_stem
+from moco.encoder.stem import OTHERS, STANDARD, STRIDES, Stem, check_stem, fit_stem, replace_input_channels, small_stem
 from moco.encoder.vit import PREFIX as V3
 from moco.encoder.vit import build_vit, vit_names
 from moco.errors import ArchitectureError
@@ -26,7 +26,7 @@ class Backbone:
     """A feature extractor and what must be known to build it again: `build_backbone` takes the last five back.
 
     `module`: (N, C, H, W) -> (N, D), with the tensor names of the library it comes from. `feature_dim`: D.
-    `architecture`: full name, such as torchvision/resnet50. `stem`: standard, 3x3-stride1 or 3x3-stride2.
+    `architecture`: full name, such as torchvision/resnet50. `stem`: its name in `moco.encoder.stem.Stem`.
     `image_size` (pixels a side) and `channels`: of the images it was built for. `num_heads`: attention heads, where
     they are not the architecture's own number; else None.
     """
@@ -118,7 +118,9 @@ def _given(module: nn.Module, image_size: int, stem: str, channels: int) -> Back
 
 
 def _own(name: str, image_size: int, stem: str, channels: int) -> tuple[nn.Module, str, str]:
-    # Stride 2 at every size unless asked otherwise: at 32 pixels stride 1 costs about three times the work.
+    if stem in OTHERS:
+        raise ArchitectureError(f"stem={stem!r} for {name}: need one of {', '.join(STRIDES)}")
+    # Stride 2 at every size unless stated otherwise: at 32 pixels stride 1 costs about three times the work.
     used = stem if stem in STRIDES else small_stem(image_size) if stem == "small" else "3x3-stride2"
     return SmallResNet(width=WIDTHS[name], stem_stride=STRIDES[used], channels=channels), name, used
 

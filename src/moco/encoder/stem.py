@@ -1,25 +1,26 @@
 """The first layers of a ResNet, fitted to small images.
 
-An ImageNet stem divides each side by four before the first block: a 32-pixel image has eight positions left. The MoCo
-authors' CIFAR demo uses a 3x3 convolution of stride 1 without max-pooling; at 33 to 64 pixels stride 2 keeps its grid.
+An ImageNet stem leaves a 32-pixel image eight positions a side before the first block. The MoCo authors' CIFAR demo
+uses a 3x3 convolution of stride 1 without max-pooling; at 33 to 64 pixels stride 2 keeps its grid.
 """
 
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from torch import nn
 
 from moco.errors import ArchitectureError
 
-Stem = Literal["auto", "small", "standard", "3x3-stride1", "3x3-stride2"]
+Stem = Literal["auto", "small", "standard", "3x3-stride1", "3x3-stride2", "3x3-stride1-padding2", "3x3-stride1-linear"]
 STANDARD = "standard"
 STRIDES = {"3x3-stride1": 1, "3x3-stride2": 2}
-_OPTIONS = ("auto", "small", STANDARD, *STRIDES)
+# solo-learn's for CIFAR, and lightly's, whose BatchNorm no ReLU follows; both of stride 1. For imported weights.
+PADDED, LINEAR = OTHERS = ("3x3-stride1-padding2", "3x3-stride1-linear")
 
 
 def check_stem(stem: str) -> None:
     """Raise ArchitectureError unless `stem` is an option: auto, small, standard, or the name of one small stem."""
-    if stem not in _OPTIONS:
-        raise ArchitectureError(f"stem={stem!r}: need one of {', '.join(_OPTIONS)}")
+    if stem not in get_args(Stem):
+        raise ArchitectureError(f"stem={stem!r}: need one of {', '.join(get_args(Stem))}")
 
 
 def small_stem(image_size: int) -> str:
@@ -30,15 +31,15 @@ def small_stem(image_size: int) -> str:
 def fit_stem(module: nn.Module, name: str, *, stem: str, image_size: int, channels: int) -> str:
     """Replace the stem of `module` in place where `stem` asks for it, and return the name of the stem it then has.
 
-    "auto" gives a ResNet the small stem at 64 pixels and below, and leaves every other architecture as it is. A small
-    stem asked for by name is refused with ArchitectureError where the architecture has no ResNet stem.
+    "auto" gives a ResNet the small stem at 64 pixels and below, and leaves every other architecture as it is.
+    Raises ArchitectureError where a small stem is named and the architecture has no ResNet stem.
     """
     if stem == STANDARD or (stem == "auto" and (image_size > 64 or not has_resnet_stem(module))):
         return STANDARD
     if not has_resnet_stem(module):
         raise ArchitectureError(f"stem={stem!r} for {name}: only ResNets have a small stem; use stem='auto'")
-    chosen = stem if stem in STRIDES else small_stem(image_size)
-    _replace_resnet_stem(module, stride=STRIDES[chosen], channels=channels)
+    chosen = small_stem(image_size) if stem in ("auto", "small") else stem
+    _replace_resnet_stem(module, chosen, channels)
     return chosen
 
 
@@ -58,22 +59,20 @@ def replace_input_channels(module: nn.Module, name: str, channels: int) -> None:
     """Let the first convolution take `channels` instead of 3, with fresh weights; the tensor names stay."""
     for path, layer in module.named_modules():
         if isinstance(layer, nn.Conv2d) and layer.in_channels == 3 and layer.groups == 1:
-            fresh = nn.Conv2d(
-                channels,
-                layer.out_channels,
-                layer.kernel_size,  # type: ignore[arg-type]
-                stride=layer.stride,  # type: ignore[arg-type]
-                padding=layer.padding,  # type: ignore[arg-type]
-                bias=layer.bias is not None,
-            )
+            shape: Any = (layer.kernel_size, layer.stride, layer.padding)
+            fresh = nn.Conv2d(channels, layer.out_channels, *shape, bias=layer.bias is not None)
             nn.init.kaiming_normal_(fresh.weight, mode="fan_out", nonlinearity="relu")
             module.set_submodule(path, fresh)
             return
     raise ArchitectureError(f"channels={channels} for {name}: its first convolution is not known; use 3 channels")
 
 
-def _replace_resnet_stem(module: nn.Module, *, stride: int, channels: int) -> None:
+def _replace_resnet_stem(module: nn.Module, stem: str, channels: int) -> None:
     # A deep stem (timm's resnet50d) has several convolutions: the last one has the width that bn1 expects.
     old = [layer for layer in module.get_submodule("conv1").modules() if isinstance(layer, nn.Conv2d)][-1]
-    module.conv1 = stem_convolution(channels, old.out_channels, stride=stride)
+    module.conv1 = stem_convolution(channels, old.out_channels, stride=STRIDES.get(stem, 1))
     module.maxpool = nn.Identity()
+    if stem == PADDED:
+        module.conv1.padding = (2, 2)
+    if stem == LINEAR:
+        setattr(module, "relu" if hasattr(module, "relu") else "act1", nn.Identity())

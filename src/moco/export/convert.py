@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 
@@ -13,30 +12,14 @@ from moco.data.views import CIFAR, IMAGENET
 from moco.encoder import build_backbone
 from moco.encoder.stem import STANDARD, Stem
 from moco.errors import ArchitectureError
-from moco.export.foreign import Foreign
-from moco.export.infer import Architecture, infer
-from moco.export.layouts import PLAIN, Recognised, Tensors, recognise
+from moco.export.foreign import Foreign, Stated
+from moco.export.infer import Architecture, infer, stem_of
+from moco.export.layouts import PLAIN, Recognised, recognise
 from moco.export.load import Pretrained, fill
 
-_HEADS = {"fc", "head", "heads", "head_dist", "classifier", "last_linear"}  # first parts of classifiers' names
+# First parts of classifiers' names.
+_HEADS = {"fc", "head", "heads", "head_dist", "classifier", "last_linear", "linear"}
 _COUNTER = "num_batches_tracked"  # BatchNorm's; files older than PyTorch 0.4.1 lack it, and inference ignores it
-
-
-@dataclasses.dataclass(frozen=True)
-class Converted:
-    """A backbone and what became of the rest of its file.
-
-    Attributes:
-        model: the backbone.
-        kind: whose checkpoint it was.
-        head: tensors of the head, which were left out.
-        others: what else the file held and was left out: first parts of the names.
-    """
-
-    model: Pretrained
-    kind: str
-    head: tuple[str, ...]
-    others: tuple[str, ...]
 
 
 def convert(
@@ -47,27 +30,35 @@ def convert(
     stem: str | None,
     image_size: int | None,
     num_heads: int | None,
-) -> Converted:
-    """Build the architecture that the tensors are of and fill it.
+) -> tuple[Pretrained, Recognised, tuple[str, ...]]:
+    """The backbone, what the file was recognised as, and the names of the head's tensors, which are left out.
 
-    Args:
-        foreign: what the file holds.
-        file: its name, for messages.
-        architecture, stem, image_size, num_heads: as stated by the user; None where the file shall tell.
+    `architecture`, `stem`, `image_size` and `num_heads` are the user's; None where the file shall tell.
 
     Raises:
         ArchitectureError: an unknown layout or architecture, or keys other than the head's are missing or left over.
     """
     if architecture is None:
         recognised = recognise(foreign, what=str(file))
-        chosen = infer(recognised, num_heads=num_heads, stem=stem)
-        _agree(foreign.arch, chosen, file)
+        chosen = infer(recognised, foreign, num_heads=num_heads, stem=stem)
+        found, said = chosen.name.rpartition("/")[2], foreign.arch or ""
+        if said.startswith(("resnet", "resnext", "wide_resnet")) and said != found:
+            raise ArchitectureError(f"{file} says it is {said}, its tensors are those of {found}: name --architecture")
     else:
-        recognised = _stated_layout(foreign, file)
-        chosen = Architecture(architecture, stem or "standard", 224, num_heads)
+        try:
+            recognised = recognise(foreign, what=str(file))
+        except ArchitectureError:  # plain tensors of any architecture
+            recognised = Recognised(PLAIN, dict(foreign.tensors))
+        if ":" not in architecture and {"conv1.weight", "layer1.0.conv1.weight"} <= recognised.tensors.keys():
+            stem = stem_of(recognised, foreign, stem)
+        chosen = Architecture(architecture, stem or STANDARD, 224, num_heads)
     side = chosen.image_size if image_size is None else image_size
     with torch.random.fork_rng(devices=[]):
         built = build_backbone(chosen.name, image_size=side, stem=cast(Stem, chosen.stem), num_heads=chosen.num_heads)
+    if chosen.pool not in (None, pool := _pool(built.module)):
+        raise ArchitectureError(
+            f"{file}: {chosen.name} with global_pool={chosen.pool!r}: only {pool!r} can be built here"
+        )
     expected = built.module.state_dict()
     tensors = dict(recognised.tensors)
     head = [name for name in tensors if name not in expected and name.partition(".")[0] in _HEADS]
@@ -77,24 +68,18 @@ def convert(
         if name.endswith(_COUNTER):
             tensors.setdefault(name, torch.zeros_like(value))
     fill(built.module, tensors, what=f"{file} ({recognised.kind.name}) for {chosen.name}, stem {chosen.stem}")
-    model = Pretrained(built, _usual(side, chosen.stem)).eval()
-    return Converted(model, recognised.kind.name, tuple(head), recognised.others)
+    model = Pretrained(built, _preprocessing(foreign.stated, image_size, side, chosen.stem)).eval()
+    return model, recognised, tuple(head)
 
 
-def _stated_layout(foreign: Foreign, file: Path) -> Recognised:
-    """As `recognise`, but plain tensors of any architecture pass."""
-    try:
-        return recognise(foreign, what=str(file))
-    except ArchitectureError:
-        return Recognised(PLAIN, cast(Tensors, dict(foreign.tensors)), ())
+def _pool(module: Any) -> str | None:
+    """How a model of timm's pools its features: by its name for it."""
+    layer = getattr(module, "global_pool", None) or getattr(getattr(module, "head", None), "global_pool", None)
+    return getattr(layer, "pool_type", layer)
 
 
-def _agree(stated: str | None, chosen: Architecture, file: Path) -> None:
-    found = chosen.name.rpartition("/")[2]
-    if stated is not None and stated.startswith(("resnet", "resnext", "wide_resnet")) and stated != found:
-        raise ArchitectureError(f"{file} says it is {stated}, its tensors are those of {found}: name --architecture")
-
-
-def _usual(size: int, stem: str) -> Preprocessing:
-    """The normalisation that goes with the stem: ImageNet's, or CIFAR's for 3x3 stems (1911.05722; its CIFAR demo)."""
-    return Preprocessing(size, *(IMAGENET if stem == STANDARD else CIFAR))
+def _preprocessing(stated: Stated | None, image_size: int | None, built: int, stem: str) -> Preprocessing:
+    """What the file states; else the normalisation that goes with the stem (1911.05722, its CIFAR demonstration)."""
+    if stated is None:
+        return Preprocessing(built, *(IMAGENET if stem == STANDARD else CIFAR))
+    return Preprocessing(image_size or stated.size or built, stated.mean, stated.std)

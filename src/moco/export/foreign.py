@@ -1,115 +1,178 @@
-"""Checkpoints of others, read without running code: the tensors, and what the file says of itself."""
+"""Checkpoints of others: their tensors, and what the file and its neighbours state of them. Reading runs no code."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import re
-import warnings
-import zipfile
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from pickle import UnpicklingError  # the exception alone; nothing is unpickled
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from moco.errors import RunError
-from moco.export.load import first_few, read_tensors
+from moco.export.reading import FILE_NAME, first_few, read_content, read_header, read_tensors
 
 _PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel and of torch.compile
-# Where the tensors lie in the file, most specific first. The first is VISSL's.
+# Where the tensors lie in the file, most specific first, and whose place it is.
 _PLACES = (
-    ("classy_state_dict", "base_model", "model", "trunk"),
-    ("state_dict",),
-    ("model_state_dict",),
-    ("model",),
-    (),
+    (("classy_state_dict", "base_model", "model", "trunk"), "VISSL"),
+    (("teacher",), "DINO"),  # of DINO's two networks the one that its authors evaluate
+    (("state_dict",), ""),
+    (("model_state_dict",), ""),
+    (("model",), ""),
+    ((), ""),
 )
+_CHANNELS = ("mean", "std")
+_IN_FOLDER = ("model.safetensors", "pytorch_model.bin")  # of timm and of transformers
+Values = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Stated:
+    """How images are prepared: `mean` and `std` for images in 0..1, `size` (pixels a side; None where it is not said).
+
+    `source`: the name of the file that says it.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    size: int | None
+    source: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Foreign:
-    """What a file holds.
+    """What the file at `path` holds: tensors by name, without the prefixes that wrappers add.
 
-    Attributes:
-        tensors: by name, without the prefixes that wrappers add.
-        arch: the architecture that the file names; None if it names none.
-        vissl: whether it is laid out as VISSL does.
+    `arch`: the architecture that it names. `place`: VISSL, DINO or detectron2 where it is built as theirs are.
+    `config`: timm's or transformers' config.json, or detectron2's options. `stated`: how images are prepared.
+    `image_size`: side in pixels that an export of ours was built for. `notes`: mmselfsup's configuration, as text.
     """
 
+    path: Path
     tensors: dict[str, Tensor]
-    arch: str | None
-    vissl: bool
+    arch: str | None = None
+    place: str = ""
+    config: Values = dataclasses.field(default_factory=dict)
+    stated: Stated | None = None
+    image_size: int | None = None
+    notes: str = ""
 
 
 def read_foreign(path: Path) -> Foreign:
     """Read a checkpoint of any of the known layouts; beside tensors it may hold plain values only.
 
+    `path` is a file, or a folder of timm or transformers with config.json and model.safetensors.
+
     Raises:
-        RunError: missing, cut short, without tensors, with objects that only code of its makers could rebuild, or ours,
-            of which more is known than its tensors.
+        RunError: missing, cut short, without tensors, with objects that only code could rebuild, or a run of ours.
     """
-    if not path.is_file():
-        raise RunError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}; name a checkpoint")
-    content, ours = _content(path)
-    if ours:
-        raise RunError(f"{path} is moco's own: use it as it is, for instance moco embed {path} photos")
-    for place in _PLACES:
-        found = _at(content, place)
+    path = _file(path)
+    content = _content(path)
+    values: Values = content if isinstance(content, Mapping) else {}
+    config, stated = _beside(path, values)
+    ours = {"preprocessing", "image_size"} <= values.keys()
+    for keys, place in _PLACES:
+        found = _at(values, keys)
         tensors = {name: value for name, value in found.items() if isinstance(name, str) and isinstance(value, Tensor)}
         if tensors:
-            arch = content.get("arch")
-            return Foreign(_unwrapped(tensors), arch if isinstance(arch, str) else None, vissl=len(place) > 1)
-    keys = first_few([str(key) for key in content]) if isinstance(content, Mapping) else type(content).__name__
-    raise RunError(f"{path} holds no tensors where a checkpoint has them (it holds: {keys}): name another file")
+            return Foreign(
+                path,
+                _unwrapped(tensors),
+                arch=values["arch"] if isinstance(values.get("arch"), str) else None,
+                place="detectron2" if "__author__" in values else place,
+                config=config,
+                stated=stated,
+                image_size=int(values["image_size"]) if ours else None,
+                notes=str(_at(values, ("meta",)).get("cfg") or _at(values, ("meta",)).get("config") or ""),
+            )
+    what = first_few([str(key) for key in values]) if values else type(content).__name__
+    raise RunError(f"{path} holds no tensors where a checkpoint has them (it holds: {what}): name another file")
 
 
-def _content(path: Path) -> tuple[Any, bool]:
-    """What is in the file, and whether it is a run's."""
+def _file(path: Path) -> Path:
+    if path.is_dir():
+        found = next((path / name for name in (FILE_NAME, *_IN_FOLDER) if (path / name).is_file()), None)
+        if found is None:
+            raise RunError(f"{path}: a folder without {' or '.join(_IN_FOLDER)}; name a checkpoint")
+        return found
+    if not path.is_file():
+        raise RunError(f"{path}: no such file; name a checkpoint")
+    if path.suffix == ".onnx":
+        raise RunError(f"{path} is an ONNX graph without names of weights: use the {FILE_NAME} of its run")
+    return path
+
+
+def _content(path: Path) -> Any:
     if path.suffix == ".safetensors":
-        tensors, stated = read_tensors(path)
-        return tensors, {"architecture", "preprocessing"} <= stated.keys()
-    content = read_content(path)
-    return content, isinstance(content, Mapping) and {"model", "progression"} <= content.keys()
+        ours, content = {"architecture", "preprocessing"} <= read_header(path).keys(), read_tensors(path)
+    else:
+        content = read_content(path)
+        ours = isinstance(content, Mapping) and {"model", "progression"} <= content.keys()
+    if ours:
+        raise RunError(f"{path} is moco's own: use it as it is, for instance moco embed {path} photos")
+    return content
 
 
-def read_content(path: Path) -> Any:
-    """What `torch.save` has written: tensors and plain values; nothing else is rebuilt and no code is run.
+def _beside(path: Path, values: Values) -> tuple[Values, Stated | None]:
+    """Options of the network and preparation of images, from the file itself or from those beside it."""
+    config, inside = _json(path.with_name("config.json")), _at(values, ("config",))
+    if "pretrained_cfg" not in config and config.get("model_type") != "resnet":
+        config = inside if "MODEL.PIXEL_MEAN" in inside else {}  # others' options say nothing here
+    processor = path.with_name("preprocessor_config.json")
+    arguments = values.get("args")
+    candidates = (
+        (_at(values, ("preprocessing",)), path.name),
+        ({name: [v / 255 for v in inside.get(f"MODEL.PIXEL_{name.upper()}", ())] for name in _CHANNELS}, path.name),
+        (_processor(_json(processor)) if config else {}, processor.name),
+        (_at(config, ("pretrained_cfg",)), "config.json"),
+        (_at(values, ("pretrained_cfg",)), path.name),
+        (vars(arguments) if isinstance(arguments, argparse.Namespace) else {}, path.name),
+    )
+    for found, source in candidates:
+        if found.get("mean") and found.get("std"):
+            try:
+                mean, std = (tuple(float(value) for value in found[name]) for name in _CHANNELS)
+                return config, Stated(mean, std, _size(found), source)
+            except (TypeError, ValueError) as error:
+                raise RunError(f"{path}: {source} states no mean and std of images ({error}): correct it") from error
+    return config, None
 
-    Raises:
-        RunError: cut short, no such file, or holding other objects.
-    """
+
+def _processor(stated: Values) -> Values:
+    """transformers' image processor under our names."""
+    scale = stated.get("rescale_factor", 1 / 255) if stated.get("do_rescale", True) else 1.0
+    if abs(scale * 255 - 1) > 1e-3:
+        raise RunError(f"preprocessor_config.json scales images by {scale:g}: expected 1/255")
+    as_they_are = None if stated.get("do_normalize", True) else ([0.0] * 3, [1.0] * 3)
+    mean, std = as_they_are or (stated.get("image_mean"), stated.get("image_std"))
+    size = stated.get("crop_size") if stated.get("do_center_crop", True) else None
+    return {"mean": mean, "std": std, "size": size or stated.get("size")}
+
+
+def _size(stated: Values) -> int | None:
+    """Side in pixels, under any of the names that the projects have for it."""
+    value = stated.get("size") or stated.get("input_size") or stated.get("img_size")
+    if isinstance(value, Mapping):
+        value = value.get("height") or value.get("shortest_edge")
+    value = value[-1] if isinstance(value, list | tuple) and value else value
+    return value if isinstance(value, int) else None
+
+
+def _json(file: Path) -> Values:
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(_harmless()):
-            warnings.simplefilter("ignore")  # of old file formats
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
-        named = re.search(r"GLOBAL (\S+)", str(error))
-        what = f"objects that need {named[1]}" if named else "something else than tensors and plain values"
-        raise RunError(
-            f"{path} holds {what}, which is not loaded: it could run code; "
-            "where you trust it, save its state_dict alone and import that"
-        ) from error
-    except (RuntimeError, EOFError, ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
-        says = "" if isinstance(error, KeyError | OSError) else str(error)  # a number alone says nothing
-        reason = says.splitlines()[0][:150] if says else "damaged, cut short or something else"
-        raise RunError(f"{path} is not a readable checkpoint ({reason}): copy it again") from error
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise RunError(f"{file} cannot be read ({error}): restore it, or move the weights elsewhere") from error
+    return found if isinstance(found, dict) else {}
 
 
-def _harmless() -> list[Any]:
-    """What checkpoints hold beside tensors and can do nothing: options, NumPy numbers and arrays of numbers."""
-    multiarray: Any = np._core.multiarray  # type: ignore[attr-defined]
-    kinds = [type(np.dtype(code)) for code in "?bhilqBHILQefd"]
-    functions = [multiarray.scalar, multiarray._reconstruct]
-    old_names = [(function, f"numpy.core.multiarray.{function.__name__}") for function in functions]
-    return [argparse.Namespace, np.dtype, np.ndarray, *functions, *old_names, *kinds]
-
-
-def _at(content: Any, place: Iterable[str]) -> Mapping[Any, Any]:
-    for key in place:
+def _at(content: Any, keys: Iterable[str]) -> Values:
+    for key in keys:
         content = content.get(key) if isinstance(content, Mapping) else None
     return content if isinstance(content, Mapping) else {}
 

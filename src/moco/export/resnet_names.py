@@ -6,20 +6,17 @@ Depth, groups and width per group identify a ResNet, ResNeXt or wide ResNet (151
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
+from collections.abc import Callable, Iterator
 
+_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 _BLOCK = re.compile(r"layer(\d)\.(\d+)\.(?:(conv|bn)(\d)|downsample\.([01]))\.(\w+)")
 
 
 @dataclasses.dataclass(frozen=True)
 class ResNet:
-    """What identifies it.
-
-    Attributes:
-        depth: 18, 34, 50, 101 or 152.
-        groups: of the 3x3 convolutions.
-        width_per_group: channels of each in the first stage.
-    """
+    """What identifies it: depth (18 to 152), groups of the 3x3 convolutions, channels of each in the first stage."""
 
     depth: int
     groups: int = 1
@@ -33,15 +30,12 @@ class ResNet:
     @property
     def blocks(self) -> tuple[int, ...]:
         """Number of blocks in each of the four stages."""
-        return {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}[
-            self.depth
-        ]
+        return _BLOCKS[self.depth]
 
     @property
     def widths(self) -> tuple[int, ...]:
         """Channels that each stage gives."""
-        first = 256 if self.bottleneck else 64
-        return (first, 2 * first, 4 * first, 8 * first)
+        return tuple((256 if self.bottleneck else 64) << stage for stage in range(4))
 
 
 RESNETS = {
@@ -78,6 +72,21 @@ def to_detectron2(name: str) -> str:
     part = f"conv{number}" if shortcut is None else "shortcut"
     norm = "norm." if kind == "bn" or shortcut == "1" else ""
     return f"res{int(stage) + 1}.{block}.{part}.{norm}{tensor}"
+
+
+def torchvision_names_of(rename: Callable[[str], str]) -> dict[str, str]:
+    """torchvision's name for each name that `rename`, one of the above, gives."""
+    return {rename(name): name for name in _names()}
+
+
+def _names() -> Iterator[str]:
+    """The names of a ResNet-152, and so of every other ResNet."""
+    prefixes = (f"layer{stage}.{block}." for stage, block in itertools.product(range(1, 5), range(36)))
+    pairs = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"), ("downsample.0", "downsample.1"))
+    for prefix, (convolution, norm) in [("", pairs[0]), *itertools.product(prefixes, pairs)]:
+        yield f"{prefix}{convolution}.weight"
+        for tensor in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
+            yield f"{prefix}{norm}.{tensor}"
 
 
 def _parts(name: str) -> tuple[str, ...]:
