@@ -79,12 +79,9 @@ def import_weights(
         file: checkpoint of MoCo v1, v2, v3, SimSiam, DINO, BYOL, lightly, solo-learn, mmselfsup or VISSL, weights of
             torchvision, timm or transformers (a file, or their folder), or an export of ours.
         out: run folder to make; None means runs/NAME.
-        architecture: torchvision/NAME, timm/NAME or package.module:factory; None means what the tensors' names and
-            shapes tell.
-        stem: 3x3-stride1, 3x3-stride2, 3x3-stride1-padding2 (solo-learn) or 3x3-stride1-linear (lightly), for a ResNet
-            with a 3x3 first convolution of which more is not known.
-        image_size: side in pixels for which images are prepared; None means what the file says, else 224, 32 for small
-            stems, or a ViT's own.
+        architecture: torchvision/NAME, timm/NAME or package.module:factory; None means what names and shapes tell.
+        stem: of a ResNet whose 3x3 stem the file cannot tell: 3x3-stride1, 3x3-stride2 or one of the peers' kinds.
+        image_size: side in pixels of prepared images; None means the file's, else 224, 32 for small stems, a ViT's own.
         num_heads: attention heads of a ViT, where the file cannot tell: a ViT-S has 12 in MoCo v3, 6 in timm.
         normalization: imagenet or cifar; None means what the file says, else cifar for small stems, else imagenet.
 

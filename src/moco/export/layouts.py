@@ -101,8 +101,8 @@ def recognise(foreign: Foreign, *, what: str) -> Recognised:
             f"{what} is none of the known layouts (its keys: {first_few(names)}): name the architecture "
             "(--architecture) if they are those of a torchvision or timm model"
         )
-    others = {_first(name) for name in names if not name.startswith(kind.prefix)}
-    return Recognised(kind, _joined(tensors), tuple(sorted(others)), stem)
+    others = sorted({_first(name) for name in names if not name.startswith(kind.prefix)})
+    return Recognised(kind, _joined(tensors), tuple(others), stem)
 
 
 def _fits(kind: Kind, place: str, names: Iterable[str]) -> bool:
@@ -135,9 +135,8 @@ def _as_torchvision(tensors: Tensors, what: str) -> tuple[Tensors, str | None]:
     if between == 2 or (between == 1 and kernel == 3):
         return tensors, None
     raise ArchitectureError(
-        f"{what} is a ResNet in a sequence with {between} layers between bn1 and layer1, where torchvision's has ReLU "
-        f"and max-pooling, and a first convolution of {kernel}x{kernel}: its features would be others; build it as a "
-        "function of yours (--architecture package.module:factory)"
+        f"{what} is a ResNet in a sequence with {between} layers between bn1 and layer1, expected 2 (ReLU, max-pooling), "
+        f"and a {kernel}x{kernel} stem: build it by a function of yours (--architecture package.module:factory)"
     )
 
 

@@ -35,7 +35,7 @@ def read_checkpoint(file: Path, folder: Path) -> tuple[dict[str, Tensor], dict[s
     if not head_inputs:
         raise RunError(f"{file} holds no head, whose inputs are the features: take backbone.safetensors of its run")
     if not (folder / "config.yaml").is_file():
-        raise RunError(f"{file} does not say what it holds, and there is no {folder / 'config.yaml'}: name its run")
+        raise RunError(f"{file}: there is no {folder / 'config.yaml'}: name the checkpoint in its run's folder")
     config, _ = read_config(folder / "config.yaml")
     preprocessing = Preprocessing(config.image_size, *NORMALIZATIONS[config.normalization])
     return tensors, {
