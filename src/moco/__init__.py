@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from moco.commands.pack import Packed, pack
     from moco.commands.pretrain import Run, pretrain
     from moco.config import Config
+    from moco.data.preprocess import Preprocessing
     from moco.errors import MocoError
     from moco.export.load import Pretrained, load
     from moco.training.callbacks import Callback
@@ -41,6 +42,7 @@ __all__ = [
     "MocoError",
     "Neighbours",
     "Packed",
+    "Preprocessing",
     "Pretrained",
     "Run",
     "__version__",
@@ -67,6 +69,7 @@ _HOMES = {
     "MocoError": "moco.errors",
     "Neighbours": "moco.commands.neighbours",
     "Packed": "moco.commands.pack",
+    "Preprocessing": "moco.data.preprocess",
     "Pretrained": "moco.export.load",
     "Run": "moco.commands.pretrain",
     "ablate": "moco.commands.ablate",

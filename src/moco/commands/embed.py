@@ -1,12 +1,15 @@
-"""`moco embed` and `moco.embed`: from a run and a folder of images to a file of features."""
+"""`moco embed` and `moco.embed`: from a run and images to their features."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,11 +17,15 @@ from moco.data.skipped import damaged_were
 from moco.errors import ConfigError, DataError, RunError
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
-    from moco.data.source import Source
+    from moco.data.base import Source
+    from moco.data.preprocess import Preprocessing
+    from moco.data.user_data import Images
     from moco.export.embeddings import Store
-    from moco.export.load import Pretrained
+    from moco.export.load import Pretrained, Weights
+    from moco.export.table import Table
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["fp32", "bf16"]
@@ -27,29 +34,50 @@ CPU_BATCH, ACCELERATOR_BATCH = 32, 256  # a CPU's caches like small batches
 
 @dataclasses.dataclass(frozen=True)
 class Embedded:
-    """A file of features and what it cost.
+    """Features of images and what they cost.
 
     Attributes:
-        path: the file.
-        images: rows in it.
-        feature_dim: their width.
+        path: the file; None where they are in memory only.
+        images: rows.
+        feature_dim: their width, D.
         skipped: damaged images, which have no row; listed in PATH.skipped.jsonl.
         seconds: time of this call.
         images_per_second: of the images computed in this call.
         data_wait: share of that time in which the network waited for images, 0 to 1.
     """
 
-    path: Path
+    path: Path | None
     images: int
     feature_dim: int
     skipped: int
     seconds: float
     images_per_second: float
     data_wait: float
+    _table: Table | None = dataclasses.field(default=None, repr=False, compare=False)
+
+    @functools.cached_property
+    def table(self) -> Table:
+        """Features, paths, and what they depend on; read from the file when it is first needed."""
+        from moco.export.table import read_table
+
+        if self._table is not None:
+            return self._table
+        assert self.path is not None
+        return read_table(self.path)
+
+    @property
+    def features(self) -> np.ndarray:
+        """(images, feature_dim) float32; mapped from the file, if there is one."""
+        return self.table.features
+
+    @property
+    def paths(self) -> list[str]:
+        """The image of each row: its path in the folder, or its place in the data set."""
+        return self.table.paths
 
     def __str__(self) -> str:
         lines = [
-            f"{self.path}: {self.images:,} images, {self.feature_dim} features each",
+            f"{self.path or 'in memory'}: {self.images:,} images, {self.feature_dim} features each",
             f"{self.images_per_second:,.0f} images/s, {self.data_wait:.0%} of the time waiting for data, "
             f"{self.seconds:.1f} s in all",
         ]
@@ -59,14 +87,15 @@ class Embedded:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data."""
-        return {**dataclasses.asdict(self), "path": str(self.path)}
+        names = [field.name for field in dataclasses.fields(self) if field.name not in ("path", "_table")]
+        return {"path": str(self.path) if self.path else None, **{name: getattr(self, name) for name in names}}
 
 
 def embed(
-    run: str | os.PathLike[str],
-    data: str | os.PathLike[str],
+    run: Weights,
+    data: Images,
     *,
-    out: str | os.PathLike[str] = "embeddings.npz",
+    out: str | os.PathLike[str] | None = "embeddings.npz",
     batch_size: int | None = None,
     device: Device = "auto",
     precision: Precision = "fp32",
@@ -74,145 +103,122 @@ def embed(
     overwrite: bool = False,
     allow_factory: bool = False,
     quiet: bool = False,
+    preprocessing: Preprocessing | None = None,
 ) -> Embedded:
-    """Write the features of all images of a folder, with their paths, into one file.
+    """Features of all images, with their paths: `.features` is an array (N, D), OUT a file that holds them.
 
-    A call that was stopped goes on where it was when it is made again, and gives the same file. Until then its
-    features lie in OUT.parts.
+    A call that was stopped goes on where it was when it is made again, and gives the same file. Until then its features
+    lie in OUT.parts.
 
     Args:
-        run: run folder, a backbone.safetensors file, or a run's checkpoints/last.pt.
-        data: folder of images (nested), .npy or .npz array, or the name of a torchvision data set.
-        out: file to write: .npz, .parquet (needs pyarrow) or .pt.
+        run: run folder, a backbone.safetensors file, or a run's checkpoints/last.pt; in Python also a `moco.Run`, what
+            `moco.load` gave, or a module (N, 3, H, W) -> (N, D) with its `preprocessing`.
+        data: folder of images (nested), .npy or .npz array, or the name of a torchvision data set; in Python whatever
+            `moco.pretrain` takes.
+        out: file to write: .npz, .parquet (needs pyarrow) or .pt; None (in Python) keeps the features in memory only.
         batch_size: images at a time; None means 32 on a CPU, 256 elsewhere.
         device: where the network runs; auto takes an accelerator if there is one.
-        precision: fp32, or bf16 for mixed precision; the file holds float32 either way.
-        workers: threads that decode images; None means the number of cores, at most 16.
+        precision: fp32, or bf16 for mixed precision; features are float32 either way.
+        workers: processes that decode images; None means the number of cores, at most 16.
         overwrite: whether OUT may be there already.
         allow_factory: whether a backbone that is a function (package.module:factory) may be called.
         quiet: no progress bar.
+        preprocessing: how images go in, for a module; instead of the run's own for the others.
 
     Raises:
         ConfigError, DataError, ArchitectureError: bad input; nothing has been written.
         RunError: weights or output file cannot be used.
     """
-    start, path = time.perf_counter(), Path(out).expanduser()
-    _check(path, batch_size, workers, overwrite)
+    start = time.perf_counter()
+    for name, value in (("batch_size", batch_size), ("workers", workers)):
+        if value is not None and value < 1:
+            raise ConfigError(f"{name}={value}: need at least 1")
+    if out is None:
+        with tempfile.TemporaryDirectory(prefix="moco-") as folder:
+            options = {"workers": workers, "allow_factory": allow_factory, "preprocessing": preprocessing}
+            options |= {"batch_size": batch_size, "device": device, "precision": precision, "quiet": quiet}
+            made = embed(run, data, out=Path(folder) / "features.npz", **options)  # type: ignore[arg-type]
+            table = dataclasses.replace(made.table, features=made.features.copy())
+        return dataclasses.replace(made, path=None, _table=table)
+    path = Path(out).expanduser()
+    _check(path, overwrite)
+    from moco.export.embeddings import Store
     from moco.export.load import load
 
-    work = _Work(load(run, allow_factory=allow_factory), open_images(data), chosen_device(device), precision, quiet)
-    return work.run(path, work.identity(run, batch_size), start, workers, overwrite=overwrite)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Work:
-    """Everything checked, nothing written."""
-
-    model: Pretrained
-    source: Source
-    device: torch.device
-    precision: str
-    quiet: bool
-
-    def run(
-        self, path: Path, identity: dict[str, Any], start: float, workers: int | None, *, overwrite: bool
-    ) -> Embedded:
-        """Compute, write, and say what it cost since `start`; until the end no other process gets at the file."""
-        from moco.export.embeddings import Store
-
-        with contextlib.closing(Store(path, identity, self.model.feature_dim, overwrite=overwrite)) as store:
-            return self._fill(store, identity, start, workers)
-
-    def _fill(self, store: Store, identity: dict[str, Any], start: float, workers: int | None) -> Embedded:
-        before = store.done
-        began = time.perf_counter()
-        try:
-            waited = self._compute(store, identity["batch_size"], workers)
-        except KeyboardInterrupt:
-            if not self.quiet:
-                print(f"{store.done:,} images are safe in {store.folder}: the same command goes on", file=sys.stderr)
-            raise
+    model, source = load(run, preprocessing=preprocessing, allow_factory=allow_factory), open_images(data)
+    place = chosen_device(device)
+    size = batch_size or (CPU_BATCH if place.type == "cpu" else ACCELERATOR_BATCH)
+    identity = {**identity_of(model, source), "batch_size": size, "device": place.type, "precision": precision}
+    with contextlib.closing(Store(path, identity, model.feature_dim, overwrite=overwrite)) as store:
+        before, began = store.done, time.perf_counter()
+        waited = _fill(store, model.to(place), source, identity, workers, quiet=quiet)
         computing = max(time.perf_counter() - began, 1e-9)
-        if store.skipped.count == len(self.source):
-            store.remove()  # so that the next call looks at them again
-            reason = "; the first: ".join(store.skipped.items()[0])
-            raise DataError(f"none of {len(self.source)} images can be read, {reason}: check {self.source.name}")
-        rows = store.finish(self.source.item_name, {**identity, **self.model.metadata()})
-        return Embedded(
-            path=store.out,
-            images=rows,
-            feature_dim=self.model.feature_dim,
-            skipped=store.skipped.count,
-            seconds=time.perf_counter() - start,
-            images_per_second=(len(self.source) - before) / computing,
-            data_wait=waited / computing,
-        )
-
-    def _compute(self, store: Store, batch_size: int, workers: int | None) -> float:
-        """Seconds that the network waited for images."""
-        import torch
-        from tqdm import tqdm
-
-        from moco.data.stream import fixed_batches
-        from moco.export.embeddings import feature_batches
-
-        self.model.to(self.device).to(memory_format=torch.channels_last)
-        batches = Waiting(
-            fixed_batches(
-                self.source,
-                image_size=self.model.preprocess.size,
-                batch_size=batch_size,
-                skipped=store.skipped,
-                first=store.done,
-                workers=workers,
-            )
-        )
-        bar = tqdm(total=len(self.source), initial=store.done, unit=" images", disable=self.quiet, leave=False)
-        with bar, contextlib.closing(batches.iterator):
-            store.append(feature_batches(self.model, batches, device=self.device, precision=self.precision), bar.update)
-        return batches.seconds
-
-    def identity(self, run: str | os.PathLike[str], batch_size: int | None) -> dict[str, Any]:
-        """What the features depend on."""
-        from moco.export.load import backbone_file, digest
-
-        return {
-            "weights": digest(backbone_file(run)),
-            "images": names_digest(self.source),
-            "batch_size": batch_size or (CPU_BATCH if self.device.type == "cpu" else ACCELERATOR_BATCH),
-            "device": self.device.type,
-            "precision": self.precision,
-        }
+        rows = store.finish(source.item_name, {**identity, **model.metadata()})
+    rate = (len(source) - before) / computing
+    seconds = time.perf_counter() - start
+    return Embedded(path, rows, model.feature_dim, store.skipped.count, seconds, rate, waited / computing)
 
 
-class Waiting:
-    """An iterable that adds up how long its consumer waited for it."""
+def _fill(
+    store: Store, model: Pretrained, source: Source, options: dict[str, Any], workers: int | None, *, quiet: bool
+) -> float:
+    """Compute what the store lacks. Returns the seconds that the network waited for images."""
+    import torch
+    from tqdm import tqdm
 
-    def __init__(self, iterator: Any) -> None:
-        self.iterator, self.seconds = iterator, 0.0
+    from moco.data.image_batches import image_batches
+    from moco.data.preprocess import centre_pixels
+    from moco.export.embeddings import feature_batches
 
-    def __iter__(self) -> Waiting:
-        return self
+    cut = functools.partial(centre_pixels, size=model.preprocess.size)
+    size, skipped = options["batch_size"], store.skipped
+    batches = image_batches(source, cut, batch_size=size, skipped=skipped, first=store.done, workers=workers)
+    waits: list[float] = []
+    features = feature_batches(
+        model.to(memory_format=torch.channels_last), _timed(batches, waits), precision=options["precision"]
+    )
+    bar = tqdm(total=len(source), initial=store.done, unit=" images", disable=quiet, leave=False)
+    try:
+        with bar, contextlib.closing(batches):
+            store.append(features, bar.update)
+    except KeyboardInterrupt:
+        if not quiet:
+            print(f"{store.done:,} images are safe in {store.folder}: the same command goes on", file=sys.stderr)
+        raise
+    if skipped.count == len(source):
+        store.remove()  # so that the next call looks at them again
+        reason = "; the first: ".join(skipped.items()[0])
+        raise DataError(f"none of {len(source)} images can be read, {reason}: check {source.name}")
+    return sum(waits)
 
-    def __next__(self) -> Any:
+
+def _timed(batches: Iterator[Any], waits: list[float]) -> Iterator[Any]:
+    """The batches, and in `waits` the seconds that each took to come."""
+    while True:
         start = time.perf_counter()
-        try:
-            return next(self.iterator)
-        finally:
-            self.seconds += time.perf_counter() - start
+        batch = next(batches, None)
+        waits.append(time.perf_counter() - start)
+        if batch is None:
+            return
+        yield batch
 
 
-def open_images(data: Any) -> Source:
+def open_images(data: Images) -> Source:
     """The images that a user means; of a folder one is enough.
 
     Raises:
         DataError: nothing there.
     """
+    from moco.data.base import Source
     from moco.data.folder import FolderSource
+    from moco.data.pack_format import is_pack
     from moco.data.source import open_source
 
-    if isinstance(data, str | os.PathLike) and Path(data).expanduser().is_dir():
-        return FolderSource(Path(data).expanduser())
+    if isinstance(data, Source):
+        return data
+    folder = Path(data).expanduser() if isinstance(data, str | os.PathLike) else None
+    if folder is not None and folder.is_dir() and not is_pack(folder):
+        return FolderSource(folder)
     return open_source(data)[0]
 
 
@@ -232,23 +238,20 @@ def chosen_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def names_digest(source: Source) -> str:
-    """SHA-256 of all image names, in order."""
+def identity_of(model: Pretrained, source: Source) -> dict[str, Any]:
+    """What features depend on: digests of the weights and of all image names in order, and the preprocessing."""
     import hashlib
 
-    state = hashlib.sha256()
+    names = hashlib.sha256()
     for index in range(len(source)):
-        state.update(source.item_name(index).encode("utf-8", "surrogateescape") + b"\0")
-    return state.hexdigest()
+        names.update(source.item_name(index).encode("utf-8", "surrogateescape") + b"\0")
+    return {"weights": model.digest(), "images": names.hexdigest(), "preprocessing": model.preprocess.as_dict()}
 
 
-def _check(path: Path, batch_size: int | None, workers: int | None, overwrite: bool) -> None:
+def _check(path: Path, overwrite: bool) -> None:
     from moco.export.table import check_suffix
 
     check_suffix(path)
-    for name, value in (("batch_size", batch_size), ("workers", workers)):
-        if value is not None and value < 1:
-            raise ConfigError(f"{name}={value}: need at least 1")
     if path.exists() and not overwrite:
         raise RunError(f"{path} is there already: choose another --out, or add --overwrite")
     if not path.parent.is_dir():

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moco.commands.embed import embed, names_digest, open_images
+from moco.commands.embed import embed, identity_of, open_images
 from moco.errors import ConfigError, DataError, RunError
 
 if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-    from moco.data.source import Source
+    from moco.data.base import Source
+    from moco.data.preprocess import Preprocessing
+    from moco.data.user_data import Images
     from moco.evaluation.nearest import Neighbour
-    from moco.export.load import Pretrained
+    from moco.export.load import Pretrained, Weights
+    from moco.export.table import Table
 
 ROWS = 5  # queries drawn where none is named
 
@@ -41,8 +41,7 @@ class Neighbours:
     def __str__(self) -> str:
         lines = []
         for query, found in zip(self.queries, self.nearest, strict=True):
-            lines.append(query)
-            lines += [f"  {neighbour.similarity:6.3f}  {neighbour.name}" for neighbour in found]
+            lines += [query, *(f"  {neighbour.similarity:6.3f}  {neighbour.name}" for neighbour in found)]
         return "\n".join([*lines, f"picture: {self.path}"])
 
     def as_dict(self) -> dict[str, Any]:
@@ -53,8 +52,8 @@ class Neighbours:
 
 
 def neighbours(
-    run: str | os.PathLike[str],
-    data: str | os.PathLike[str],
+    run: Weights,
+    data: Images,
     *,
     query: str | os.PathLike[str] | None = None,
     features: str | os.PathLike[str] | None = None,
@@ -64,12 +63,15 @@ def neighbours(
     overwrite: bool = False,
     allow_factory: bool = False,
     quiet: bool = False,
+    preprocessing: Preprocessing | None = None,
 ) -> Neighbours:
-    """Show the images of a folder that are nearest to an image, by cosine similarity of features.
+    """Show the images that are nearest to an image, by cosine similarity of features.
 
     Args:
-        run: run folder, a backbone.safetensors file, or a run's checkpoints/last.pt.
-        data: folder of images (nested), .npy or .npz array, or the name of a torchvision data set.
+        run: run folder, a backbone.safetensors file, or a run's checkpoints/last.pt; in Python also a `moco.Run`, what
+            `moco.load` gave, or a module (N, 3, H, W) -> (N, D) with its `preprocessing`.
+        data: folder of images (nested), .npy or .npz array, or the name of a torchvision data set; in Python whatever
+            `moco.pretrain` takes.
         query: an image file; None means five images of DATA, drawn at random with `seed`.
         features: what `moco embed RUN DATA` has written; None means to compute the features now, which are not kept.
         out: picture to write (.png or .jpg).
@@ -78,30 +80,27 @@ def neighbours(
         overwrite: whether OUT may be there already.
         allow_factory: whether a backbone that is a function (package.module:factory) may be called.
         quiet: no progress bar.
+        preprocessing: how images go in, for a module; instead of the run's own for the others.
     """
     picture = Path(out).expanduser()
     _check(picture, count, overwrite)
+    import torch
+
+    from moco.evaluation.nearest import nearest
     from moco.export.load import load
 
-    model, source = load(run, allow_factory=allow_factory), open_images(data)
-    asked = [] if query is None else [_named(query, source, model)]
-    with _table(features, run, data, source, allow_factory=allow_factory, quiet=quiet) as file:
-        asked = asked or _drawn(file, seed)
-        found = _search(file, asked, count)
-    _draw(source, asked, found, picture)
-    return Neighbours(picture, tuple(query.name for query in asked), tuple(map(tuple, found)))
-
-
-@contextlib.contextmanager
-def _table(features: Any, run: Any, data: Any, source: Source, **options: Any) -> Iterator[Path]:
-    """The file of features that was named, or one that is computed now and goes away afterwards."""
-    if features is not None:
-        file = Path(features).expanduser()
-        _check_features(file, run, source)
-        yield file
-        return
-    with tempfile.TemporaryDirectory(prefix="moco-") as folder:
-        yield embed(run, data, out=Path(folder) / "features.npz", **options).path
+    model, source = load(run, preprocessing=preprocessing, allow_factory=allow_factory), open_images(data)
+    queries = [] if query is None else [_named(Path(query).expanduser(), source, model)]
+    if features is None:
+        table = embed(model, source, out=None, quiet=quiet).table
+    else:
+        table = _stored(Path(features).expanduser(), model, source)
+    queries = queries or _drawn(table, seed)
+    blocks = ((names, torch.tensor(values)) for names, values in table.blocks())
+    stacked = torch.stack([one.features for one in queries])
+    found = nearest(blocks, stacked, count=count, leave_out=[one.name for one in queries])
+    _draw(source, queries, found, picture)
+    return Neighbours(picture, tuple(one.name for one in queries), tuple(map(tuple, found)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,15 +112,14 @@ class _Query:
     image: Image.Image | None = None
 
 
-def _named(query: str | os.PathLike[str], source: Source, model: Pretrained) -> _Query:
+def _named(path: Path, source: Source, model: Pretrained) -> _Query:
     import torch
 
     from moco.data.decode import read_image
     from moco.data.folder import FolderSource
     from moco.export.table import plain_name
 
-    path = Path(query).expanduser()
-    image = read_image(path, min_side=model.preprocess.size)
+    image = read_image(path)
     with torch.inference_mode():
         features = model(model.preprocess(image)[None])[0]
     name = str(path)
@@ -130,54 +128,42 @@ def _named(query: str | os.PathLike[str], source: Source, model: Pretrained) -> 
     return _Query(name, features, image)
 
 
-def _drawn(file: Path, seed: int) -> list[_Query]:
+def _drawn(table: Table, seed: int) -> list[_Query]:
     """Some rows of the table, the same for the same seed."""
     import numpy as np
-
-    rows = sum(len(names) for names, _ in _blocks(file))
-    chosen = set(np.random.default_rng(seed).permutation(rows)[:ROWS].tolist())
-    asked, start = [], 0
-    for names, values in _blocks(file):
-        asked += [
-            _Query(names[row - start], values[row - start]) for row in sorted(chosen) if 0 <= row - start < len(names)
-        ]
-        start += len(names)
-    return asked
-
-
-def _blocks(file: Path) -> Iterator[tuple[list[str], Tensor]]:
     import torch
 
+    rows = sorted(np.random.default_rng(seed).permutation(len(table.paths))[:ROWS].tolist())
+    return [_Query(table.paths[row], torch.tensor(table.features[row])) for row in rows]
+
+
+def _stored(file: Path, model: Pretrained, source: Source) -> Table:
+    """Raise DataError unless the file holds the features of these images from these weights."""
     from moco.export.table import read_table
 
-    for names, values in read_table(file)[1]:
-        yield names, torch.from_numpy(values.copy())
+    if not file.is_file():
+        raise DataError(f"{file}: no such file; make it with moco embed, or leave out --features")
+    table = read_table(file)
+    other = [name for name, value in identity_of(model, source).items() if table.about.get(name) != value]
+    if other:
+        raise DataError(f"{file} holds features of other {' and '.join(other)}: make it again with moco embed")
+    return table
 
 
-def _search(file: Path, asked: list[_Query], count: int) -> list[list[Neighbour]]:
-    import torch
-
-    from moco.evaluation.nearest import nearest
-
-    stacked = torch.stack([query.features for query in asked])
-    return nearest(_blocks(file), stacked, count=count, leave_out=[query.name for query in asked])
-
-
-def _draw(source: Source, asked: list[_Query], found: list[list[Neighbour]], picture: Path) -> None:
+def _draw(source: Source, queries: list[_Query], found: list[list[Neighbour]], picture: Path) -> None:
     from moco.data.contact_sheet import contact_sheet
     from moco.export.table import plain_name
 
-    wanted = {one.name for row in found for one in row} | {query.name for query in asked if query.image is None}
-    places = {}
-    for index in range(len(source)):
-        name = plain_name(source.item_name(index))
-        if name in wanted:
-            places[name] = index
-    rows = []
-    for query, row in zip(asked, found, strict=True):
-        own = query.image or source.image(places[query.name], min_side=128)
-        cells = [(source.image(places[one.name], min_side=128), f"{one.similarity:.3f} {one.name}") for one in row]
-        rows.append([(own, query.name), *cells])
+    places = {plain_name(source.item_name(index)): index for index in range(len(source))}
+
+    def shown(name: str) -> Image.Image:
+        return source.image(places[name])
+
+    rows = [
+        [(query.image or shown(query.name), query.name)]
+        + [(shown(one.name), f"{one.similarity:.3f} {one.name}") for one in row]
+        for query, row in zip(queries, found, strict=True)
+    ]
     try:
         contact_sheet(rows).save(picture)
     except OSError as error:
@@ -193,17 +179,3 @@ def _check(picture: Path, count: int, overwrite: bool) -> None:
         raise RunError(f"{picture} is there already: choose another --out, or add --overwrite")
     if not picture.parent.is_dir():
         raise RunError(f"{picture.parent} is no folder: make it, or choose another --out")
-
-
-def _check_features(file: Path, run: str | os.PathLike[str], source: Source) -> None:
-    """Raise DataError unless the file holds the features of these images from these weights."""
-    from moco.export.load import backbone_file, digest
-    from moco.export.table import read_table
-
-    if not file.is_file():
-        raise DataError(f"{file}: no such file; make it with moco embed, or leave out --features")
-    about = read_table(file)[0]
-    if about.get("weights") != digest(backbone_file(run)):
-        raise DataError(f"{file} holds features of other weights than {run}: make it again with moco embed")
-    if about.get("images") != names_digest(source):
-        raise DataError(f"{file} holds features of other images than {source.name}: make it again with moco embed")

@@ -1,4 +1,4 @@
-"""From one image to what a trained backbone expects: the centre square at one size, scaled and normalised."""
+"""From an image to what a trained backbone expects. The one definition: evaluation, features and exports follow it."""
 
 from __future__ import annotations
 
@@ -12,19 +12,22 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from moco.data.crop import resized_crop_image
 from moco.data.decode import read_image, to_rgb
 from moco.errors import DataError
 
-# What is fixed about it; stated in files so that other tools' readers know.
-_FIXED = {"color": "RGB", "scale": "0 to 1", "crop": "centre square"}
+# What is fixed about it; stated in files so that other tools' readers know. Files of earlier versions lack `resize`:
+# they cut the square out before they resized it, which moves some pixels by a few grey levels.
+_FIXED = {"color": "RGB", "scale": "0 to 1", "resize": "shorter side, bilinear, antialiased", "crop": "centre square"}
+_LONGEST = 100  # times its width: of a longer strip the middle is taken first, else resizing it could fill the memory
 
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """Image to (3, size, size) float32: what the network saw when a run was evaluated.
+    """Image to (3, size, size) float32, as the network sees images whenever it is evaluated.
 
-    The centre square, resized with antialiasing (Pillow's bilinear), scaled to 0..1, less `mean`, divided by `std`.
+    The shorter side is resized to `size` (Pillow's bilinear, antialiased), the centre cut out; then scaled to 0..1,
+    less `mean`, divided by `std`: torchvision's Resize(size), CenterCrop(size), ToTensor, Normalize on PIL images, bit
+    for bit.
 
     Attributes:
         size: side of the result in pixels.
@@ -45,20 +48,39 @@ class Preprocessing:
                 "need a size of at least 1 and three values each, std above 0"
             )
 
-    def __call__(self, image: Image.Image | str | os.PathLike[str]) -> Tensor:
-        """(3, size, size) float32, normalised.
+    def __call__(self, image: str | os.PathLike[str] | Image.Image | np.ndarray | Tensor) -> Tensor:
+        """(3, size, size) float32, normalised; (N, 3, size, size) for a batch.
 
-        A path is read as `moco.embed` reads it (turned upright, large JPEGs decoded at a reduced size). An image is
-        taken as its pixels lie, in any mode that has a plain meaning in RGB.
+        Args:
+            image: a path (read as `moco.embed` reads it: at full size, turned upright); a PIL image, in any mode that
+                has a plain meaning in RGB; an array (H, W, 3) uint8; or a tensor (3, H, W) or (N, 3, H, W) uint8.
 
         Raises:
             DamagedImage: the file cannot be read.
+            DataError: an array or tensor of another shape or type.
             ValueError: grey values outside the ranges that have a plain meaning.
         """
-        if not isinstance(image, Image.Image):
-            image = read_image(os.fspath(image), min_side=self.size)
-        pixels = centre_pixels(to_rgb(image), self.size)
-        return self.normalize(torch.from_numpy(pixels.copy()).permute(2, 0, 1))
+        if isinstance(image, Tensor):
+            return self._tensor(image)
+        if isinstance(image, str | os.PathLike):
+            image = read_image(os.fspath(image))
+        if isinstance(image, Image.Image):
+            image = to_rgb(image)
+        elif not (
+            isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
+        ):
+            what = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+            raise DataError(f"image {what}: need a path, a PIL image, (H, W, 3) uint8 or a tensor (3, H, W) uint8")
+        pixels = torch.from_numpy(np.array(centre_pixels(image, self.size)))  # a copy: it may be read-only
+        return self.normalize(pixels.permute(2, 0, 1)).contiguous()
+
+    def _tensor(self, images: Tensor) -> Tensor:
+        if images.dtype != torch.uint8 or images.ndim not in (3, 4) or images.shape[-3] != 3:
+            raise DataError(f"tensor {images.dtype} {tuple(images.shape)}: need (3, H, W) or (N, 3, H, W) uint8")
+        if images.ndim == 4:
+            out = [self._tensor(image) for image in images]
+            return torch.stack(out) if out else self.normalize(images.new_empty(0, 3, self.size, self.size))
+        return self(images.cpu().permute(1, 2, 0).contiguous().numpy()).to(images.device)
 
     def normalize(self, pixels: Tensor) -> Tensor:
         """(..., 3, H, W) uint8 to float32 as the network expects it; keeps device and memory format."""
@@ -88,12 +110,28 @@ class Preprocessing:
             raise DataError(f"preprocessing {dict(stated)}: need size, mean and std ({error})") from error
 
 
-def centre_pixels(image: Image.Image | np.ndarray, size: int) -> np.ndarray:
-    """The largest centred square at size x size, (size, size, 3) uint8, perhaps read-only.
+def centre_pixels(pixels: Image.Image | np.ndarray, size: int) -> np.ndarray:
+    """An RGB image, (H, W, 3) uint8 or PIL, with its shorter side at `size` and its centre cut out.
 
-    By Pillow, as other tools' transforms do it, so that weights that were exported see in them what they saw here.
+    Returns:
+        (size, size, 3) uint8, perhaps read-only. Where the cut cannot be in the middle, it is at the even offset of the
+        two next to it, as in torchvision.
     """
-    image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
-    side = min(image.height, image.width)
-    box = (image.height - side) // 2, (image.width - side) // 2, side, side
-    return resized_crop_image(image, box, size, False)
+    if isinstance(pixels, np.ndarray):
+        if pixels.shape[:2] == (size, size):
+            return pixels
+        pixels = Image.fromarray(pixels)
+    image = pixels
+    width, height = image.size
+    short, most = min(width, height), _LONGEST * min(width, height)
+    if max(width, height) > most:
+        left, top = max(width - most, 0) // 2, max(height - most, 0) // 2
+        image = image.crop((left, top, left + min(width, most), top + min(height, most)))
+        width, height = image.size
+    if short != size:
+        width, height = size * width // short, size * height // short
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    left, top = round((width - size) / 2), round((height - size) / 2)  # half to even
+    if (width, height) != (size, size):
+        image = image.crop((left, top, left + size, top + size))
+    return np.asarray(image)

@@ -11,50 +11,39 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from moco.data.image_batches import ImageBatch
 from moco.data.skipped import SkippedFiles
-from moco.data.stream import FixedBatch
 from moco.errors import RunError
 from moco.export.load import Pretrained
-from moco.export.table import Table, write_table
+from moco.export.table import Table, plain_name, write_table
 from moco.lock import locked
 
 COMMIT_SECONDS = 20.0  # work that a kill may cost
 Features = tuple[int, np.ndarray, np.ndarray]  # index after the last image looked at, indices (n,), features (n, D)
 
 
-def feature_batches(
-    model: Pretrained, batches: Iterable[FixedBatch], *, device: torch.device, precision: str
-) -> Iterator[Features]:
-    """Features of each batch, float32; on an accelerator the next batch is computed while one is fetched.
+def feature_batches(model: Pretrained, batches: Iterable[ImageBatch], *, precision: str) -> Iterator[Features]:
+    """Features of each batch, float32, where the model is; `precision`: fp32, or bf16 for autocast.
 
-    `precision`: fp32, or bf16 for autocast. Raises RunError where a feature is not finite.
+    Raises:
+        RunError: a feature is not finite.
     """
-    pending: tuple[FixedBatch, Tensor] | None = None
+    device = next(model.parameters(), torch.empty(0)).device
     for batch in batches:
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            pixels = torch.from_numpy(batch.pixels)
-            if device.type == "cuda":
-                pixels = pixels.pin_memory()
-            images = model.preprocess.normalize(pixels.to(device, non_blocking=True).permute(0, 3, 1, 2))
-            features = model(images) if len(images) else images.new_empty(0, model.feature_dim)
-        if pending is not None:
-            yield _fetched(*pending)
-        pending = batch, features
-    if pending is not None:
-        yield _fetched(*pending)
-
-
-def _fetched(batch: FixedBatch, features: Tensor) -> Features:
-    values = features.to("cpu", torch.float32).numpy()
-    if not np.isfinite(values).all():
-        raise RunError("the features hold NaN or infinite values: the network has diverged; try precision fp32")
-    return batch.stop, batch.indices, values
+            features = torch.empty(0, model.feature_dim)
+            if len(batch.indices):
+                images = torch.from_numpy(batch.pixels).to(device).permute(0, 3, 1, 2)
+                features = model(model.preprocess.normalize(images))
+        values = features.to("cpu", torch.float32).numpy()
+        if not np.isfinite(values).all():
+            raise RunError("the features hold NaN or infinite values: the network has diverged; try precision fp32")
+        yield batch.stop, batch.indices, values
 
 
 class Store:
@@ -83,19 +72,16 @@ class Store:
             self.folder / name for name in ("state.json", "features.f32", "indices.i64")
         )
         self.done = self._rows = 0
+        self._lock: IO[str] | None = None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = locked(self.folder, "moco embed: wait for it or choose another --out")
-        except OSError as error:
-            raise RunError(f"cannot write beside {out}: {error.strerror or error}") from error
-        try:
             self._open(overwrite)
-        except OSError as error:
+        except (OSError, RunError) as error:
             self.close()
+            if isinstance(error, RunError):
+                raise
             raise RunError(f"cannot write beside {out}: {error.strerror or error}") from error
-        except RunError:
-            self.close()
-            raise
         self.skipped = SkippedFiles.read(self.folder / "skipped.jsonl")
 
     def _open(self, overwrite: bool) -> None:
@@ -117,29 +103,25 @@ class Store:
     def append(self, features: Iterable[Features], tell: Callable[[int], object]) -> None:
         """Add rows as they come and commit now and then; `tell` hears of each batch's number of images."""
         with self._features.open("ab") as values, self._indices.open("ab") as indices:
-
-            def commit() -> None:
-                for file in (values, indices):
-                    file.flush()
-                    os.fsync(file.fileno())
-                self._commit(*whole)
-
-            whole, last = (self.done, self._rows), time.monotonic()  # images looked at, rows written
+            done, rows, last = self.done, self._rows, time.monotonic()
             try:
-                for start, (stop, chosen, batch) in _with_start(features, self.done):
+                for stop, chosen, batch in features:
                     values.write(batch.astype("<f4", copy=False).tobytes())
                     indices.write(chosen.astype("<i8", copy=False).tobytes())
-                    whole = stop, whole[1] + len(chosen)
-                    tell(stop - start)
+                    tell(stop - done)
+                    done, rows = stop, rows + len(chosen)
                     if time.monotonic() - last > COMMIT_SECONDS:
-                        commit()
+                        self._commit(done, rows, values, indices)
                         last = time.monotonic()
             except KeyboardInterrupt:
-                commit()
+                self._commit(done, rows, values, indices)
                 raise
-            commit()
+            self._commit(done, rows, values, indices)
 
-    def _commit(self, done: int, rows: int) -> None:
+    def _commit(self, done: int, rows: int, *files: Any) -> None:
+        for file in files:
+            file.flush()
+            os.fsync(file.fileno())
         self.skipped.write(self.folder / "skipped.jsonl")
         partial = self._state.with_name("state.json.partial")
         partial.write_text(json.dumps({"identity": self._identity, "done": done, "rows": rows}), encoding="utf-8")
@@ -148,11 +130,12 @@ class Store:
 
     def finish(self, item_name: Callable[[int], str], about: dict[str, Any]) -> int:
         """Write `out`, and OUT.skipped.jsonl if files were damaged; remove the folder. Returns the number of rows."""
-        indices = np.memmap(self._indices, dtype="<i8", mode="r") if self._rows else np.empty(0, dtype=np.int64)
-        table = Table(self._features, self._rows, self._width, lambda row: item_name(int(indices[row])), about)
+        indices = np.fromfile(self._indices, dtype="<i8")
+        features = np.memmap(self._features, "<f4", "c", shape=(self._rows, self._width))
+        table = Table(features, [plain_name(item_name(int(index))) for index in indices], about)
         partial = self.folder / f"whole{self.out.suffix}"
         write_table(table, partial, suffix=self.out.suffix)
-        listed = skipped_list(self.out)
+        listed = self.out.with_name(self.out.name + ".skipped.jsonl")
         listed.unlink(missing_ok=True)
         if self.skipped.count:
             self.skipped.write(listed)
@@ -167,15 +150,5 @@ class Store:
 
     def close(self) -> None:
         """Let other processes at the folder."""
-        self._lock.close()
-
-
-def skipped_list(out: Path) -> Path:
-    """Where the damaged files of an embedding are listed."""
-    return out.with_name(out.name + ".skipped.jsonl")
-
-
-def _with_start(features: Iterable[Features], start: int) -> Iterator[tuple[int, Features]]:
-    for batch in features:
-        yield start, batch
-        start = batch[0]
+        if self._lock is not None:
+            self._lock.close()

@@ -43,7 +43,7 @@ def _format(suffix: str, module: object, *needs: str) -> Format:
 FORMATS: dict[str, Format] = {
     "torchvision": _format(".pth", to_torchvision),
     "timm": _format("", to_timm, "timm"),
-    "huggingface": _format("", to_huggingface, "transformers"),
+    "huggingface": _format("", to_huggingface, "transformers", "timm"),
     "safetensors": _format(".safetensors", to_safetensors),
     "onnx": _format(".onnx", to_onnx, "onnx", "onnxscript", "onnxruntime"),
     "detectron2": _format(".pth", to_detectron2),

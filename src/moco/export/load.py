@@ -1,29 +1,41 @@
-"""A trained backbone, ready to use, from the file that says what it is.
+"""A trained backbone, ready to use: from the file that says what it is, or from a module and its preprocessing.
 
 N: images   C, H, W: channels, height, width   D: feature width
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
 from moco.data.preprocess import Preprocessing
 from moco.encoder import Backbone, build_backbone
+from moco.encoder.backbone import GIVEN
 from moco.encoder.stem import Stem
-from moco.errors import ArchitectureError, DataError, RunError
+from moco.errors import ArchitectureError, ConfigError, DataError, RunError
+from moco.export.reading import FILE_NAME, first_few, read_header, read_tensors, run_folder, weights_file
+from moco.export.run_checkpoint import read_checkpoint
 
-FILE_NAME = "backbone.safetensors"
-CHECKPOINT = Path("checkpoints", "last.pt")  # in a run's folder
 _STATED = ("architecture", "stem", "image_size", "feature_dim", "preprocessing")
-_SHOWN = 3  # keys named in a message
+
+
+class HasPath(Protocol):
+    """A run, such as `moco.Run`: its `path` is its folder."""
+
+    @property
+    def path(self) -> str | os.PathLike[str]: ...
+
+
+Weights = str | os.PathLike[str] | HasPath | nn.Module
+"""What `load`, `embed`, `neighbours`, `export_weights` take: a path, a run, a `Pretrained`, or a module."""
 
 
 class Pretrained(nn.Module):
@@ -32,7 +44,7 @@ class Pretrained(nn.Module):
     Attributes:
         backbone: the module, with the tensor names of the library it comes from.
         feature_dim: D.
-        preprocess: image or path -> (3, size, size) float32, as the network expects it.
+        preprocess: path, PIL image, array or uint8 tensor -> (3, size, size) float32, as the network expects it.
         architecture, stem: names, see `moco.encoder.build_backbone`.
         image_size: side in pixels of the images that it learnt from.
         num_heads: attention heads, where they are not the architecture's own number; else None.
@@ -60,21 +72,74 @@ class Pretrained(nn.Module):
         }
         return stated if self.num_heads is None else {**stated, "num_heads": self.num_heads}
 
+    def digest(self) -> str:
+        """SHA-256 of the tensors with their names and shapes."""
+        state = hashlib.sha256()
+        for name, value in sorted(self.backbone.state_dict().items()):
+            tensor = value.detach().cpu().contiguous()
+            state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
+            state.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        return state.hexdigest()
 
-def load(path: str | os.PathLike[str], *, allow_factory: bool = False) -> Pretrained:
+
+def load(
+    run: Weights,
+    *,
+    backbone: nn.Module | None = None,
+    preprocessing: Preprocessing | None = None,
+    allow_factory: bool = False,
+) -> Pretrained:
     """The backbone of a run, in eval mode, on the CPU.
 
     Args:
-        path: a run folder, a backbone.safetensors file, or a checkpoint in a run's folder (checkpoints/last.pt).
+        run: a run folder, a `moco.Run`, a backbone.safetensors file, or a checkpoint in a run's folder
+            (checkpoints/last.pt); or a `Pretrained` or another module (N, 3, H, W) -> (N, D), which is copied.
+        backbone: the module to fill, for a run whose backbone was a module of the user's; it is filled in place.
+        preprocessing: how images go in: needed for a module; instead of the stated one for the others.
         allow_factory: whether a backbone that is a function of the user's (package.module:factory) may be imported
             and called because the file names it. Reading a file runs no other code.
 
     Raises:
+        ConfigError: a module without its preprocessing.
         RunError: the file is missing, cut short, or does not say what it holds.
         ArchitectureError: its backbone cannot be built here, or its tensors are not those of that backbone.
     """
-    file = backbone_file(path)
-    tensors, stated = _read(file)
+    if isinstance(run, nn.Module):
+        model = _copied(run, preprocessing)
+    else:
+        model = _read(weights_file(weights_path(run)), backbone, allow_factory)
+    if preprocessing is not None:
+        model.preprocess = preprocessing
+    return model.eval()
+
+
+def weights_path(run: Weights) -> Path | None:
+    """The path that a user means; None for a module."""
+    if isinstance(run, nn.Module):
+        return None
+    path = run if isinstance(run, str | os.PathLike) else getattr(run, "path", None)
+    if not isinstance(path, str | os.PathLike):
+        raise ConfigError(f"run of type {type(run).__name__}: need a path, a moco.Run, or a module")
+    return Path(path).expanduser()
+
+
+def _copied(module: nn.Module, preprocessing: Preprocessing | None) -> Pretrained:
+    if isinstance(module, Pretrained):
+        return copy.deepcopy(module).cpu()
+    if preprocessing is None:
+        raise ConfigError(
+            f"{type(module).__name__} does not say how its images are prepared: add "
+            "preprocessing=moco.Preprocessing(size, mean, std)"
+        )
+    return Pretrained(build_backbone(copy.deepcopy(module).cpu(), image_size=preprocessing.size), preprocessing)
+
+
+def _read(file: Path, module: nn.Module | None, allow_factory: bool) -> Pretrained:
+    """Built as the file says, or the user's module, filled."""
+    if file.suffix == Path(FILE_NAME).suffix:
+        tensors, stated = read_tensors(file), read_header(file)
+    else:
+        tensors, stated = read_checkpoint(file, run_folder(file))
     try:
         architecture, stem = stated["architecture"], stated["stem"]
         image_size, feature_dim = int(stated["image_size"]), int(stated["feature_dim"])
@@ -84,77 +149,27 @@ def load(path: str | os.PathLike[str], *, allow_factory: bool = False) -> Pretra
         missing = [name for name in _STATED if name not in stated]
         what = f"without {', '.join(missing)}" if missing else f"with a broken header ({error})"
         raise RunError(f"{file} is a file {what}: need one that moco wrote; `moco import` takes others'") from error
-    if ":" in architecture and not allow_factory:
+    if module is None and architecture.startswith(GIVEN):
+        name = architecture.removeprefix(GIVEN)
+        raise ArchitectureError(f"{file} holds the weights of a module {name}: build it, moco.load(..., backbone=it)")
+    if ":" in architecture and module is None and not allow_factory:
         raise ArchitectureError(
             f"{file} names the function {architecture}, which would be called: allow it if you trust it "
             "(allow_factory=True, --allow-factory)"
         )
     with torch.random.fork_rng(devices=[]):  # its random start is overwritten
-        built = build_backbone(architecture, image_size=image_size, stem=cast(Stem, stem), num_heads=num_heads)
+        if module is None:
+            built = build_backbone(architecture, image_size=image_size, stem=cast(Stem, stem), num_heads=num_heads)
+        else:
+            built = build_backbone(module, image_size=image_size)
     fill(built.module, tensors, what=f"{file} for {architecture}, stem {stem}")
     if built.feature_dim != feature_dim:
         raise ArchitectureError(f"{file} states {feature_dim} features, {architecture} gives {built.feature_dim}")
-    return Pretrained(built, preprocess).eval()
-
-
-def backbone_file(path: str | os.PathLike[str]) -> Path:
-    """The weights' file of a run folder, or the path itself if it is a file.
-
-    Raises:
-        RunError: nothing there.
-    """
-    path = Path(path).expanduser()
-    if path.is_dir():
-        if not (path / FILE_NAME).is_file():
-            newest = next((file for file in (path / CHECKPOINT, path / CHECKPOINT.name) if file.is_file()), None)
-            or_that = f", or the checkpoint {newest}" if newest else ""
-            raise RunError(f"{path} holds no {FILE_NAME}: name the folder of a run that has come to its end{or_that}")
-        return path / FILE_NAME
-    if not path.is_file():
-        raise RunError(f"{path}: no such file or folder; name a run's folder or its {FILE_NAME}")
-    return path
-
-
-def run_folder(path: str | os.PathLike[str]) -> Path:
-    """The folder of the run that a path names: itself, or that of its weights or of its checkpoint."""
-    path = Path(path).expanduser()
-    if path.is_dir():
-        return path
-    return path.parent.parent if path.absolute().parent.name == CHECKPOINT.parent.name else path.parent
-
-
-def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """A backbone's tensors and what is said of them, from its own file or from a checkpoint."""
-    if file.suffix == Path(FILE_NAME).suffix:
-        return read_tensors(file)
-    from moco.export.run_checkpoint import read_checkpoint  # it reads as `foreign` does, which needs this module
-
-    return read_checkpoint(file, run_folder(file))
-
-
-def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors by name and the header's text values of a safetensors file; runs no code.
-
-    Raises:
-        RunError: the file cannot be read as such.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(file, framework="pt") as opened:
-            return {name: opened.get_tensor(name) for name in opened.keys()}, dict(opened.metadata() or {})  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise RunError(f"{file} is not a whole safetensors file ({reason}): copy it again") from error
+    return Pretrained(built, preprocess)
 
 
 def fill(module: nn.Module, tensors: Mapping[str, Tensor], *, what: str) -> None:
-    """Copy tensors into the module, all of them and nothing else.
-
-    Args:
-        module: takes the values in place.
-        tensors: by the module's own names.
-        what: how the message calls them.
+    """Copy tensors into the module, all of them and nothing else; `what` is what messages call them.
 
     Raises:
         ArchitectureError: keys are missing, left over, or of another shape; nothing has been copied.
@@ -173,15 +188,3 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], *, what: str) -> None
     if found:
         raise ArchitectureError(f"{what} does not fit; {'; '.join(found)}")
     module.load_state_dict(tensors)
-
-
-def first_few(keys: Iterable[str]) -> str:
-    """The first three keys for a message."""
-    keys = list(keys)
-    return ", ".join(keys[:_SHOWN]) + (", ..." if len(keys) > _SHOWN else "")
-
-
-def digest(file: Path) -> str:
-    """SHA-256 of a file's content."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -1,12 +1,14 @@
-"""An exported file is right when its own target, fed the same images, gives the same features."""
+"""An exported file is right when its own target, given the same JPEG files, gives the same features."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import logging
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,12 +18,10 @@ from torch import Tensor
 from moco.errors import RunError
 from moco.export.load import Pretrained
 
-IMAGES = 4
 SEED = 0
-# Shares of the largest feature: other orders of summation cost 1e-6 to 1e-5 of it, a wrong tensor a tenth and more.
+# Of the largest feature: other orders of summation cost 1e-7 to 1e-5 of it, a wrong tensor a tenth and more.
 FEATURES_TOLERANCE = 1e-4
-# In normalised units; one grey level of 255 is 0.02. Resizing on bytes may round to the neighbouring level.
-PIXELS_TOLERANCE = 0.05
+PIXELS_TOLERANCE = 1e-5  # in normalised units; one grey level of 255 is 0.02
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +30,8 @@ class Reader:
 
     Attributes:
         features: normalised images (N, 3, S, S) -> features (N, D).
-        preprocess: image -> (3, S, S), where the target has its own; else None.
+        preprocess: RGB image -> (3, S, S), by the target's own transform or the one that its documentation gives;
+            None where the target takes images of any size and has no evaluation transform.
     """
 
     features: Callable[[Tensor], Tensor]
@@ -39,74 +40,82 @@ class Reader:
 
 @dataclasses.dataclass(frozen=True)
 class Proof:
-    """How far the target's answers are from ours.
+    """How far the target's answers are from ours, from JPEG file to feature.
 
     Attributes:
         difference: largest difference of two features.
         largest_feature: largest absolute feature, to compare with.
         pixels: largest difference of two preprocessed images, in normalised units; None where the target has no
-            preprocessing of its own.
-        images: how many were compared.
+            preprocessing of its own, and was given ours.
+        images: how many files were compared.
     """
 
     difference: float
     largest_feature: float
     pixels: float | None
-    images: int = IMAGES
+    images: int
 
 
 def prove(model: Pretrained, reader: Reader, *, what: str) -> Proof:
-    """Compare the target with the model on the same images.
+    """Compare the target with the model on the same files.
 
     Raises:
         RunError: they differ, or the model gives all images the same features, which would prove nothing.
     """
-    images = torch.stack([model.preprocess(image) for image in probe_images(model.preprocess.size)])
+    with tempfile.TemporaryDirectory(prefix="moco-") as folder:
+        files = probe_files(Path(folder), model.preprocess.size)
+        images = torch.stack([model.preprocess(file) for file in files])
+        theirs, pixels = images, None
+        if reader.preprocess is not None:
+            theirs = torch.stack([reader.preprocess(_opened(file)) for file in files])
+            pixels = _difference(theirs, images, PIXELS_TOLERANCE, f"{what}: preprocessed images")
     with torch.inference_mode():
-        expected, expected_alone = model(images), model(images[:1])
-        got, alone = reader.features(images), reader.features(images[:1])
+        expected, got = model(images), reader.features(theirs)
+        expected_alone, alone = model(images[:1]), reader.features(theirs[:1])
     if not bool(expected.isfinite().all()):
         raise RunError("the features hold NaN or infinite values: the network has diverged")
     largest = float(expected.abs().max())
-    if float((expected - expected[0]).abs().max()) <= FEATURES_TOLERANCE * largest:
+    allowed = FEATURES_TOLERANCE * largest
+    if float((expected - expected[0]).abs().max()) <= allowed:
         raise RunError("the network gives all images the same features (it has collapsed): no export can be proven")
-    if got.shape != expected.shape or alone.shape != expected_alone.shape:
-        raise RunError(f"{what} gives {tuple(got.shape)} where the run gives {tuple(expected.shape)}: nothing written")
-    difference = max(float((got - expected).abs().max()), float((alone - expected_alone).abs().max()))
-    if not difference <= FEATURES_TOLERANCE * largest:
-        raise RunError(
-            f"{what} differs by {difference:.3g} with features up to {largest:.3g} (allowed: "
-            f"{FEATURES_TOLERANCE * largest:.1g}): nothing written"
-        )
-    pixels = None if reader.preprocess is None else _compare_pixels(model, reader.preprocess, what)
-    return Proof(difference, largest, pixels)
+    pairs = ((got, expected), (alone, expected_alone))
+    difference = max(_difference(*pair, allowed, f"{what}: features up to {largest:.3g}") for pair in pairs)
+    return Proof(difference, largest, pixels, len(files))
 
 
-def _compare_pixels(model: Pretrained, preprocess: Callable[[Image.Image], Tensor], what: str) -> float:
-    # Square ones: of others the target may cut the last fraction of a pixel elsewhere, before or after resizing.
-    size = model.preprocess.size
-    pairs = [(preprocess(image), model.preprocess(image)) for image in probe_images(2 * size, square=True)]
-    if any(got.shape != expected.shape for got, expected in pairs):
-        raise RunError(f"{what} makes images of {tuple(pairs[0][0].shape)}, the run {size} px: nothing written")
-    difference = max(float((got - expected).abs().max()) for got, expected in pairs)
-    if not difference <= PIXELS_TOLERANCE:
-        raise RunError(
-            f"{what} preprocesses images otherwise, by {difference:.3g} in normalised units: nothing written"
-        )
+def _difference(got: Tensor, expected: Tensor, allowed: float, what: str) -> float:
+    if got.shape != expected.shape:
+        raise RunError(f"{what}: {tuple(got.shape)} instead of {tuple(expected.shape)}: nothing written")
+    difference = float((got - expected).abs().max())
+    if not difference <= allowed:  # NaN is none
+        raise RunError(f"{what} differ by {difference:.3g} (allowed: {allowed:.1g}): nothing written")
     return difference
 
 
-def probe_images(size: int, *, square: bool = False) -> list[Image.Image]:
-    """Coloured patterns with coarse and fine detail, the same at each call; about `size` pixels a side."""
+def _opened(file: Path) -> Image.Image:
+    """As users of other tools open an image."""
+    with Image.open(file) as image:
+        return image.convert("RGB")
+
+
+def probe_files(folder: Path, size: int) -> list[Path]:
+    """JPEG files with coarse and fine detail, the same at each call, for a target of `size` pixels.
+
+    Both orientations; odd sides; one is smaller than the target. After resizing, 0 to 6 pixels have to be cut off
+    the longer side, so that each way of rounding the cut's place is seen.
+    """
     generator = np.random.default_rng(SEED)
-    images = []
-    for number in range(IMAGES):
-        shape = (size, size) if square or number == 0 else (size + 7 * number, size + 3)
+    files = []
+    for number, surplus in enumerate((0, 1, 2, 3, 5, 6)):
+        short = 2 * size + 2 * number + 1 if number else size // 2 + 1
+        long = -(-(size + surplus) * short // size)  # the least that leaves the surplus
+        shape = (short, long) if number % 2 else (long, short)
         coarse = Image.fromarray(generator.integers(0, 256, (5, 5, 3), dtype=np.uint8))
         pixels = np.asarray(coarse.resize(shape, Image.Resampling.BICUBIC), dtype=np.int16)
         noise = generator.integers(-20, 21, pixels.shape)
-        images.append(Image.fromarray((pixels + noise).clip(0, 255).astype(np.uint8)))
-    return images
+        files.append(folder / f"{number}.jpg")
+        Image.fromarray((pixels + noise).clip(0, 255).astype(np.uint8)).save(files[-1], quality=95)
+    return files
 
 
 @contextlib.contextmanager

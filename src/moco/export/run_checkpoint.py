@@ -12,7 +12,7 @@ from torch import Tensor
 from moco.data.preprocess import Preprocessing
 from moco.data.views import NORMALIZATIONS
 from moco.errors import RunError
-from moco.export.foreign import read_content
+from moco.export.reading import read_content
 
 PREFIX, HEAD = "encoder_q.backbone.", "encoder_q.head."
 

@@ -1,8 +1,14 @@
-"""Hugging Face: a folder for transformers' ResNetModel, with its image processor."""
+"""Hugging Face: a folder for transformers' ResNetModel, with its image processor.
+
+transformers' own processors cut an odd surplus at the lower offset and, by default, resize by PyTorch: neither can be
+set, and features differ in the second digit. Its wrapper of timm's transform (TimmWrapperImageProcessor) is equal to
+ours bit for bit, and found by `AutoImageProcessor` in config.json; it needs timm.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +18,7 @@ from torch import Tensor
 from moco.export.proof import Reader
 from moco.export.resnet_names import to_huggingface
 from moco.export.subject import Subject
-
-BILINEAR = 2  # Pillow's number, which the processor's file holds
+from moco.export.to_timm import preprocessing_of_timm
 
 
 def refusal(subject: Subject) -> str | None:
@@ -25,8 +30,8 @@ def refusal(subject: Subject) -> str | None:
 
 
 def write(subject: Subject, path: Path) -> None:
-    """Write config.json, model.safetensors and preprocessor_config.json."""
-    from transformers import BitImageProcessor, ResNetConfig, ResNetModel
+    """Write config.json, which also holds the preprocessing, and model.safetensors."""
+    from transformers import ResNetConfig, ResNetModel
 
     known = subject.resnet
     assert known is not None
@@ -39,15 +44,11 @@ def write(subject: Subject, path: Path) -> None:
     model.load_state_dict({to_huggingface(name): tensor for name, tensor in subject.tensors().items()})
     with _no_bars():
         model.save_pretrained(path)
-    preprocess = subject.model.preprocess
-    side = preprocess.size
-    BitImageProcessor(
-        size={"shortest_edge": side},
-        crop_size={"height": side, "width": side},
-        resample=BILINEAR,
-        image_mean=list(preprocess.mean),
-        image_std=list(preprocess.std),
-    ).save_pretrained(path)
+    file = path / "config.json"
+    stated = json.loads(file.read_text(encoding="utf-8"))
+    stated["image_processor_type"] = "TimmWrapperImageProcessor"
+    stated["pretrained_cfg"] = preprocessing_of_timm(subject.model.preprocess)
+    file.write_text(json.dumps(stated, indent=2) + "\n", encoding="utf-8")
 
 
 def read(path: Path) -> Reader:

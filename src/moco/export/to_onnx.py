@@ -10,6 +10,7 @@ from torch import Tensor
 
 from moco.export.proof import Reader
 from moco.export.subject import Subject
+from moco.export.to_torchvision import transform
 
 INPUT, OUTPUT, ABOUT = "images", "features", "moco"
 
@@ -32,12 +33,12 @@ def write(subject: Subject, path: Path) -> None:
         verbose=False,
     )
     assert program is not None
-    program.model.metadata_props[ABOUT] = json.dumps(subject.about())
+    program.model.metadata_props[ABOUT] = json.dumps(subject.model.metadata())
     program.save(path, external_data=False)
 
 
 def read(path: Path) -> Reader:
-    """Read it with onnxruntime on the CPU."""
+    """Read it with onnxruntime on the CPU, images as its metadata say."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -45,4 +46,5 @@ def read(path: Path) -> Reader:
     def features(images: Tensor) -> Tensor:
         return torch.from_numpy(session.run([OUTPUT], {INPUT: images.numpy()})[0])
 
-    return Reader(features)
+    about = json.loads(session.get_modelmeta().custom_metadata_map[ABOUT])
+    return Reader(features, transform(about["preprocessing"]))

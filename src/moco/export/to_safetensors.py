@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from moco.encoder.backbone import GIVEN
 from moco.export.backbone import write_backbone
 from moco.export.load import load
 from moco.export.proof import Reader
@@ -11,13 +12,15 @@ from moco.export.subject import Subject
 
 
 def refusal(subject: Subject) -> str | None:
-    """None: everything fits."""
+    """Why not: a module that no name stands for, which a reader could not build."""
+    if subject.model.architecture.startswith(GIVEN):
+        return f"{subject.name} is a module that nobody can build from a file"
     return None
 
 
 def write(subject: Subject, path: Path) -> None:
     """Write one file with the tensors under their library's names; its header says what they are."""
-    write_backbone(subject.model.backbone, path, metadata=subject.about())
+    write_backbone(subject.model.backbone, path, metadata=subject.model.metadata())
 
 
 def read(path: Path) -> Reader:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from moco.data.preprocess import Preprocessing
 from moco.encoder.backbone import timm_names
 from moco.encoder.vit import ViTName
 from moco.export.proof import Reader
@@ -30,14 +31,14 @@ def write(subject: Subject, path: Path) -> None:
 
     path.mkdir()
     save_file(subject.tensors(), path / "model.safetensors", metadata={"format": "pt"})
-    size, preprocess = subject.model.image_size, subject.model.preprocess
     name: str = subject.name
-    heads_and_patch: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
     if subject.library == "v3":
-        name, heads_and_patch = vit_of_timm(ViTName.parse(name))
+        name, arguments = vit_of_timm(ViTName.parse(name))
     known = timm.get_pretrained_cfg(name)
     fixed = bool(known is not None and known.fixed_input_size)
-    arguments: dict[str, Any] = {**({"img_size": size} if fixed else {}), **heads_and_patch}
+    if fixed:
+        arguments["img_size"] = subject.model.image_size
     if subject.model.num_heads is not None:
         arguments["num_heads"] = subject.model.num_heads
     config = {
@@ -47,19 +48,26 @@ def write(subject: Subject, path: Path) -> None:
         "model_args": arguments,
         "pretrained_cfg": {
             "num_classes": 0,
-            "input_size": [3, preprocess.size, preprocess.size],
             "fixed_input_size": fixed,
             # With these, a user who asks for classes gets a fresh classifier.
             "first_conv": known.first_conv if known is not None else None,
             "classifier": known.classifier if known is not None else None,
-            "interpolation": "bilinear",
-            "crop_pct": 1.0,
-            "crop_mode": "center",
-            "mean": list(preprocess.mean),
-            "std": list(preprocess.std),
+            **preprocessing_of_timm(subject.model.preprocess),
         },
     }
     (path / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def preprocessing_of_timm(preprocess: Preprocessing) -> dict[str, Any]:
+    """The same preprocessing in timm's words."""
+    return {
+        "input_size": [3, preprocess.size, preprocess.size],
+        "interpolation": "bilinear",
+        "crop_pct": 1.0,
+        "crop_mode": "center",
+        "mean": list(preprocess.mean),
+        "std": list(preprocess.std),
+    }
 
 
 def vit_of_timm(vit: ViTName) -> tuple[str, dict[str, Any]]:
@@ -73,5 +81,4 @@ def read(path: Path) -> Reader:
 
     model = timm.create_model(f"local-dir:{path}", pretrained=True).eval()
     data: Any = timm.data
-    transform = data.create_transform(**data.resolve_model_data_config(model), is_training=False)
-    return Reader(model, transform)
+    return Reader(model, data.create_transform(**data.resolve_model_data_config(model), is_training=False))

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from moco.encoder.backbone import torchvision_names
 from moco.errors import RunError
-from moco.export.load import first_few
 from moco.export.proof import Reader
+from moco.export.reading import first_few
 from moco.export.subject import Subject
 
 
@@ -26,43 +28,57 @@ def refusal(subject: Subject) -> str | None:
 
 def write(subject: Subject, path: Path) -> None:
     """Write the file; `torch.load(path, weights_only=True)` reads it."""
-    about = subject.about()
-    content = {"arch": subject.name, "state_dict": subject.tensors(), "preprocessing": about["preprocessing"]}
-    torch.save({**content, "image_size": about["image_size"]}, path)
+    torch.save({"arch": subject.name, "state_dict": subject.tensors(), **input_of(subject)}, path)
+
+
+def input_of(subject: Subject) -> dict[str, Any]:
+    """What images go in, for files that hold plain values beside tensors."""
+    return {"preprocessing": subject.model.preprocess.as_dict(), "image_size": subject.model.image_size}
 
 
 def read(path: Path) -> Reader:
     """Build torchvision's model, load with only the classifier missing, and watch what the classifier is given."""
     content = torch.load(path, map_location="cpu", weights_only=True)
-    return Reader(classifier_input(content["arch"], content["state_dict"], image_size=content["image_size"]))
+    features = classifier_input(content["arch"], content["state_dict"], image_size=content["image_size"])
+    return Reader(features, transform(content["preprocessing"]))
 
 
-class classifier_input:  # noqa: N801 - used as a function that keeps its model
+def transform(stated: Mapping[str, Any]) -> Callable[[Image.Image], Tensor]:
+    """The preprocessing that a file states, as its readers build it with torchvision: the code of docs/weights.md."""
+    from torchvision import transforms
+
+    size = stated["size"]
+    steps = [transforms.Resize(size), transforms.CenterCrop(size), transforms.ToTensor()]
+    composed: Callable[[Image.Image], Tensor] = transforms.Compose(
+        [*steps, transforms.Normalize(stated["mean"], stated["std"])]
+    )
+    return composed
+
+
+def classifier_input(arch: str, state: dict[str, Tensor], *, image_size: int) -> Callable[[Tensor], Tensor]:
     """Features of torchvision's model: images (N, 3, S, S) -> what its last linear layer is given, (N, D).
 
     Raises:
         RunError: more or less than the classifier is missing.
     """
+    import torchvision
 
-    def __init__(self, arch: str, state: dict[str, Tensor], *, image_size: int) -> None:
-        import torchvision
+    options: dict[str, Any] = {"image_size": image_size} if arch.startswith("vit_") else {}
+    if arch.startswith("maxvit"):
+        options = {"input_size": (image_size, image_size)}
+    elif arch in ("googlenet", "inception_v3"):
+        options = {"aux_logits": False, "init_weights": False}
+    model = torchvision.models.get_model(arch, weights=None, **options).eval()
+    name, classifier = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear)][-1]
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    wrong = [*unexpected, *(set(missing) ^ {f"{name}.weight", f"{name}.bias"})]
+    if wrong:
+        raise RunError(f"torchvision's {arch} takes other tensors than the export has: {first_few(wrong)}")
+    given: list[Tensor] = []
+    classifier.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
 
-        options: dict[str, Any] = {"image_size": image_size} if arch.startswith("vit_") else {}
-        if arch.startswith("maxvit"):
-            options = {"input_size": (image_size, image_size)}
-        elif arch in ("googlenet", "inception_v3"):
-            options = {"aux_logits": False, "init_weights": False}
-        self._model = torchvision.models.get_model(arch, weights=None, **options)
-        name, classifier = [(n, m) for n, m in self._model.named_modules() if isinstance(m, nn.Linear)][-1]
-        missing, unexpected = self._model.load_state_dict(state, strict=False)
-        wrong = [*unexpected, *(set(missing) ^ {f"{name}.weight", f"{name}.bias"})]
-        if wrong:
-            raise RunError(f"torchvision's {arch} takes other tensors than the export has: {first_few(wrong)}")
-        self._given: list[Tensor] = []
-        classifier.register_forward_pre_hook(lambda _, given: self._given.append(given[0]))
-        self._model.eval()
+    def features(images: Tensor) -> Tensor:
+        model(images)
+        return given.pop()
 
-    def __call__(self, images: Tensor) -> Tensor:
-        self._given.clear()
-        self._model(images)
-        return self._given.pop()
+    return features

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from moco.config import Config
+from moco.data.preprocess import Preprocessing
 from moco.data.skipped import damaged_were
 from moco.data.views import ViewRecipe
 from moco.encoder import Encoder
@@ -42,14 +43,7 @@ def backbone_metadata(config: Config, recipe: ViewRecipe, encoder: Encoder) -> d
         "stem": encoder.stem,
         "image_size": config.image_size,
         "feature_dim": encoder.feature_dim,
-        "preprocessing": {
-            "color": "RGB",
-            "scale": "0 to 1",
-            "crop": "centre square",
-            "size": config.image_size,
-            "mean": list(recipe.mean),
-            "std": list(recipe.std),
-        },
+        "preprocessing": Preprocessing(config.image_size, recipe.mean, recipe.std).as_dict(),
     }
 
 
