@@ -34,18 +34,19 @@ COMMANDS: dict[str, Command] = {
     "neighbours": Command("moco.commands.neighbours", "neighbours"),
     "evaluate": Command("moco.commands.evaluate", "evaluate"),
 }
+PYTHON_ONLY = {"preprocessing"}  # objects, which no text can name
 
 
 def make_parser(command: Command, *, example: str = "") -> ArgumentParser:
     """Required parameters are positional, truth values flags, the others options."""
     function = getattr(importlib.import_module(command.home), command.function)
     everything = Parser(exit_on_error=False)
-    everything.add_function_arguments(function, as_group=False, as_positional=True)
+    everything.add_function_arguments(function, as_group=False, as_positional=True, skip=PYTHON_ONLY)
     truths = [action for action in everything._actions if isinstance(action.default, bool)]
     flags = {action.dest: action.default for action in truths}
     first = (function.__doc__ or "").partition("\n")[0]
     parser = Parser(exit_on_error=False, description=f"{first}\n\nExample: {example}" if example else first)
-    parser.add_function_arguments(function, as_group=False, as_positional=True, skip=set(flags))
+    parser.add_function_arguments(function, as_group=False, as_positional=True, skip=PYTHON_ONLY | set(flags))
     parser.add_flags(flags, {action.dest: action.help for action in truths})
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     return parser

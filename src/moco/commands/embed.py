@@ -11,11 +11,12 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from moco.data.skipped import damaged_were
 from moco.errors import ConfigError, DataError, RunError
 
+TYPE_CHECKING = False  # not typing's, whose imports the command line's parser would run, and so load PyTorch
 if TYPE_CHECKING:
     import numpy as np
     import torch
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from moco.export.embeddings import Store
     from moco.export.load import Pretrained, Weights
     from moco.export.table import Table
+else:
+    Images = Weights = str  # the command line gives text
+    Preprocessing = object
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["fp32", "bf16"]
@@ -135,9 +139,13 @@ def embed(
             raise ConfigError(f"{name}={value}: need at least 1")
     if out is None:
         with tempfile.TemporaryDirectory(prefix="moco-") as folder:
-            options = {"workers": workers, "allow_factory": allow_factory, "preprocessing": preprocessing}
+            options: dict[str, Any] = {
+                "workers": workers,
+                "allow_factory": allow_factory,
+                "preprocessing": preprocessing,
+            }
             options |= {"batch_size": batch_size, "device": device, "precision": precision, "quiet": quiet}
-            made = embed(run, data, out=Path(folder) / "features.npz", **options)  # type: ignore[arg-type]
+            made = embed(run, data, out=Path(folder) / "features.npz", **options)
             table = dataclasses.replace(made.table, features=made.features.copy())
         return dataclasses.replace(made, path=None, _table=table)
     path = Path(out).expanduser()

@@ -6,14 +6,18 @@ import dataclasses
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from moco.errors import ConfigError, RunError
 
+TYPE_CHECKING = False  # not typing's, whose imports the command line's parser would run, and so load PyTorch
 if TYPE_CHECKING:
     from moco.data.preprocess import Preprocessing
     from moco.export.load import Weights
     from moco.export.subject import Subject
+else:
+    Weights = str  # the command line gives text
+    Preprocessing = object
 
 FormatName = Literal["torchvision", "timm", "huggingface", "safetensors", "onnx", "detectron2", "moco"]
 

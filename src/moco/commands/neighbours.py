@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from moco.commands.embed import embed, identity_of, open_images
 from moco.errors import ConfigError, DataError, RunError
 
+TYPE_CHECKING = False  # not typing's, whose imports the command line's parser would run, and so load PyTorch
 if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from moco.evaluation.nearest import Neighbour
     from moco.export.load import Pretrained, Weights
     from moco.export.table import Table
+else:
+    Images = Weights = str  # the command line gives text
+    Preprocessing = object
 
 ROWS = 5  # queries drawn where none is named
 

@@ -107,7 +107,7 @@ def load(
     if isinstance(run, nn.Module):
         model = _copied(run, preprocessing)
     else:
-        model = _read(weights_file(weights_path(run)), backbone, allow_factory)
+        model = _read(weights_file(_path(run)), backbone, allow_factory)
     if preprocessing is not None:
         model.preprocess = preprocessing
     return model.eval()
@@ -115,8 +115,10 @@ def load(
 
 def weights_path(run: Weights) -> Path | None:
     """The path that a user means; None for a module."""
-    if isinstance(run, nn.Module):
-        return None
+    return None if isinstance(run, nn.Module) else _path(run)
+
+
+def _path(run: str | os.PathLike[str] | HasPath) -> Path:
     path = run if isinstance(run, str | os.PathLike) else getattr(run, "path", None)
     if not isinstance(path, str | os.PathLike):
         raise ConfigError(f"run of type {type(run).__name__}: need a path, a moco.Run, or a module")

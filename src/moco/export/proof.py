@@ -121,14 +121,11 @@ def probe_files(folder: Path, size: int) -> list[Path]:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Keeps other libraries' warnings and notes off the terminal: what counts is the comparison at the end."""
-    loggers = [logging.getLogger(name) for name in ("transformers", "timm", "torch.onnx", "torch.export", "onnxscript")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        logging.disable(before)

@@ -7,9 +7,7 @@ ours bit for bit, and found by `AutoImageProcessor` in config.json; it needs tim
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,24 +29,26 @@ def refusal(subject: Subject) -> str | None:
 
 def write(subject: Subject, path: Path) -> None:
     """Write config.json, which also holds the preprocessing, and model.safetensors."""
-    from transformers import ResNetConfig, ResNetModel
+    from safetensors.torch import save_file
+    from transformers import ResNetConfig
 
     known = subject.resnet
     assert known is not None
-    config = ResNetConfig(
+    config: Any = ResNetConfig(
         hidden_sizes=list(known.widths),
         depths=list(known.blocks),
         layer_type="bottleneck" if known.bottleneck else "basic",
+        architectures=["ResNetModel"],
     )
-    model = ResNetModel(config)
-    model.load_state_dict({to_huggingface(name): tensor for name, tensor in subject.tensors().items()})
-    with _no_bars():
-        model.save_pretrained(path)
-    file = path / "config.json"
-    stated = json.loads(file.read_text(encoding="utf-8"))
-    stated["image_processor_type"] = "TimmWrapperImageProcessor"
-    stated["pretrained_cfg"] = preprocessing_of_timm(subject.model.preprocess)
-    file.write_text(json.dumps(stated, indent=2) + "\n", encoding="utf-8")
+    stated = {
+        **config.to_dict(),
+        "image_processor_type": "TimmWrapperImageProcessor",
+        "pretrained_cfg": preprocessing_of_timm(subject.model.preprocess),
+    }
+    path.mkdir()
+    (path / "config.json").write_text(json.dumps(stated, indent=2) + "\n", encoding="utf-8")
+    tensors = {to_huggingface(name): tensor for name, tensor in subject.tensors().items()}
+    save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
 
 
 def read(path: Path) -> Reader:
@@ -56,8 +56,11 @@ def read(path: Path) -> Reader:
     import transformers
 
     library: Any = transformers
-    with _no_bars():
-        model = library.AutoModel.from_pretrained(path, local_files_only=True).eval()
+    bars = library.utils.logging.is_progress_bar_enabled()
+    library.utils.logging.disable_progress_bar()  # for single files they say nothing
+    model = library.AutoModel.from_pretrained(path, local_files_only=True).eval()
+    if bars:
+        library.utils.logging.enable_progress_bar()
     processor = library.AutoImageProcessor.from_pretrained(path, local_files_only=True)
 
     def features(images: Tensor) -> Tensor:
@@ -65,18 +68,3 @@ def read(path: Path) -> Reader:
         return pooled.flatten(1)
 
     return Reader(features, lambda image: processor(image, return_tensors="pt").pixel_values[0])
-
-
-@contextlib.contextmanager
-def _no_bars() -> Iterator[None]:
-    """Its progress bars for single files say nothing here."""
-    import transformers
-
-    logging: Any = transformers.utils.logging
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
