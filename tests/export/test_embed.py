@@ -7,14 +7,15 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import moco
 from moco.cli import main
-from moco.commands import embed as command
 from moco.data.folder import FolderSource
-from moco.data.stream import fixed_batches
-from moco.errors import ConfigError, DataError, RunError
-from moco.export import embeddings, table
+from moco.data.views import IMAGENET
+from moco.errors import ArchitectureError, ConfigError, DataError, RunError
+from moco.export import table
+from moco.lock import locked
 from tests.export.models import trained, written
 
 FORMATS = (".npz", ".pt", ".parquet")
@@ -61,55 +62,146 @@ def test_each_row_is_the_answer_for_the_image_at_its_path(run, photos, tmp_path,
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["run", "photos", f"out{suffix}"])
 
 
+class Interrupted(torch.nn.Module):
+    """A backbone during whose forward pass Ctrl-C comes, at the batch that `left` counts down to."""
+
+    left, images = -1, 0
+
+    def __init__(self):
+        super().__init__()
+        self.inner = trained().backbone
+
+    def forward(self, images):
+        if len(images) == 2 and not images.any():  # the black images that its width is measured with
+            return self.inner(images)
+        Interrupted.left -= 1
+        if Interrupted.left == -1:
+            raise KeyboardInterrupt
+        Interrupted.images += len(images)
+        return self.inner(images)
+
+
+def interrupted(photos, out, *, after, **options):
+    """Embed with a Ctrl-C after so many batches of 5; -1 for none. Returns how many images were computed."""
+    Interrupted.left, Interrupted.images = after, 0
+    given = {"preprocessing": moco.Preprocessing(16, *IMAGENET), **options}
+    if after >= 0:
+        with pytest.raises(KeyboardInterrupt):
+            embed(Interrupted(), photos, out, **given)
+    else:
+        embed(Interrupted(), photos, out, **given)
+    return Interrupted.images
+
+
 @pytest.mark.parametrize("suffix", FORMATS)
-@pytest.mark.parametrize("kill_after", [0, 1, 3])
-def test_a_killed_run_goes_on_and_gives_the_same_file(run, photos, tmp_path, monkeypatch, suffix, kill_after):
+@pytest.mark.parametrize("after", [0, 1, 3])
+def test_a_killed_run_goes_on_and_gives_the_same_file(photos, tmp_path, suffix, after):
     next(photos.rglob("02.jpg")).write_bytes(b"no image")
-    whole = embed(run, photos, tmp_path / f"whole{suffix}")
-    monkeypatch.setattr(embeddings, "COMMIT_SECONDS", 0.0)
-    batches_seen, computed = [], embeddings.feature_batches
-
-    def dying(*arguments, **options):
-        for number, batch in enumerate(computed(*arguments, **options)):
-            if number == kill_after:
-                raise KeyboardInterrupt
-            batches_seen.append(batch[0])
-            yield batch
-
-    monkeypatch.setattr(embeddings, "feature_batches", dying)
-    out = tmp_path / f"out{suffix}"
-    with pytest.raises(KeyboardInterrupt):
-        embed(run, photos, out)
+    whole, out = tmp_path / f"whole{suffix}", tmp_path / f"out{suffix}"
+    assert interrupted(photos, whole, after=-1) == 23
+    done = interrupted(photos, out, after=after)
     assert not out.exists()
     with (tmp_path / f"out{suffix}.parts" / "features.f32").open("ab") as file:
         file.write(b"half a row")  # what a kill may leave
-    monkeypatch.setattr(embeddings, "feature_batches", computed)
-    firsts = []
-
-    def noted(*arguments, **options):
-        firsts.append(options["first"])
-        return fixed_batches(*arguments, **options)
-
-    monkeypatch.setattr("moco.data.stream.fixed_batches", noted)
-    embed(run, photos, out)
-    assert firsts == [5 * kill_after], "nothing that was safe is computed again"
-    assert out.read_bytes() == whole.path.read_bytes()
+    assert interrupted(photos, out, after=-1) == 23 - done, "nothing that was safe is computed again"
+    assert out.read_bytes() == whole.read_bytes()
     assert not (tmp_path / f"out{suffix}.parts").exists()
 
 
+def test_other_features_are_not_mixed_in(run, photos, tmp_path):
+    out = tmp_path / "out.npz"
+    interrupted(photos, out, after=1)
+    other = {"preprocessing": moco.Preprocessing(17, *IMAGENET)}
+    for named, changes in (
+        ("batch_size", {"batch_size": 6}),
+        ("precision", {"precision": "bf16"}),
+        ("preprocessing", other),
+    ):
+        with pytest.raises(RunError, match=named):
+            interrupted(photos, out, after=-1, **changes)
+    with pytest.raises(RunError, match="weights"):
+        embed(written(tmp_path / "other", trained(seed=4)), photos, out)
+    next(photos.rglob("05.jpg")).unlink()
+    with pytest.raises(RunError, match="images"):
+        interrupted(photos, out, after=-1)
+
+
+def test_two_processes_do_not_write_one_file(run, photos, tmp_path):
+    out, parts = tmp_path / "out.npz", tmp_path / "out.npz.parts"
+    parts.mkdir()
+    with locked(parts, "other"), pytest.raises(RunError, match=r"out\.npz\.parts"):
+        embed(run, photos, out)
+    assert not out.exists()
+    assert embed(run, photos, out).images == 24
+    assert not parts.exists()
+
+
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_many_blocks_are_one_table(run, photos, tmp_path, monkeypatch, suffix):
-    whole = embed(run, photos, tmp_path / f"whole{suffix}")
+def test_the_result_is_an_array_with_paths(run, photos, tmp_path, monkeypatch, suffix):
     monkeypatch.setattr(table, "BLOCK", 7)
-    parts = embed(run, photos, tmp_path / f"parts{suffix}")
-    assert read(parts.path)[0] == read(whole.path)[0]
-    np.testing.assert_array_equal(read(parts.path)[1], read(whole.path)[1])
-    about, blocks = table.read_table(parts.path)
-    blocks = list(blocks)
-    assert about == read(whole.path)[2]
-    assert len(blocks) == 4
-    assert [name for names, _ in blocks for name in names] == read(whole.path)[0]
-    np.testing.assert_array_equal(np.concatenate([values for _, values in blocks]), read(whole.path)[1])
+    result = embed(run, photos, tmp_path / f"out{suffix}")
+    paths, features, about = read(result.path)
+    assert (result.features.shape, result.features.dtype) == ((24, result.feature_dim), np.float32)
+    np.testing.assert_array_equal(result.features, features)
+    assert result.paths == paths
+    assert table.read_table(result.path).about == about
+    blocks = list(result.table.blocks())
+    assert [len(names) for names, _ in blocks] == [7, 7, 7, 3]
+    np.testing.assert_array_equal(np.concatenate([values for _, values in blocks]), features)
+
+
+def test_without_a_file_the_features_are_in_memory(run, photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    result = moco.embed(run, photos, out=None, batch_size=5, device="cpu", quiet=True, workers=1)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert result.path is None
+    stored = embed(run, photos, tmp_path / "out.npz")
+    np.testing.assert_array_equal(result.features, stored.features)
+    assert result.paths == stored.paths
+    assert json.loads(json.dumps(result.as_dict()))["path"] is None
+
+
+def test_runs_loaded_backbones_and_modules_are_taken(run, photos):
+    expected = moco.embed(run, photos, out=None, device="cpu", quiet=True).features
+    loaded, module = moco.load(run), moco.load(run).backbone.train()
+    preprocessing = moco.Preprocessing(16, *IMAGENET)
+    for given, options in ((moco.Run(run), {}), (loaded, {}), (module, {"preprocessing": preprocessing})):
+        got = moco.embed(given, photos, out=None, device="cpu", quiet=True, **options).features
+        np.testing.assert_array_equal(got, expected)
+    assert module.training, "what is handed in stays as it was"
+    with pytest.raises(ConfigError, match="preprocessing"):
+        moco.embed(module, photos, out=None, quiet=True)
+    with pytest.raises(ConfigError, match="int"):
+        moco.embed(7, photos, out=None, quiet=True)
+    with pytest.raises(ArchitectureError, match="features"):
+        moco.embed(torch.nn.Flatten(0), photos, out=None, quiet=True, preprocessing=preprocessing)
+
+
+def test_users_own_images_are_taken(run, photos):
+    files = sorted(photos.rglob("*.jpg"))[:5]
+    model = moco.load(run)
+    with torch.inference_mode():
+        expected = torch.stack([model(model.preprocess(file)[None])[0] for file in files]).numpy()
+    images = [Image.open(file) for file in files]
+    for data in (files, images):
+        result = moco.embed(run, data, out=None, device="cpu", quiet=True)
+        np.testing.assert_allclose(result.features, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_large_files_are_read_as_the_network_sees_them(run, tmp_path):
+    folder = tmp_path / "large"
+    folder.mkdir()
+    coarse = np.random.default_rng(3).integers(0, 256, (9, 9, 3), dtype=np.uint8)
+    for number, shape in enumerate([(171, 133), (131, 157)]):
+        noise = Image.fromarray(coarse).resize(shape, Image.Resampling.NEAREST)
+        noise.save(folder / f"{number}.jpg", quality=95)
+    model = moco.load(run)
+    with torch.inference_mode():
+        opened = [Image.open(file).convert("RGB") for file in sorted(folder.iterdir())]
+        expected = torch.stack([model(model.preprocess(image)[None])[0] for image in opened]).numpy()
+    result = moco.embed(run, folder, out=None, device="cpu", quiet=True)
+    np.testing.assert_allclose(result.features, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
 def test_damaged_images_are_counted_and_listed(run, photos, tmp_path):
@@ -127,11 +219,15 @@ def test_damaged_images_are_counted_and_listed(run, photos, tmp_path):
 
 
 def test_a_folder_without_a_readable_image_is_one_line(run, photos, tmp_path):
-    for path in photos.rglob("*.jpg"):
+    whole = {path: path.read_bytes() for path in photos.rglob("*.jpg")}
+    for path in whole:
         path.write_bytes(b"no image")
-    with pytest.raises(DataError, match="none of 24 images can be read"):
+    with pytest.raises(DataError, match="none of 24 images"):
         embed(run, photos, tmp_path / "out.npz")
     assert not (tmp_path / "out.npz").exists()
+    for path, content in whole.items():
+        path.write_bytes(content)
+    assert embed(run, photos, tmp_path / "out.npz").images == 24, "repaired, they are looked at again"
 
 
 def test_one_image_is_a_folder_too(run, photos, tmp_path):
@@ -165,40 +261,13 @@ def test_names_of_any_bytes_and_alphabets_are_kept(run, photos, tmp_path):
         assert read(embed(run, folder, tmp_path / f"out{suffix}").path)[0] == expected
 
 
-def test_other_features_are_not_mixed_in(run, photos, tmp_path, monkeypatch):
-    def dying(*arguments, **options):
-        raise KeyboardInterrupt
-        yield
-
-    monkeypatch.setattr(embeddings, "COMMIT_SECONDS", 0.0)
-    computed = embeddings.feature_batches
-
-    def one(*arguments, **options):
-        yield next(computed(*arguments, **options))
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(embeddings, "feature_batches", one)
-    with pytest.raises(KeyboardInterrupt):
-        embed(run, photos, tmp_path / "out.npz")
-    monkeypatch.setattr(embeddings, "feature_batches", computed)
-    for changes, what in (({"batch_size": 6}, "batch_size"), ({"precision": "bf16"}, "precision")):
-        with pytest.raises(RunError, match=f"features of other {what}: delete it"):
-            embed(run, photos, tmp_path / "out.npz", **changes)
-    other = written(tmp_path / "other", trained(seed=4))
-    with pytest.raises(RunError, match="features of other weights"):
-        embed(other, photos, tmp_path / "out.npz")
-    next(photos.rglob("05.jpg")).unlink()
-    with pytest.raises(RunError, match="features of other images"):
-        embed(run, photos, tmp_path / "out.npz")
-
-
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"out": "x.csv"}, ConfigError, r"need a name that ends in .npz, .parquet, .pt"),
+        ({"out": "x.csv"}, ConfigError, "x.csv"),
         ({"batch_size": 0}, ConfigError, "batch_size=0"),
         ({"workers": 0}, ConfigError, "workers=0"),
-        ({"device": "cuda:7"}, ConfigError, "device='cuda:7' is not there"),
+        ({"device": "cuda:7"}, ConfigError, "device"),
         ({"out": "nowhere/x.npz"}, RunError, "nowhere is no folder"),
         ({"data": "nothing"}, DataError, "nothing: no such folder or file"),
         ({"run": "nothing"}, RunError, "nothing: no such file or folder"),
@@ -247,16 +316,3 @@ def test_mixed_precision_stays_near(run, photos, tmp_path):
     assert a.dtype == b.dtype == np.float32
     assert not np.array_equal(a, b)
     np.testing.assert_allclose(a, b, atol=0.05 * np.abs(a).max())
-
-
-def test_waiting_is_measured():
-    import time
-
-    def slow():
-        for _ in range(3):
-            time.sleep(0.02)
-            yield 1
-
-    waiting = command.Waiting(slow())
-    assert list(waiting) == [1, 1, 1]
-    assert 0.06 <= waiting.seconds < 1
