@@ -1,4 +1,4 @@
-"""One preprocessing, whatever the image comes as: torchvision's Resize, CenterCrop, ToTensor, Normalize on PIL images."""
+"""One preprocessing, whatever the image comes as: torchvision's Resize, CenterCrop, ToTensor, Normalize on PIL."""
 
 import json
 

@@ -1,15 +1,17 @@
 """What a run wrote comes back as the same function, or a line says why not."""
 
+import copy
 import json
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import moco
 from moco.data.preprocess import Preprocessing
 from moco.data.views import IMAGENET
 from moco.encoder import build_backbone
-from moco.errors import ArchitectureError, RunError
+from moco.errors import ArchitectureError, ConfigError, RunError
 from moco.export.load import load
 from tests.export.models import trained, written
 
@@ -39,6 +41,42 @@ def test_what_was_written_is_the_same_function(tmp_path, name, size, stem):
         assert back.feature_dim == back(images).shape[1]
         assert (back.architecture, back.stem, back.image_size) == (model.architecture, model.stem, size)
         assert back.preprocess == Preprocessing(size, *IMAGENET)
+
+
+def test_a_run_a_loaded_backbone_and_a_module_are_taken(tmp_path):
+    model = trained()
+    folder, images = written(tmp_path / "run", model), torch.randn(3, 3, 16, 16)
+    module, other = copy.deepcopy(model.backbone).train(), Preprocessing(20, *IMAGENET)
+    for given in (moco.Run(folder), model):
+        assert torch.equal(load(given)(images), model(images))
+        assert load(given).preprocess == model.preprocess
+        assert load(given, preprocessing=other).preprocess == other
+    back = load(module, preprocessing=other)
+    assert torch.equal(back(images), model(images))
+    assert (back.feature_dim, back.preprocess, back.training) == (model.feature_dim, other, False)
+    assert module.training, "it stays as it was"
+    with pytest.raises(ConfigError, match="preprocessing"):
+        load(module)
+
+
+def test_weights_of_a_users_module_go_back_into_one(tmp_path):
+    model = trained()
+    given = load(model.backbone, preprocessing=model.preprocess)
+    folder, images = written(tmp_path / "run", given), torch.randn(3, 3, 16, 16)
+    with pytest.raises(ArchitectureError, match="backbone="):
+        load(folder)
+    empty = trained(seed=8).backbone
+    assert torch.equal(load(folder, backbone=empty)(images), model(images))
+    assert torch.equal(empty(images), model(images)), "filled in place"
+
+
+def test_the_digest_is_of_all_tensors(tmp_path):
+    model = trained()
+    assert load(written(tmp_path / "run", model)).digest() == model.digest()
+    before = model.digest()
+    with torch.no_grad():
+        model.backbone.bn1.running_var[0] += 1e-3
+    assert model.digest() != before
 
 
 def test_the_number_of_heads_is_kept(tmp_path):

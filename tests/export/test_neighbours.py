@@ -12,6 +12,7 @@ from PIL import Image
 import moco
 from moco.cli import main
 from moco.data.contact_sheet import contact_sheet
+from moco.data.views import IMAGENET
 from moco.errors import ConfigError, DataError, RunError
 from moco.evaluation.nearest import nearest
 from tests.export.models import trained, written
@@ -85,6 +86,15 @@ def test_an_image_from_elsewhere_is_nearest_to_its_copy(run, photos, tmp_path):
     assert 128 < size[1] < 256
 
 
+def test_runs_loaded_backbones_and_modules_are_taken(run, photos, tmp_path):
+    model = moco.load(run)
+    options = {"query": next(photos.rglob("07.jpg")), "out": tmp_path / "n.png", "quiet": True, "overwrite": True}
+    expected = moco.neighbours(run, photos, **options)
+    assert moco.neighbours(moco.Run(run), photos, **options) == expected
+    assert moco.neighbours(model, photos, **options) == expected
+    assert moco.neighbours(model.backbone, photos, preprocessing=model.preprocess, **options) == expected
+
+
 def test_queries_are_drawn_from_the_seed(run, photos, tmp_path):
     def drawn(seed):
         out = tmp_path / "n.png"
@@ -111,10 +121,12 @@ def test_features_of_something_else_are_refused(run, photos, tmp_path):
     features = moco.embed(run, photos, out=tmp_path / "f.npz", quiet=True, device="cpu").path
     other = written(tmp_path / "other", trained(seed=9))
     options = {"features": features, "out": tmp_path / "n.png"}
-    with pytest.raises(DataError, match="features of other weights"):
+    with pytest.raises(DataError, match="weights"):
         moco.neighbours(other, photos, **options)
+    with pytest.raises(DataError, match="preprocessing"):
+        moco.neighbours(run, photos, preprocessing=moco.Preprocessing(17, *IMAGENET), **options)
     next(photos.rglob("07.jpg")).unlink()
-    with pytest.raises(DataError, match="features of other images"):
+    with pytest.raises(DataError, match="images"):
         moco.neighbours(run, photos, **options)
     features.write_bytes(features.read_bytes()[:200])
     with pytest.raises(DataError, match="not a file of `moco embed`"):

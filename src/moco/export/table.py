@@ -83,16 +83,14 @@ def _write_npz(table: Table, path: Path) -> None:
 
 
 def _read_npz(path: Path) -> Table:
-    with np.load(path, allow_pickle=False) as archive:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         about, paths = json.loads(str(archive["about"][()])), archive["paths"].tolist()
-    with path.open("rb") as file:  # `features` is stored, not compressed: found in the file, it can be mapped
-        file.seek(zipfile.ZipFile(path).getinfo("features.npy").header_offset + 26)
-        name, extra = (int.from_bytes(file.read(2), "little") for _ in range(2))  # lengths in the local header
-        file.seek(name + extra, 1)
+        # `features` is stored, not compressed: found in the file, it can be mapped.
+        file.seek(archive.zip.getinfo("features.npy").header_offset + 26)
+        file.seek(sum(int.from_bytes(file.read(2), "little") for _ in range(2)), 1)  # a name and an extra field
         np.lib.format.read_magic(file)
         shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-        features = np.memmap(file, dtype, "r", file.tell(), shape)
-    return Table(features, paths, about)
+        return Table(np.memmap(file, dtype, "r", file.tell(), shape), paths, about)
 
 
 def _write_parquet(table: Table, path: Path) -> None:
