@@ -138,7 +138,7 @@ def test_features_of_something_else_are_refused(run, photos, tmp_path):
     ("options", "error", "message"),
     [
         ({"count": 0}, ConfigError, "count=0"),
-        ({"out": "n.gif"}, ConfigError, "ends in .png or .jpg"),
+        ({"out": "n.gif"}, ConfigError, "n.gif"),
         ({"out": "nowhere/n.png"}, RunError, "nowhere is no folder"),
         ({"query": "nothing.jpg"}, DataError, "nothing.jpg: No such file"),
         ({"features": "nothing.npz"}, DataError, "nothing.npz: no such file"),

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from moco.data.skipped import damaged_were
-from moco.errors import ConfigError, DataError, RunError
+from moco.errors import ConfigError, DataError
 
 TYPE_CHECKING = False  # not typing's, whose imports the command line's parser would run, and so load PyTorch
 if TYPE_CHECKING:
@@ -57,17 +57,19 @@ class Embedded:
     seconds: float
     images_per_second: float
     data_wait: float
-    _table: Table | None = dataclasses.field(default=None, repr=False, compare=False)
+    _kept: Table | None = dataclasses.field(default=None, repr=False, compare=False)
 
     @functools.cached_property
     def table(self) -> Table:
         """Features, paths, and what they depend on; read from the file when it is first needed."""
         from moco.export.table import read_table
 
-        if self._table is not None:
-            return self._table
-        assert self.path is not None
-        return read_table(self.path)
+        return read_table(self.path) if self.path is not None else self._kept  # type: ignore[return-value]
+
+    def in_memory(self) -> Embedded:
+        """The same without its file, which may be removed."""
+        table = dataclasses.replace(self.table, features=self.features.copy())
+        return dataclasses.replace(self, path=None, _kept=table)
 
     @property
     def features(self) -> np.ndarray:
@@ -91,7 +93,7 @@ class Embedded:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data."""
-        names = [field.name for field in dataclasses.fields(self) if field.name not in ("path", "_table")]
+        names = [field.name for field in dataclasses.fields(self) if field.name not in ("path", "_kept")]
         return {"path": str(self.path) if self.path else None, **{name: getattr(self, name) for name in names}}
 
 
@@ -137,33 +139,42 @@ def embed(
     for name, value in (("batch_size", batch_size), ("workers", workers)):
         if value is not None and value < 1:
             raise ConfigError(f"{name}={value}: need at least 1")
-    if out is None:
-        with tempfile.TemporaryDirectory(prefix="moco-") as folder:
-            options: dict[str, Any] = {
-                "workers": workers,
-                "allow_factory": allow_factory,
-                "preprocessing": preprocessing,
-            }
-            options |= {"batch_size": batch_size, "device": device, "precision": precision, "quiet": quiet}
-            made = embed(run, data, out=Path(folder) / "features.npz", **options)
-            table = dataclasses.replace(made.table, features=made.features.copy())
-        return dataclasses.replace(made, path=None, _table=table)
-    path = Path(out).expanduser()
-    _check(path, overwrite)
-    from moco.export.embeddings import Store
+    from moco.export.embeddings import identity_of
     from moco.export.load import load
+    from moco.export.table import WRITERS, check_output
 
+    if out is not None:
+        check_output(Path(out).expanduser(), WRITERS, overwrite=overwrite)
     model, source = load(run, preprocessing=preprocessing, allow_factory=allow_factory), open_images(data)
     place = chosen_device(device)
     size = batch_size or (CPU_BATCH if place.type == "cpu" else ACCELERATOR_BATCH)
     identity = {**identity_of(model, source), "batch_size": size, "device": place.type, "precision": precision}
+    options: dict[str, Any] = {"overwrite": overwrite, "workers": workers, "quiet": quiet, "start": start}
+    if out is not None:
+        return _write(Path(out).expanduser(), model.to(place), source, identity, **options)
+    with tempfile.TemporaryDirectory(prefix="moco-") as folder:
+        return _write(Path(folder, "features.npz"), model.to(place), source, identity, **options).in_memory()
+
+
+def _write(
+    path: Path,
+    model: Pretrained,
+    source: Source,
+    identity: dict[str, Any],
+    *,
+    overwrite: bool,
+    start: float,
+    **options: Any,
+) -> Embedded:
+    """Compute what is lacking, write the file, and say what it cost since `start`."""
+    from moco.export.embeddings import Store
+
     with contextlib.closing(Store(path, identity, model.feature_dim, overwrite=overwrite)) as store:
         before, began = store.done, time.perf_counter()
-        waited = _fill(store, model.to(place), source, identity, workers, quiet=quiet)
+        waited = _fill(store, model, source, identity, **options)
         computing = max(time.perf_counter() - began, 1e-9)
         rows = store.finish(source.item_name, {**identity, **model.metadata()})
-    rate = (len(source) - before) / computing
-    seconds = time.perf_counter() - start
+    rate, seconds = (len(source) - before) / computing, time.perf_counter() - start
     return Embedded(path, rows, model.feature_dim, store.skipped.count, seconds, rate, waited / computing)
 
 
@@ -244,23 +255,3 @@ def chosen_device(name: str) -> torch.device:
     if not there.get(name, False):
         raise ConfigError(f"device={name!r} is not there: choose {', '.join(k for k, ok in there.items() if ok)}")
     return torch.device(name)
-
-
-def identity_of(model: Pretrained, source: Source) -> dict[str, Any]:
-    """What features depend on: digests of the weights and of all image names in order, and the preprocessing."""
-    import hashlib
-
-    names = hashlib.sha256()
-    for index in range(len(source)):
-        names.update(source.item_name(index).encode("utf-8", "surrogateescape") + b"\0")
-    return {"weights": model.digest(), "images": names.hexdigest(), "preprocessing": model.preprocess.as_dict()}
-
-
-def _check(path: Path, overwrite: bool) -> None:
-    from moco.export.table import check_suffix
-
-    check_suffix(path)
-    if path.exists() and not overwrite:
-        raise RunError(f"{path} is there already: choose another --out, or add --overwrite")
-    if not path.parent.is_dir():
-        raise RunError(f"{path.parent} is no folder: make it, or choose another --out")

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from moco.commands.embed import embed, identity_of, open_images
+from moco.commands.embed import embed, open_images
 from moco.errors import ConfigError, DataError, RunError
 
 TYPE_CHECKING = False  # not typing's, whose imports the command line's parser would run, and so load PyTorch
@@ -87,11 +87,15 @@ def neighbours(
         preprocessing: how images go in, for a module; instead of the run's own for the others.
     """
     picture = Path(out).expanduser()
-    _check(picture, count, overwrite)
+    if count < 1:
+        raise ConfigError(f"count={count}: need at least 1")
     import torch
 
     from moco.evaluation.nearest import nearest
     from moco.export.load import load
+    from moco.export.table import check_output
+
+    check_output(picture, (".png", ".jpg", ".jpeg"), overwrite=overwrite)
 
     model, source = load(run, preprocessing=preprocessing, allow_factory=allow_factory), open_images(data)
     queries = [] if query is None else [_named(Path(query).expanduser(), source, model)]
@@ -143,6 +147,7 @@ def _drawn(table: Table, seed: int) -> list[_Query]:
 
 def _stored(file: Path, model: Pretrained, source: Source) -> Table:
     """Raise DataError unless the file holds the features of these images from these weights."""
+    from moco.export.embeddings import identity_of
     from moco.export.table import read_table
 
     if not file.is_file():
@@ -172,14 +177,3 @@ def _draw(source: Source, queries: list[_Query], found: list[list[Neighbour]], p
         contact_sheet(rows).save(picture)
     except OSError as error:
         raise RunError(f"cannot write {picture}: {error.strerror or error}") from error
-
-
-def _check(picture: Path, count: int, overwrite: bool) -> None:
-    if count < 1:
-        raise ConfigError(f"count={count}: need at least 1")
-    if picture.suffix.lower() not in (".png", ".jpg", ".jpeg"):
-        raise ConfigError(f"{picture}: need a name that ends in .png or .jpg")
-    if picture.exists() and not overwrite:
-        raise RunError(f"{picture} is there already: choose another --out, or add --overwrite")
-    if not picture.parent.is_dir():
-        raise RunError(f"{picture.parent} is no folder: make it, or choose another --out")

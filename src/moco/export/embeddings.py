@@ -5,6 +5,7 @@ N: images   D: feature width
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from typing import IO, Any
 import numpy as np
 import torch
 
+from moco.data.base import Source
 from moco.data.image_batches import ImageBatch
 from moco.data.skipped import SkippedFiles
 from moco.errors import RunError
@@ -25,6 +27,14 @@ from moco.lock import locked
 
 COMMIT_SECONDS = 20.0  # work that a kill may cost
 Features = tuple[int, np.ndarray, np.ndarray]  # index after the last image looked at, indices (n,), features (n, D)
+
+
+def identity_of(model: Pretrained, source: Source) -> dict[str, Any]:
+    """What features depend on: digests of the weights and of all image names in order, and the preprocessing."""
+    names = hashlib.sha256()
+    for index in range(len(source)):
+        names.update(source.item_name(index).encode("utf-8", "surrogateescape") + b"\0")
+    return {"weights": model.digest(), "images": names.hexdigest(), "preprocessing": model.preprocess.as_dict()}
 
 
 def feature_batches(model: Pretrained, batches: Iterable[ImageBatch], *, precision: str) -> Iterator[Features]:

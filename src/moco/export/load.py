@@ -31,7 +31,9 @@ class HasPath(Protocol):
     """A run, such as `moco.Run`: its `path` is its folder."""
 
     @property
-    def path(self) -> str | os.PathLike[str]: ...
+    def path(self) -> str | os.PathLike[str]:
+        """The run's folder."""
+        ...
 
 
 Weights = str | os.PathLike[str] | HasPath | nn.Module

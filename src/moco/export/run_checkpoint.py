@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
-import yaml
 from torch import Tensor
 
 from moco.data.preprocess import Preprocessing
 from moco.data.views import NORMALIZATIONS
 from moco.errors import RunError
 from moco.export.reading import read_content
+from moco.recipes import read_config
 
 PREFIX, HEAD = "encoder_q.backbone.", "encoder_q.head."
 
@@ -35,23 +34,14 @@ def read_checkpoint(file: Path, folder: Path) -> tuple[dict[str, Tensor], dict[s
     head_inputs = [value.shape[1] for name, value in model.items() if name.startswith(HEAD) and value.ndim == 2]
     if not head_inputs:
         raise RunError(f"{file} holds no head, whose inputs are the features: take backbone.safetensors of its run")
-    return tensors, {**_stated(folder / "config.yaml", file), "feature_dim": str(head_inputs[0])}
-
-
-def _stated(config: Path, file: Path) -> dict[str, str]:
-    try:
-        stored: dict[str, Any] = yaml.safe_load(config.read_text(encoding="utf-8"))
-        name, size, stem = str(stored["backbone"]), int(stored["image_size"]), str(stored["stem"])
-        mean_and_std = NORMALIZATIONS[stored["normalization"]]
-    except FileNotFoundError as error:
-        raise RunError(
-            f"{file} does not say what it holds, and there is no {config}: name the checkpoint in its run's folder"
-        ) from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{config} cannot be read ({str(error).splitlines()[0]}): restore it") from error
-    return {
-        "architecture": name,
-        "stem": stem,
-        "image_size": str(size),
-        "preprocessing": json.dumps(Preprocessing(size, *mean_and_std).as_dict()),
+    if not (folder / "config.yaml").is_file():
+        raise RunError(f"{file} does not say what it holds, and there is no {folder / 'config.yaml'}: name its run")
+    config, _ = read_config(folder / "config.yaml")
+    preprocessing = Preprocessing(config.image_size, *NORMALIZATIONS[config.normalization])
+    return tensors, {
+        "architecture": config.backbone,
+        "stem": config.stem,
+        "image_size": str(config.image_size),
+        "feature_dim": str(head_inputs[0]),
+        "preprocessing": json.dumps(preprocessing.as_dict()),
     }

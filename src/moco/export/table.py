@@ -8,13 +8,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from moco.errors import ConfigError, DataError
+from moco.errors import ConfigError, DataError, RunError
 
 BLOCK = 8192  # rows in memory at a time; also the row group of a .parquet file
 
@@ -39,12 +39,16 @@ class Table:
             yield self.paths[start : start + BLOCK], self.features[start : start + BLOCK]
 
 
-def check_suffix(path: Path) -> None:
-    """Raise ConfigError unless the name of the file says one of the three formats, and what it needs is installed."""
-    if path.suffix not in WRITERS:
-        raise ConfigError(f"{path}: need a name that ends in {', '.join(WRITERS)}")
+def check_output(path: Path, suffixes: Iterable[str], *, overwrite: bool) -> None:
+    """Raise ConfigError or RunError unless a file of one of these suffixes can be written there."""
+    if path.suffix.lower() not in suffixes:
+        raise ConfigError(f"{path}: need a name that ends in {', '.join(suffixes)}")
     if path.suffix == ".parquet":
         _parquet()
+    if path.exists() and not overwrite:
+        raise RunError(f"{path} is there already: choose another --out, or add --overwrite")
+    if not path.parent.is_dir():
+        raise RunError(f"{path.parent} is no folder: make it, or choose another --out")
 
 
 def write_table(table: Table, path: Path, *, suffix: str) -> None:
