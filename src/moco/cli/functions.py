@@ -34,7 +34,7 @@ COMMANDS: dict[str, Command] = {
     "neighbours": Command("moco.commands.neighbours", "neighbours"),
     "evaluate": Command("moco.commands.evaluate", "evaluate"),
 }
-PYTHON_ONLY = {"preprocessing"}  # objects, which no text can name
+PYTHON_ONLY: set[str | int] = {"preprocessing"}  # objects, which no text can name
 
 
 def make_parser(command: Command, *, example: str = "") -> ArgumentParser:
@@ -46,7 +46,7 @@ def make_parser(command: Command, *, example: str = "") -> ArgumentParser:
     flags = {action.dest: action.default for action in truths}
     first = (function.__doc__ or "").partition("\n")[0]
     parser = Parser(exit_on_error=False, description=f"{first}\n\nExample: {example}" if example else first)
-    parser.add_function_arguments(function, as_group=False, as_positional=True, skip=PYTHON_ONLY | set(flags))
+    parser.add_function_arguments(function, as_group=False, as_positional=True, skip=PYTHON_ONLY.union(flags))
     parser.add_flags(flags, {action.dest: action.help for action in truths})
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     return parser

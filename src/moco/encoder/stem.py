@@ -59,8 +59,8 @@ def replace_input_channels(module: nn.Module, name: str, channels: int) -> None:
     """Let the first convolution take `channels` instead of 3, with fresh weights; the tensor names stay."""
     for path, layer in module.named_modules():
         if isinstance(layer, nn.Conv2d) and layer.in_channels == 3 and layer.groups == 1:
-            shape: Any = (layer.kernel_size, layer.stride, layer.padding)
-            fresh = nn.Conv2d(channels, layer.out_channels, *shape, bias=layer.bias is not None)
+            size: Any = {"kernel_size": layer.kernel_size, "stride": layer.stride, "padding": layer.padding}
+            fresh = nn.Conv2d(channels, layer.out_channels, bias=layer.bias is not None, **size)
             nn.init.kaiming_normal_(fresh.weight, mode="fan_out", nonlinearity="relu")
             module.set_submodule(path, fresh)
             return
