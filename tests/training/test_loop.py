@@ -19,6 +19,7 @@ class Record(moco.Callback):
 
     def on_train_start(self, training):
         self.moments.append(("start", training.step))
+        self.agreed.append(collective._agreed)
 
     def on_step_end(self, training):
         self.moments.append(("step", training.step))
@@ -49,7 +50,7 @@ def test_ranks_compare_shapes_in_the_first_step_alone(photos, tmp_path, tiny):
     record = Record()
     options = {**tiny, "steps": 3, "knn_evaluations": 0}
     moco.pretrain(photos, out=tmp_path / "run", quiet=True, callbacks=[record], **options)
-    assert record.agreed == [False, True, True]
+    assert record.agreed == [False, True, True, True], "not before the first step, but after it"
     assert not collective._agreed
 
 

@@ -135,7 +135,7 @@ def _as_torchvision(tensors: Tensors, what: str) -> tuple[Tensors, str | None]:
     if between == 2 or (between == 1 and kernel == 3):
         return tensors, None
     raise ArchitectureError(
-        f"{what} is a ResNet in a sequence with {between} layers between bn1 and layer1, expected 2 (ReLU, max-pooling) "
+        f"{what} is a ResNet in a sequence with {between} layers from bn1 to layer1, expected 2 (ReLU, max-pooling) "
         f"and a {kernel}x{kernel} stem: build it by a function of yours (--architecture package.module:factory)"
     )
 
