@@ -22,10 +22,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from moco import hardware
-
-hardware.settle()  # as the command does, before PyTorch is loaded
-
 import torch
 from torch import Tensor
 

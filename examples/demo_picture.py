@@ -8,12 +8,9 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import torch
-from safetensors import safe_open
 
 import moco
-from moco.data.fixed import normalized_batches
 from moco.data.picturebook import CLASSES, PictureBook, splits
-from moco.encoder import build_backbone
 from moco.evaluation.features import extract_features
 
 mpl.use("Agg")
@@ -38,17 +35,10 @@ def draw(run: moco.Run, frozen: moco.Run, path: Path) -> Path:
 
 def features(run: moco.Run, book: PictureBook) -> torch.Tensor:
     """Backbone features of every page, (N, D), unit norm."""
-    with safe_open(run.backbone, framework="pt") as file:
-        header = file.metadata()
-        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
-    size, preprocessing = int(header["image_size"]), json.loads(header["preprocessing"])
-    backbone = build_backbone(header["architecture"], image_size=size, stem=header["stem"]).module
-    backbone.load_state_dict(weights)
-    images = torch.from_numpy(book.images).permute(0, 3, 1, 2).float()
-    small = torch.nn.functional.interpolate(images, (size, size), mode="bilinear", antialias=True)
-    pixels = small.round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
-    batches = normalized_batches(pixels, mean=preprocessing["mean"], std=preprocessing["std"], batch_size=256)
-    return torch.nn.functional.normalize(extract_features(backbone, batches), dim=1)
+    model = moco.load(run)
+    pages = torch.from_numpy(book.images).permute(0, 3, 1, 2)
+    batches = (model.preprocess(batch) for batch in torch.split(pages, 256))
+    return torch.nn.functional.normalize(extract_features(model, batches), dim=1)
 
 
 def _samples(figure, book: PictureBook) -> None:

@@ -12,8 +12,8 @@ import pytest
 import moco
 from moco.cli.functions import COMMANDS, make_parser
 from moco.cli.parser import with_underscores
-from moco.comparison.settings import Settings
 from moco.evaluation import finetune, linear, logistic
+from moco.evaluation.settings import Settings
 from tests.test_docs import blocks
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "evaluate.md"

@@ -6,7 +6,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from moco.errors import DataError
-from moco.evaluation import extract_features
+from moco.evaluation.features import extract_features
 
 
 class Network(nn.Module):

@@ -1,57 +1,116 @@
-"""kNN while training."""
+"""kNN while training: the same question asked of every backbone, beside raw pixels."""
 
+from __future__ import annotations
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from moco.data.arrays import ArraySource
+from moco.data.folder import FolderSource
+from moco.data.skipped import SkippedFiles
 from moco.errors import ConfigError
-from moco.evaluation import KnnMonitor
+from moco.evaluation.knn import knn_accuracy, pixel_features
+from moco.evaluation.monitor import prepare_monitor
+
+OPTIONS = {
+    "image_size": 8,
+    "mean": (0.5, 0.5, 0.5),
+    "std": (0.25, 0.25, 0.25),
+    "num_neighbors": 5,
+    "knn_temperature": 0.1,
+    "most_images": 4000,
+    "seed": 0,
+    "bf16": False,
+}
 
 
-def two_clouds(rows: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+def two_clouds(rows: int, seed: int) -> ArraySource:
     """Images whose first channel is bright (class 1) or dark (class 0), in noise."""
-    rng = torch.Generator().manual_seed(seed)
-    labels = torch.arange(rows) % 2
-    images = torch.randn(rows, 3, 4, 4, generator=rng)
-    images[:, 0] += (labels * 8.0 - 4)[:, None, None]
-    return images, labels
+    labels = np.arange(rows) % 2
+    images = np.random.default_rng(seed).integers(0, 256, (rows, 8, 8, 3), dtype=np.uint8)
+    images[..., 0] = images[..., 0] // 4 + (labels * 180)[:, None, None].astype(np.uint8)
+    return ArraySource(images, labels)
 
 
-def channel(index: int) -> nn.Module:
+class Channel(nn.Module):
     """Features: one channel of the image."""
 
-    class Channel(nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x[:, index].flatten(1)
+    def __init__(self, index: int) -> None:
+        super().__init__()
+        self.index = index
 
-    return Channel()
-
-
-def monitor(**options) -> KnnMonitor:
-    (bank, bank_labels), (queries, query_labels) = two_clouds(60, 0), two_clouds(40, 1)
-    arguments = {"bank": lambda: iter(bank.split(16)), "queries": queries.split(7), "num_neighbors": 5} | options
-    return KnnMonitor(bank_labels=bank_labels, query_labels=query_labels, knn_temperature=0.1, **arguments)
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, self.index].flatten(1)
 
 
-def test_a_backbone_that_sees_the_class_scores_and_one_that_does_not_is_at_chance() -> None:
-    measure = monitor()
-    (name, seeing), *rest = measure(channel(0))
-    assert (name, rest) == ("knn_top1", [])
-    assert seeing == 1.0
-    assert dict(measure(channel(1)))["knn_top1"] < 0.75
+def monitor(**changes):
+    bank, queries = two_clouds(60, 0), two_clouds(40, 1)
+    options = {**OPTIONS, "skipped": SkippedFiles(), **changes}
+    return prepare_monitor(bank, np.arange(60), queries, np.arange(40), **options)
 
 
-def test_the_monitor_answers_as_often_as_it_is_asked() -> None:
-    measure = monitor()
-    assert [dict(measure(channel(1))) for _ in range(2)] == [dict(measure(channel(1)))] * 2
+def test_a_backbone_that_sees_the_class_scores_and_one_that_does_not_is_at_chance():
+    made = monitor()
+    assert dict(made.curve(Channel(0))) == {"knn_top1": 1.0}
+    assert made.final(Channel(0)) == 1.0
+    assert made.final(Channel(1)) < 0.8
+    assert [made.final(Channel(1)) for _ in range(2)] == [made.final(Channel(1))] * 2
+    assert "60 bank and 40 held-out images" in made.protocol
 
 
-def test_batches_that_can_be_read_only_once_are_refused() -> None:
-    for name in ("bank", "queries"):
-        with pytest.raises(ConfigError, match=f"{name} is a generator, readable once"):
-            monitor(**{name: (batch for batch in two_clouds(60, 0)[0].split(16))})
+def test_the_baselines_are_the_network_as_it_is_and_raw_pixels():
+    made = monitor()
+    values = made.baselines(Channel(1))
+    assert values["knn_random_init"] == made.final(Channel(1))
+    assert values["monitor_seconds"] > 0
+    bank, mean = pixel_features(two_clouds(60, 0).uniform_array())
+    queries, _ = pixel_features(two_clouds(40, 1).uniform_array(), mean=mean)
+    labels = torch.arange(60) % 2
+    expected = knn_accuracy(bank, labels, queries, labels[:40], num_neighbors=5, knn_temperature=0.1)
+    assert values["knn_pixels"] == pytest.approx(expected)
 
 
-def test_more_neighbours_than_bank_images_are_refused_before_training() -> None:
-    with pytest.raises(ConfigError, match="num_neighbors=61 with 60 bank images"):
+def test_bf16_is_the_precision_of_the_features():
+    seen = []
+
+    class Noting(Channel):
+        def forward(self, x):
+            seen.append(torch.is_autocast_enabled("cpu"))
+            return super().forward(x)
+
+    for bf16 in (True, False):
+        monitor(bf16=bf16).final(Noting(0))
+        assert set(seen) == {bf16}
+        seen.clear()
+
+
+def test_a_part_of_the_images_is_drawn_from_the_seed_and_said():
+    made, again, other = (monitor(most_images=40, seed=seed) for seed in (0, 0, 1))
+    assert (len(made.bank), len(made.queries), made.left_out) == (30, 10, 60)
+    names = [[m.bank.source.item_name(i) for i in range(30)] for m in (made, again, other)]
+    assert names[0] == names[1] != names[2]
+    assert "60 left out" in made.extent
+
+
+def test_unlabelled_images_are_neither_asked_nor_answered():
+    bank, queries = two_clouds(60, 0), two_clouds(40, 1)
+    labels = np.where(np.arange(60) < 20, -1, np.arange(60) % 2)
+    made = prepare_monitor(
+        bank.with_labels(labels, ()), np.arange(60), queries, np.arange(40), skipped=SkippedFiles(), **OPTIONS
+    )
+    assert len(made.bank) == 40
+    assert made.bank.targets.min() == 0
+
+
+def test_more_neighbours_than_bank_images_are_refused_before_training():
+    with pytest.raises(ConfigError, match="num_neighbors=61 with 60"):
         monitor(num_neighbors=61)
+
+
+def test_damaged_images_are_left_out_and_noted(photos):
+    sorted(photos.rglob("*.jpg"))[4].write_bytes(b"no image")
+    source, skipped = FolderSource(photos), SkippedFiles()
+    made = prepare_monitor(source, np.arange(12), source, np.arange(12, 24), skipped=skipped, **OPTIONS)
+    assert (len(made.bank), len(made.queries), skipped.count) == (11, 12, 1)

@@ -3,37 +3,35 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
+from moco.data.base import Source
 from moco.data.folder import FolderSource
-from moco.data.readable import ReadableImages
+from moco.data.image_batches import image_batches
+from moco.data.skipped import SkippedFiles
 
 Digest = bytes
+_BYTES = 16
 
 
-def shared_images(train: ReadableImages, test: ReadableImages) -> list[tuple[str, str]]:
+def shared_images(train: Source, test: Source) -> list[tuple[str, str]]:
     """Names of test and train image for each test image whose file (in folders) or pixels occur among the train ones.
 
     Two folders are compared by the bytes of their files, of which only those of equal length are read. Anything else is
     compared by decoded pixels. The first train image with the same content is named.
     """
-    if isinstance(train.source, FolderSource) and isinstance(test.source, FolderSource):
+    if isinstance(train, FolderSource) and isinstance(test, FolderSource):
         pairs = _same_files(_files(train), _files(test))
     else:
         pairs = _matches(_pixels(train), _pixels(test))
-    return [
-        (test.source.item_name(int(test.indices[at])), train.source.item_name(int(train.indices[of])))
-        for at, of in pairs
-    ]
+    return [(test.item_name(at), train.item_name(of)) for at, of in pairs]
 
 
-def _files(images: ReadableImages) -> list[Path]:
-    source = images.source
-    assert isinstance(source, FolderSource)
-    return [source.path(int(index)) for index in images.indices]
+def _files(source: FolderSource) -> list[Path]:
+    return [source.path(index) for index in range(len(source))]
 
 
 def _same_files(train: list[Path], test: list[Path]) -> list[tuple[int, int]]:
@@ -42,25 +40,24 @@ def _same_files(train: list[Path], test: list[Path]) -> list[tuple[int, int]]:
     def digests(paths: list[Path]) -> Iterator[tuple[int, Digest]]:
         for position, path in enumerate(paths):
             if path.stat().st_size in lengths:
-                yield position, hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
+                yield position, hashlib.blake2b(path.read_bytes(), digest_size=_BYTES).digest()
 
-    return _matches(lambda: digests(train), lambda: digests(test))
-
-
-def _pixels(images: ReadableImages) -> Callable[[], Iterator[tuple[int, Digest]]]:
-    def digests() -> Iterator[tuple[int, Digest]]:
-        for position in range(len(images)):
-            pixels = np.asarray(images.image(position))
-            header = str(pixels.shape).encode()
-            yield position, hashlib.blake2b(header + pixels.tobytes(), digest_size=16).digest()
-
-    return digests
+    return _matches(digests(train), digests(test))
 
 
-def _matches(
-    train: Callable[[], Iterator[tuple[int, Digest]]], test: Callable[[], Iterator[tuple[int, Digest]]]
-) -> list[tuple[int, int]]:
+def _pixels(source: Source) -> Iterator[tuple[int, Digest]]:
+    for batch in image_batches(source, _digest, batch_size=256, skipped=SkippedFiles()):
+        for index, digest in zip(batch.indices.tolist(), batch.pixels, strict=True):
+            yield index, digest.tobytes()
+
+
+def _digest(pixels: np.ndarray) -> np.ndarray:
+    shape = str(pixels.shape).encode()
+    return np.frombuffer(hashlib.blake2b(shape + pixels.tobytes(), digest_size=_BYTES).digest(), dtype=np.uint8)
+
+
+def _matches(train: Iterable[tuple[int, Digest]], test: Iterable[tuple[int, Digest]]) -> list[tuple[int, int]]:
     first: dict[Digest, int] = {}
-    for position, digest in train():
+    for position, digest in train:
         first.setdefault(digest, position)
-    return [(position, first[digest]) for position, digest in test() if digest in first]
+    return [(position, first[digest]) for position, digest in test if digest in first]

@@ -1,7 +1,3 @@
-"""Evaluation of any nn.Module, which knows nothing of MoCo: features, kNN, and kNN while training."""
-
-from moco.evaluation.features import extract_features
-from moco.evaluation.knn import knn_accuracy, knn_predict, pixel_features
-from moco.evaluation.monitor import KnnMonitor
-
-__all__ = ["KnnMonitor", "extract_features", "knn_accuracy", "knn_predict", "pixel_features"]
+"""What any nn.Module is worth: kNN, probes, fine-tuning, scores without labels, beside the networks that it has to beat;
+the monitor of a run. Knows nothing of MoCo. `settings` loads without PyTorch.
+"""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -24,7 +23,8 @@ from moco.evaluation.linear import Pass, fresh_layer
 BATCH_SIZE = 128
 SCRATCH_RATE, FINETUNE_RATE = 0.1, 0.02  # at this batch; scaled linearly for a smaller one
 MOMENTUM, WEIGHT_DECAY, WARMUP = 0.9, 5e-4, 0.05  # warm-up as a share of the steps
-CROP_SCALE = (0.2, 1.0)
+CROP_MIN = 0.2  # of the area of a random crop
+_TIMED = 4  # steps from which the time of a training is estimated
 EPOCHS, LEAST_STEPS = 20, 300  # unless the user says otherwise: so many passes, more where they are few steps
 
 
@@ -35,7 +35,13 @@ def classifier(backbone: nn.Module, feature_dim: int, num_classes: int, *, seed:
 
 
 def train_classifier(
-    network: nn.Module, one_pass: Pass, *, epochs: int, steps_per_epoch: int, learning_rate: float
+    network: nn.Module,
+    one_pass: Pass,
+    *,
+    epochs: int,
+    steps_per_epoch: int,
+    learning_rate: float,
+    limit_seconds: float | None = None,
 ) -> nn.Module:
     """Train all weights in place and return the network in eval mode.
 
@@ -46,39 +52,39 @@ def train_classifier(
         epochs: passes over the images.
         steps_per_epoch: batches in a pass.
         learning_rate: at the end of the warm-up.
+        limit_seconds: give up where the first steps say that the training would take longer.
 
     Raises:
         RunError: the loss is no longer a number.
+        TooSlowError: the training would take longer than the limit.
     """
-    optimizer = _optimizer(network, learning_rate)
-    total, step = epochs * steps_per_epoch, 0
+    optimizer = torch.optim.SGD(
+        network.parameters(), lr=learning_rate, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, nesterov=True
+    )
+    total, step, times = epochs * steps_per_epoch, 0, [time.perf_counter()]
     network.train()
     for epoch in range(epochs):
         for images, targets in one_pass(epoch):
             optimizer.param_groups[0]["lr"] = learning_rate * _factor(step, total)
             loss = _step(network, optimizer, images, targets)
             step += 1
+            if limit_seconds is not None and step <= _TIMED:
+                times.append(time.perf_counter())
+                seconds = total * float(np.median(np.diff(times)[min(1, step - 1) :]))  # the first pays for the start
+                if step == min(_TIMED, total) and seconds > limit_seconds:
+                    raise TooSlowError(seconds)
         if not math.isfinite(loss):
             raise RunError(f"the loss is {loss} after {step} steps of supervised training: lower learning_rate")
     return network.eval()
 
 
+class TooSlowError(Exception):
+    """A training that would take longer than its limit; its argument is the seconds that it would take."""
+
+
 def default_epochs(steps_per_epoch: int) -> int:
     """Passes over the images where the user states none: 20, or as many as 300 steps take."""
     return max(EPOCHS, math.ceil(LEAST_STEPS / steps_per_epoch))
-
-
-def seconds_for(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, steps: int) -> float:
-    """Estimate of the seconds that `steps` of training take, from a few; the network is spoilt by it."""
-    optimizer, times = _optimizer(network, 0.0), []
-    network.train()
-    start = time.perf_counter()
-    for images, targets in batches:
-        _step(network, optimizer, images, targets)
-        now = time.perf_counter()
-        times.append(now - start)
-        start = now
-    return float(np.median(times[1:] or times)) * steps  # the first step pays for what is set up once
 
 
 def balanced_part(labels: np.ndarray, fraction: float, *, seed: int) -> np.ndarray:
@@ -101,12 +107,6 @@ def balanced_part(labels: np.ndarray, fraction: float, *, seed: int) -> np.ndarr
     classes = np.unique(labels)
     each = max(1, round(fraction * len(labels) / len(classes)))
     return np.sort(np.concatenate([order[labels[order] == label][:each] for label in classes]))
-
-
-def _optimizer(network: nn.Module, learning_rate: float) -> torch.optim.SGD:
-    return torch.optim.SGD(
-        network.parameters(), lr=learning_rate, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, nesterov=True
-    )
 
 
 def _factor(step: int, total: int) -> float:

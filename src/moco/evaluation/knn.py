@@ -5,7 +5,7 @@ Source: Wu et al., Instance Discrimination, CVPR 2018 (1805.01978), section 3.4;
 """
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,11 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from moco.errors import ConfigError, DataError
-from moco.evaluation.faiss_search import faiss_neighbors
 
 Search = Literal["blocks", "faiss"]
 _INDEX_BITS = 32
-_SET = 16  # columns of which only the largest is looked at first
 _LARGEST_INDEX = (1 << _INDEX_BITS) - 1
 
 
@@ -28,13 +26,12 @@ def knn_predict(
     *,
     num_neighbors: int,
     knn_temperature: float,
-    num_classes: int | None = None,
     block_size: int = 1024,
     search: Search = "blocks",
 ) -> Tensor:
     """Class of each query row, (M,) int64 on the CPU: the class with most votes among the nearest bank rows.
 
-    Features need no normalisation. `train_labels`: (N,) integers in [0, num_classes). Each of the `num_neighbors`
+    Features need no normalisation. `train_labels`: (N,) integers >= 0. Each of the `num_neighbors`
     nearest rows votes for its class with weight exp(cosine similarity / knn_temperature), knn_temperature > 0.
     Of equally similar rows at the edge of the neighbourhood the earlier in the bank counts; of equal votes the lower
     class wins. `num_classes` (default: largest label + 1) changes no result. Neighbours are searched in blocks of
@@ -44,12 +41,10 @@ def knn_predict(
     Raises ConfigError where num_neighbors is not in [1, N], the temperature not above 0 or FAISS not installed,
     DataError where features and labels do not fit together, a label is out of range, or a feature is not finite.
     """
-    _check_features(train_ND, test_MD)
+    _check(train_ND, test_MD, num_neighbors, knn_temperature, block_size)
     train_labels = _checked_labels(train_labels, rows=len(train_ND), name="train_labels")
-    num_classes = _checked_num_classes(num_classes, train_labels)
-    _check_options(len(train_ND), num_neighbors, knn_temperature, block_size)
     found = _neighborhoods(train_ND, test_MD, num_neighbors, block_size, search)
-    return torch.cat([_vote(*nearest, train_labels, knn_temperature, num_classes) for nearest in found])
+    return torch.cat([_vote(*nearest, train_labels, knn_temperature) for nearest in found])
 
 
 def knn_scores(
@@ -66,10 +61,9 @@ def knn_scores(
 
     `train_targets_NC`: 1 where a bank row has the class, else 0. Otherwise as `knn_predict`, errors included.
     """
-    _check_features(train_ND, test_MD)
+    _check(train_ND, test_MD, num_neighbors, knn_temperature, block_size)
     if train_targets_NC.ndim != 2 or len(train_targets_NC) != len(train_ND):
         raise DataError(f"targets {tuple(train_targets_NC.shape)} for {len(train_ND)} rows: need (rows, classes)")
-    _check_options(len(train_ND), num_neighbors, knn_temperature, block_size)
     targets_NC = train_targets_NC.double().cpu()
     found = _neighborhoods(train_ND, test_MD, num_neighbors, block_size, search)
     weighted = ((_weights(similarity_BK, knn_temperature), indices_BK) for similarity_BK, indices_BK in found)
@@ -81,29 +75,13 @@ def knn_scores(
     )
 
 
-def knn_accuracy(
-    train_ND: Tensor,
-    train_labels: Tensor,
-    test_MD: Tensor,
-    test_labels: Tensor,
-    *,
-    num_neighbors: int,
-    knn_temperature: float,
-    num_classes: int | None = None,
-    block_size: int = 1024,
-) -> float:
-    """Fraction of query rows whose class `knn_predict` finds, in [0, 1]; `test_labels`: (M,) integers >= 0."""
+def knn_accuracy(train_ND: Tensor, train_labels: Tensor, test_MD: Tensor, test_labels: Tensor, **options: Any) -> float:
+    """Fraction of query rows whose class `knn_predict` finds, in [0, 1]; `test_labels`: (M,) integers >= 0.
+
+    `options`: as for `knn_predict`.
+    """
     test_labels = _checked_labels(test_labels, rows=len(test_MD), name="test_labels")
-    predicted = knn_predict(
-        train_ND,
-        train_labels,
-        test_MD,
-        num_neighbors=num_neighbors,
-        knn_temperature=knn_temperature,
-        num_classes=num_classes,
-        block_size=block_size,
-    )
-    return (predicted == test_labels).double().mean().item()
+    return (knn_predict(train_ND, train_labels, test_MD, **options) == test_labels).double().mean().item()
 
 
 def pixel_features(
@@ -136,11 +114,25 @@ def _neighborhoods(
     train_ND: Tensor, test_MD: Tensor, num_neighbors: int, block_size: int, search: Search
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Similarities and bank rows of the nearest neighbours, both (B, K) on the CPU, block after block of queries."""
-    if search == "faiss":
-        yield from faiss_neighbors(train_ND, test_MD, num_neighbors, block_size)
-        return
+    index = _faiss_index(train_ND) if search == "faiss" else None
     for test_BD in torch.split(test_MD, block_size):
-        yield _nearest(train_ND, test_BD, num_neighbors, 8 * block_size)
+        if index is None:
+            yield _nearest(train_ND, test_BD, num_neighbors, 8 * block_size)
+        else:
+            found = index.search(F.normalize(test_BD.cpu().float(), dim=1).numpy(), num_neighbors)
+            yield torch.from_numpy(found[0]), torch.from_numpy(found[1])
+
+
+def _faiss_index(train_ND: Tensor) -> Any:
+    """A flat inner-product index (Johnson et al., 1702.08734): exact; memory: a normalised float32 copy of the bank."""
+    try:
+        import faiss
+    except ImportError as error:
+        raise ConfigError("search='faiss' without FAISS: pip install faiss-cpu, or use search='blocks'") from error
+    index = faiss.IndexFlatIP(train_ND.shape[1])
+    for train_bD in torch.split(train_ND, 65_536):
+        index.add(F.normalize(train_bD.cpu().float(), dim=1).numpy())
+    return index
 
 
 def _nearest(train_ND: Tensor, test_BD: Tensor, num_neighbors: int, bank_block: int) -> tuple[Tensor, Tensor]:
@@ -162,30 +154,12 @@ def _largest(similarity_Bb: Tensor, start: int, num_neighbors: int) -> Tensor:
     if columns <= num_neighbors:
         return _pack(similarity_Bb, indices)
     # Packing everything would be exact too, and four times slower: only rows with a tie at the edge need it.
-    values, places = _topk(similarity_Bb, num_neighbors + 1)
+    values, places = similarity_Bb.topk(num_neighbors + 1, dim=1)
     keys = _pack(values[:, :num_neighbors], places[:, :num_neighbors] + start)
     tied = (values[:, -1] == values[:, -2]).nonzero().flatten()
     for rows in torch.split(tied, 256):
         keys[rows] = _pack(similarity_Bb[rows], indices).topk(num_neighbors, dim=1).values
     return keys
-
-
-def _topk(similarity_Bb: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """`Tensor.topk` along the rows, faster on wide ones; which of equal values it takes is left open, as there.
-
-    Columns are dealt into sets of _SET: the `count` largest values lie in the `count` sets with the largest maxima.
-    """
-    sets = similarity_Bb.shape[1] // _SET
-    if sets < 2 * count:
-        return similarity_Bb.topk(count, dim=1)
-    dealt = _SET * sets
-    chosen_Bk = similarity_Bb[:, :dealt].view(-1, _SET, sets).amax(dim=1).topk(count, dim=1, sorted=False).indices
-    offsets = torch.arange(0, dealt, sets, device=similarity_Bb.device)
-    columns = (chosen_Bk[:, :, None] + offsets).flatten(1)
-    rest = torch.arange(dealt, similarity_Bb.shape[1], device=similarity_Bb.device)
-    columns = torch.cat([columns, rest.expand(len(columns), -1)], dim=1)
-    values, places = similarity_Bb.gather(1, columns).topk(count, dim=1)
-    return values, columns.gather(1, places)
 
 
 def _pack(similarity: Tensor, indices: Tensor) -> Tensor:
@@ -201,12 +175,9 @@ def _unpack(keys: Tensor) -> tuple[Tensor, Tensor]:
     return bits.view(torch.float32), _LARGEST_INDEX - (keys & _LARGEST_INDEX)
 
 
-def _vote(
-    similarity_BK: Tensor, indices_BK: Tensor, train_labels: Tensor, knn_temperature: float, num_classes: int
-) -> Tensor:
-    weights_BK = _weights(similarity_BK, knn_temperature)
-    votes = torch.zeros(len(similarity_BK), num_classes, dtype=torch.float64)
-    return votes.scatter_add_(1, train_labels[indices_BK], weights_BK).argmax(dim=1)
+def _vote(similarity_BK: Tensor, indices_BK: Tensor, train_labels: Tensor, knn_temperature: float) -> Tensor:
+    votes = torch.zeros(len(similarity_BK), int(train_labels.max()) + 1, dtype=torch.float64)
+    return votes.scatter_add_(1, train_labels[indices_BK], _weights(similarity_BK, knn_temperature)).argmax(dim=1)
 
 
 def _weights(similarity_BK: Tensor, knn_temperature: float) -> Tensor:
@@ -214,16 +185,7 @@ def _weights(similarity_BK: Tensor, knn_temperature: float) -> Tensor:
     return ((similarity_BK.double() - similarity_BK[:, :1].double()) / knn_temperature).exp()
 
 
-def _check_options(rows: int, num_neighbors: int, knn_temperature: float, block_size: int) -> None:
-    if not 1 <= num_neighbors <= rows:
-        raise ConfigError(f"num_neighbors={num_neighbors} with {rows} bank images: need 1 to {rows}")
-    if not knn_temperature > 0:
-        raise ConfigError(f"knn_temperature={knn_temperature}: need a value above 0, such as 0.1")
-    if block_size < 1:
-        raise ConfigError(f"block_size={block_size}: need at least 1")
-
-
-def _check_features(train_ND: Tensor, test_MD: Tensor) -> None:
+def _check(train_ND: Tensor, test_MD: Tensor, num_neighbors: int, knn_temperature: float, block_size: int) -> None:
     for name, features in (("train", train_ND), ("test", test_MD)):
         if features.ndim != 2 or not features.numel():
             raise DataError(f"{name} features of shape {tuple(features.shape)}: need (rows, width), at least one row")
@@ -231,6 +193,12 @@ def _check_features(train_ND: Tensor, test_MD: Tensor) -> None:
             raise DataError(f"{name} features hold NaN or infinite values: the network has diverged, or its input has")
     if train_ND.shape[1] != test_MD.shape[1]:
         raise DataError(f"train width {train_ND.shape[1]}, test width {test_MD.shape[1]}: use one network for both")
+    if not 1 <= num_neighbors <= len(train_ND):
+        raise ConfigError(f"num_neighbors={num_neighbors} with {len(train_ND)} bank images: need 1 to {len(train_ND)}")
+    if not knn_temperature > 0:
+        raise ConfigError(f"knn_temperature={knn_temperature}: need a value above 0, such as 0.1")
+    if block_size < 1:
+        raise ConfigError(f"block_size={block_size}: need at least 1")
 
 
 def _checked_labels(labels: Tensor, *, rows: int, name: str) -> Tensor:
@@ -240,10 +208,3 @@ def _checked_labels(labels: Tensor, *, rows: int, name: str) -> Tensor:
     if rows and labels.min() < 0:
         raise DataError(f"{name} holds {labels.min().item()}: need labels >= 0; leave unlabelled images out")
     return labels.long()
-
-
-def _checked_num_classes(num_classes: int | None, labels: Tensor) -> int:
-    present = int(labels.max()) + 1
-    if num_classes is not None and num_classes < present:
-        raise DataError(f"train_labels holds {present - 1}, num_classes={num_classes}: need labels below num_classes")
-    return num_classes or present

@@ -60,11 +60,17 @@ def linear_probe(
     ]
     with eval_mode(backbone):
         for epoch in range(epochs):
+            factor = DECAY ** sum(epoch >= round(share * epochs) for share in MILESTONES)
             for optimizer, rate in zip(optimizers, learning_rates, strict=True):
-                optimizer.param_groups[0]["lr"] = rate * _factor(epoch, epochs)
+                optimizer.param_groups[0]["lr"] = rate * factor
             for images, targets in one_pass(epoch):
                 _step(backbone, layers, optimizers, images, targets)
-    _check(before, backbone, layers, learning_rates)
+    changed = changed_tensors(before, backbone.state_dict())
+    if changed:
+        raise RunError(f"the probe changed the backbone ({', '.join(changed[:3])}): it must not learn or keep count")
+    for layer, rate in zip(layers, learning_rates, strict=True):
+        if not math.isfinite(layer.weight.sum().item()):
+            raise RunError(f"the linear probe diverged at learning rate {rate:g}: lower it, or use the fast probe")
     return [layer.cpu() for layer in layers]
 
 
@@ -93,10 +99,6 @@ def _same_bits(first: Tensor, second: Tensor) -> bool:
     return torch.equal(*(value.cpu().contiguous().reshape(-1).view(torch.uint8) for value in (first, second)))
 
 
-def _factor(epoch: int, epochs: int) -> float:
-    return DECAY ** sum(epoch >= round(share * epochs) for share in MILESTONES)
-
-
 def _step(
     backbone: nn.Module, layers: list[nn.Linear], optimizers: list[torch.optim.SGD], images: Tensor, targets: Tensor
 ) -> None:
@@ -108,14 +110,3 @@ def _step(
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()
-
-
-def _check(
-    before: dict[str, Tensor], backbone: nn.Module, layers: list[nn.Linear], learning_rates: Sequence[float]
-) -> None:
-    changed = changed_tensors(before, backbone.state_dict())
-    if changed:
-        raise RunError(f"the probe changed the backbone ({', '.join(changed[:3])}): it must not learn or keep count")
-    for layer, rate in zip(layers, learning_rates, strict=True):
-        if not math.isfinite(layer.weight.sum().item()):
-            raise RunError(f"the linear probe diverged at learning rate {rate:g}: lower it, or use the fast probe")

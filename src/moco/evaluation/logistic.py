@@ -1,8 +1,7 @@
 """The fast linear probe: multinomial logistic regression on features that were extracted once.
 
-scikit-learn's L-BFGS does the fits, each started from the weights of the stronger penalty before it. On features of
-10,000 x 512 the whole sweep takes seconds (benchmarks/evaluation.py); PyTorch's own L-BFGS, tried at the same sweep,
-took almost four times as long, so that there is nothing to gain by a solver of ours.
+scikit-learn's L-BFGS does the fits, each started from the weights of the stronger penalty before it: PyTorch's own took
+almost four times as long for the same sweep (benchmarks/evaluation.py).
 
 N: train rows   M: test rows   D: feature width   C: classes
 """
@@ -11,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -60,31 +59,30 @@ def fit_logistic(
     num_classes: int,
     seed: int,
     penalties: Iterable[float] = PENALTIES,
-    watch: Callable[[Iterable[float]], Iterable[float]] = iter,
+    show: Callable[[Iterable[float]], Iterable[float]] = iter,
 ) -> LogisticProbe:
     """Fit a probe, its penalty chosen on a fifth of the train rows, then fitted again on all of them.
 
     Features are standardised; the bias is not penalised. Of equally good penalties the strongest is taken.
 
     Args:
-        features_ND: features of the train images.
         targets: (N,) integers in [0, num_classes), or (N, C) of 0 and 1 for several labels (one fit for each class).
         num_classes: C.
         seed: draws the held-out rows; each class with two rows or more gives some.
         penalties: tried from strong to weak.
-        watch: shows the progress of the sweep.
+        show: shows the progress of the sweep.
 
     Raises:
         DataError: features are not finite or do not fit the targets, or there is only one class.
     """
     _check(features_ND, targets, num_classes)
-    held_out = _held_out(targets, seed)
+    held_out = held_out_rows(targets, seed)
     mean, std = features_ND.double().mean(dim=0), features_ND.double().std(dim=0, unbiased=False)
     std = torch.where(std > 1e-9 * std.max().clamp(min=1e-30), std, torch.ones_like(std))
     standard = ((features_ND.double() - mean) / std).float().numpy()
     fit = _fitter(standard[~held_out], targets[~held_out].numpy(), num_classes)
     best, chosen = -1.0, 0.0
-    for penalty in watch(sorted(penalties, reverse=True)):
+    for penalty in show(sorted(penalties, reverse=True)):
         weight, bias, _ = fit(penalty)
         figure = _figure(torch.from_numpy(standard[held_out]).double() @ weight.T + bias, targets[held_out])
         if figure > best:
@@ -95,13 +93,14 @@ def fit_logistic(
 
 def _fitter(features_ND: np.ndarray, targets: np.ndarray, num_classes: int) -> Fit:
     """From a penalty to (weight, bias, converged); calls after the first start from the previous result."""
+    from sklearn.linear_model import LogisticRegression
+
     columns = [targets] if targets.ndim == 1 else list(targets.T)
-    models = [_model() for _ in columns]
+    models = [LogisticRegression(max_iter=_STEPS, warm_start=True) for _ in columns]
 
     def fit(penalty: float) -> tuple[Tensor, Tensor, bool]:
         weight = torch.zeros(num_classes, features_ND.shape[1], dtype=torch.float64)
-        bias = torch.full((num_classes,), -np.inf, dtype=torch.float64)
-        converged = True
+        bias, converged = torch.full((num_classes,), -np.inf, dtype=torch.float64), True
         for place, (model, column) in enumerate(zip(models, columns, strict=True)):
             if len(np.unique(column)) < 2:  # a class that all rows have, or none: the same logit for all
                 bias[place] = 0.0 if column.any() else -30.0
@@ -111,46 +110,27 @@ def _fitter(features_ND: np.ndarray, targets: np.ndarray, num_classes: int) -> F
                 warnings.simplefilter("ignore")  # of steps that did not suffice: `converged` says it
                 model.fit(features_ND, column)
             converged = converged and bool((model.n_iter_ < _STEPS).all())
-            _store(model, weight, bias, place, binary=targets.ndim == 2)
+            rows = [place] if targets.ndim == 2 else list(model.classes_)
+            if len(rows) > len(model.coef_):  # two classes: one logit, of the second against the first
+                bias[rows.pop(0)] = 0.0
+            weight[rows], bias[rows] = (
+                torch.from_numpy(model.coef_).double(),
+                torch.from_numpy(model.intercept_).double(),
+            )
         return weight, bias, converged
 
     return fit
 
 
-def _store(model: Any, weight: Tensor, bias: Tensor, place: int, *, binary: bool) -> None:
-    coefficients, intercept = torch.from_numpy(model.coef_).double(), torch.from_numpy(model.intercept_).double()
-    if binary:
-        weight[place], bias[place] = coefficients[0], intercept[0]
-    elif len(coefficients) == 1:  # two classes: one logit, of the second against the first
-        first, second = (int(number) for number in model.classes_)
-        weight[second], bias[first], bias[second] = coefficients[0], 0.0, intercept[0]
-    else:
-        weight[model.classes_], bias[model.classes_] = coefficients, intercept
-
-
-def _model() -> Any:
-    from sklearn.linear_model import LogisticRegression
-
-    return LogisticRegression(max_iter=_STEPS, warm_start=True)
-
-
-def _held_out(targets: Tensor, seed: int) -> np.ndarray:
-    """Which rows choose the penalty, (N,) bool: a fifth of each class, at least one where it has two or more."""
-    generator = np.random.default_rng(seed)
+def held_out_rows(targets: Tensor, seed: int) -> np.ndarray:
+    """Rows to choose among fits, (N,) bool: a fifth of each class, at least one where it has two or more."""
+    generator, labels = np.random.default_rng(seed), targets.numpy() if targets.ndim == 1 else np.zeros(len(targets))
     chosen = np.zeros(len(targets), dtype=bool)
-    for members in _groups(targets):
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
         count = min(len(members) - 1, max(1, round(_HELD_OUT * len(members))))
         chosen[generator.permutation(members)[:count]] = True
     return chosen
-
-
-def _groups(targets: Tensor) -> Iterator[np.ndarray]:
-    if targets.ndim == 2:
-        yield np.arange(len(targets))
-        return
-    labels = targets.numpy()
-    for label in np.unique(labels):
-        yield np.flatnonzero(labels == label)
 
 
 def _figure(logits: Tensor, targets: Tensor) -> float:

@@ -1,60 +1,147 @@
-"""kNN while training: the same question asked of every backbone that is handed in."""
+"""What learning added: kNN of a backbone while it trains, beside random initialisation and raw pixels.
 
-from collections.abc import Callable, Iterable, Iterator
+Labels are used for nothing else. The same images answer at every evaluation.
+"""
 
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator
+
+import numpy as np
 from torch import Tensor, nn
 
+from moco.data.base import Source
+from moco.data.preprocess import Preprocessing
+from moco.data.skipped import SkippedFiles
 from moco.errors import ConfigError
 from moco.evaluation.features import extract_features
-from moco.evaluation.knn import knn_accuracy
+from moco.evaluation.images import LabelledImages
+from moco.evaluation.knn import knn_accuracy, pixel_features
 
-Batches = Iterable[Tensor] | Callable[[], Iterable[Tensor]]
+QUERIES = 0.25  # of the images, those that are asked about, where not all are taken; more if the others are few
+# While training, a part is enough to see the curve; the last evaluation takes everything.
+CURVE_BANK, CURVE_QUERIES = 2_000, 1_000
 
 
-class KnnMonitor:
-    """Top-1 accuracy of weighted kNN on held-out images, for any network that gives (n, D).
+@dataclasses.dataclass(frozen=True)
+class Monitor:
+    """A bank of pretraining images and held-out queries, in random order, with the question asked of them.
 
-    `bank` and `queries` give normalised image batches (n, C, H, W), afresh at each call: a function that returns an
-    iterable, or an iterable that can be read again (a list, a data loader). A generator could be read only once, so it
-    is refused with ConfigError. Labels: integers >= 0, one for each image, in the order of the batches.
-    `bf16`: compute the features under bfloat16 autocast; similarities and votes stay as they are.
-    The same monitor serves a network at random initialisation: labels enter nothing but this figure.
+    Attributes:
+        bank, queries: the images.
+        preprocess: their normalisation.
+        num_neighbors, knn_temperature: see `knn_predict`.
+        bf16: compute features under bfloat16 autocast.
+        left_out: how many more images there would be.
     """
 
-    def __init__(
-        self,
-        bank: Batches,
-        bank_labels: Tensor,
-        queries: Batches,
-        query_labels: Tensor,
-        *,
-        num_neighbors: int,
-        knn_temperature: float,
-        bf16: bool = False,
-    ) -> None:
-        for name, batches in (("bank", bank), ("queries", queries)):
-            if not callable(batches) and isinstance(batches, Iterator):
-                raise ConfigError(f"{name} is a {type(batches).__name__}, readable once: pass a function that makes it")
-        if num_neighbors > len(bank_labels):
-            raise ConfigError(
-                f"num_neighbors={num_neighbors} with {len(bank_labels)} bank images: need 1 to {len(bank_labels)}"
-            )
-        self._bank, self._bank_labels = bank, bank_labels
-        self._queries, self._query_labels = queries, query_labels
-        self._num_neighbors, self._knn_temperature, self._bf16 = num_neighbors, knn_temperature, bf16
+    bank: LabelledImages
+    queries: LabelledImages
+    preprocess: Preprocessing
+    num_neighbors: int
+    knn_temperature: float
+    bf16: bool
+    left_out: int = 0
 
-    def __call__(self, backbone: nn.Module) -> Iterator[tuple[str, float]]:
-        """Yield ("knn_top1", fraction in [0, 1]); the backbone is left as it was (see `extract_features`)."""
-        accuracy = knn_accuracy(
-            extract_features(backbone, _fresh(self._bank), bf16=self._bf16),
-            self._bank_labels,
-            extract_features(backbone, _fresh(self._queries), bf16=self._bf16),
-            self._query_labels,
-            num_neighbors=self._num_neighbors,
-            knn_temperature=self._knn_temperature,
+    def curve(self, backbone: nn.Module) -> Iterator[tuple[str, float]]:
+        """("knn_top1", share of 1) on a part of the images, for the curve while training; backbone: (N, 3, S, S) to
+        (N, D), left as it was.
+        """
+        bank, queries = max(CURVE_BANK, self.num_neighbors), CURVE_QUERIES
+        yield "knn_top1", self._accuracy(backbone, self.bank.first(bank), self.queries.first(queries))
+
+    def baselines(self, backbone: nn.Module) -> dict[str, float]:
+        """knn_pixels, knn_random_init of the network as it is, and monitor_seconds, what they took."""
+        start = time.perf_counter()
+        values = {"knn_pixels": self.pixels(), "knn_random_init": self.final(backbone)}
+        return {**values, "monitor_seconds": time.perf_counter() - start}
+
+    def final(self, backbone: nn.Module) -> float:
+        """kNN accuracy on all bank images and queries, 0 to 1."""
+        return self._accuracy(backbone, self.bank, self.queries)
+
+    def pixels(self) -> float:
+        """The same for raw pixels at 32 px, centred on the bank's mean."""
+        bank, mean = pixel_features(np.concatenate(list(self.bank.squares())))
+        queries, _ = pixel_features(np.concatenate(list(self.queries.squares())), mean=mean)
+        return self._knn(bank, self.bank.targets, queries, self.queries.targets)
+
+    def features(self, backbone: nn.Module, images: LabelledImages) -> Tensor:
+        """Features of images of the bank or the queries, (N, D) float32 on the CPU."""
+        return extract_features(backbone, images.batches(self.preprocess), bf16=self.bf16)
+
+    @property
+    def protocol(self) -> str:
+        """What the figures are, in a sentence."""
+        return (
+            f"{self.num_neighbors}-NN, cosine, exp(similarity / {self.knn_temperature}), "
+            f"backbone features in {'bf16' if self.bf16 else 'fp32'}, {self.extent}, last step"
         )
-        yield "knn_top1", accuracy
+
+    @property
+    def extent(self) -> str:
+        """How many images are on each side."""
+        left_out = f" ({self.left_out} left out, see --knn-images)" if self.left_out else ""
+        return f"{len(self.bank)} bank and {len(self.queries)} held-out images{left_out}"
+
+    def _accuracy(self, backbone: nn.Module, bank: LabelledImages, queries: LabelledImages) -> float:
+        return self._knn(self.features(backbone, bank), bank.targets, self.features(backbone, queries), queries.targets)
+
+    def _knn(self, bank: Tensor, bank_labels: Tensor, queries: Tensor, labels: Tensor) -> float:
+        return knn_accuracy(
+            bank,
+            bank_labels,
+            queries,
+            labels,
+            num_neighbors=self.num_neighbors,
+            knn_temperature=self.knn_temperature,
+        )
 
 
-def _fresh(batches: Batches) -> Iterable[Tensor]:
-    return batches() if callable(batches) else batches
+def prepare_monitor(
+    source: Source,
+    bank_indices: np.ndarray,
+    test: Source,
+    test_indices: np.ndarray,
+    *,
+    image_size: int,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    num_neighbors: int,
+    knn_temperature: float,
+    most_images: int,
+    seed: int,
+    bf16: bool,
+    skipped: SkippedFiles,
+) -> Monitor:
+    """Read the evaluation images once, `most_images` of both sets together at most, drawn from the seed.
+
+    Raises:
+        ConfigError: fewer bank images than num_neighbors.
+        DataError: no image can be read.
+    """
+    known, asked = _labelled(source, bank_indices), _labelled(test, test_indices)
+    count = min(len(asked), max(1, int(QUERIES * most_images), most_images - len(known)))
+    sides = []
+    for side, indices, most in ((source, known, most_images - count), (test, asked, count)):
+        assert side.labels is not None
+        order = np.random.default_rng(seed).permutation(len(indices))[: max(1, most)]
+        sides.append(LabelledImages.read(side, indices[order], side.labels, size=image_size, skipped=skipped))
+    bank, queries = sides
+    if len(bank) < num_neighbors:
+        more = ", raise --knn-images" if len(bank) < len(known) else ""
+        raise ConfigError(
+            f"num_neighbors={num_neighbors} with {len(bank)} labelled images: "
+            f"lower --num-neighbors{more}, or switch the monitor off with --knn-evaluations 0"
+        )
+    left_out = max(0, len(known) + len(asked) - most_images)
+    preprocess = Preprocessing(image_size, mean, std)
+    return Monitor(bank, queries, preprocess, num_neighbors, knn_temperature, bf16, left_out)
+
+
+def _labelled(source: Source, indices: np.ndarray) -> np.ndarray:
+    assert source.labels is not None
+    known: np.ndarray = indices[source.labels[indices] >= 0]
+    return known

@@ -16,12 +16,7 @@ from moco.errors import DataError
 
 @dataclasses.dataclass(frozen=True)
 class Neighbour:
-    """One of the nearest.
-
-    Attributes:
-        name: as the block calls it.
-        similarity: cosine, -1 to 1.
-    """
+    """One of the nearest: its name as the block calls it, and its cosine similarity, -1 to 1."""
 
     name: str
     similarity: float
@@ -34,9 +29,7 @@ def nearest(
     count: int,
     leave_out: Iterable[str | None] = (),
 ) -> list[list[Neighbour]]:
-    """The `count` nearest rows of each query, nearest first; fewer where there are fewer rows.
-
-    Of equally similar rows the earlier comes first.
+    """The `count` nearest rows of each query, nearest first, of equal ones the earlier; fewer where there are fewer.
 
     Args:
         blocks: names and features (b, D).

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from moco.comparison.figures import Answers, difference
+from moco.evaluation.figures import Answers, difference
 from moco.evaluation.intervals import wilson
 
 TARGETS = torch.arange(200) % 2

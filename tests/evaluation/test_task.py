@@ -6,9 +6,9 @@ import shutil
 
 import pytest
 
-from moco.comparison.settings import Settings
-from moco.comparison.task import make_task, open_sources
 from moco.errors import DataError
+from moco.evaluation.settings import Settings
+from moco.evaluation.task import make_task, open_sources
 
 
 def task(root, *, test=True, labels=None):
@@ -45,9 +45,9 @@ def test_images_of_unknown_class_are_on_neither_side(copied, column):
     rows = [f"path,{column}", *(f"{path},{path.parent.name}" for path in named)]
     (copied / "labels.csv").write_text("\n".join(rows))
     found = task(copied, test=False, labels=copied / "labels.csv")
-    taken = [*found.train.images.indices, *found.test.images.indices]
-    assert len(found.test.images) > 0
-    assert set(taken) <= {index for index in range(60) if index % 2}
+    taken = [part.source.item_name(i) for part in (found.train, found.test) for i in range(len(part))]
+    assert len(found.test) > 0
+    assert set(taken) <= {path.relative_to(copied / "train").as_posix() for path in named}
     assert len(taken) == len(set(taken)) == 30
     for part in (found.train, found.test):
         assert (part.targets >= 0).all(), "neither -1 nor NaN"

@@ -8,11 +8,12 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import moco
 from moco.cli import main
 from moco.errors import ArchitectureError, ConfigError, DataError, RunError
-from moco.evaluation import knn_accuracy
+from moco.evaluation.knn import knn_accuracy
 from moco.export.load import load
 
 
@@ -264,7 +265,6 @@ def test_weights_of_another_architecture_are_refused(run, coloured, tmp_path):
         ({"label_fractions": [2.0]}, ConfigError, "label_fractions"),
         ({"learning_rates": []}, ConfigError, "learning_rates"),
         ({"device": "abacus"}, ConfigError, "device='abacus'"),
-        ({"num_neighbours": 3}, ConfigError, "did you mean num_neighbors"),
         ({"learning_rates": [3.0]}, ConfigError, "counts with protocol linear and probe paper or both; leave it out"),
         ({"protocol": "scores", "num_neighbors": 3}, ConfigError, "num_neighbors=3 would change nothing"),
         ({"protocol": "scores", "labels": "l.csv"}, ConfigError, "labels=l.csv would change nothing"),
@@ -297,3 +297,44 @@ def test_the_command_prints_one_json_object_or_a_table(run, coloured, capsys):
     assert "95 % interval" in capsys.readouterr().out
     assert main([*arguments, "--protocol", "guess"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def jpeg_classes(root, part, count, seed):
+    """Photographs of differing sizes, all larger than the network's, whose classes differ in the strength of red."""
+    generator = np.random.default_rng(seed)
+    for label, name in enumerate(("dark", "pale", "red")):
+        (root / part / name).mkdir(parents=True)
+        for item in range(count):
+            height, width = generator.integers(90, 200, 2)
+            coarse = generator.integers(0, 200, (6, 6, 3), dtype=np.uint8)
+            coarse[..., 0] = np.minimum(255, coarse[..., 0].astype(int) // 2 + 50 * label)
+            Image.fromarray(coarse).resize((width, height)).save(root / part / name / f"{item}.jpg")
+
+
+def test_knn_from_embedded_features_is_what_evaluate_reports(run, tmp_path):
+    jpeg_classes(tmp_path, "train", 20, 0)
+    jpeg_classes(tmp_path, "test", 12, 1)
+    report = moco.evaluate(
+        run, train=tmp_path / "train", test=tmp_path / "test", num_neighbors=5, baselines="none", quiet=True
+    )
+    features, labels = [], []
+    for part in ("train", "test"):
+        moco.embed(run, tmp_path / part, out=tmp_path / f"{part}.npz", quiet=True)
+        with np.load(tmp_path / f"{part}.npz") as stored:
+            features.append(torch.from_numpy(stored["features"]))
+            labels.append(torch.tensor([("dark", "pale", "red").index(str(p).split("/")[0]) for p in stored["paths"]]))
+    expected = knn_accuracy(features[0], labels[0], features[1], labels[1], num_neighbors=5, knn_temperature=0.07)
+    assert 0.34 < expected < 1, "a figure that another preprocessing would change"
+    assert report.value("knn_top1", inputs="features") == expected
+
+
+def test_a_run_a_loaded_backbone_and_a_module_are_measured_as_the_path_is(run, coloured):
+    by_path = evaluate(run, coloured, baselines="none").value("knn_top1", inputs="features")
+    loaded = load(run)
+    assert evaluate(moco.Run(run), coloured, baselines="none").value("knn_top1", inputs="features") == by_path
+    assert evaluate(loaded, coloured, baselines="random").value("knn_top1") == by_path
+    bare = evaluate(loaded.backbone, coloured, preprocessing=loaded.preprocess, baselines="random")
+    assert bare.value("knn_top1") == by_path
+    assert {row.network for row in bare.rows} == {"run", "random_init"}
+    with pytest.raises(ConfigError, match="preprocessing"):
+        evaluate(loaded.backbone, coloured)

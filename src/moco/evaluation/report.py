@@ -6,7 +6,7 @@ import dataclasses
 import statistics
 from typing import Any
 
-from moco.summary import versions
+from moco.version import versions
 
 Range = tuple[float, float]
 # What the reader of the table calls the networks.

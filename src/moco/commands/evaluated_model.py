@@ -1,0 +1,117 @@
+"""What `moco.evaluate` is asked to measure: weights of a run with its head and views, a module, or an architecture."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from moco.data.base import Source
+from moco.data.preprocess import Preprocessing
+from moco.data.views import IMAGENET, ViewRecipe, view_recipe
+from moco.encoder import Backbone, build_backbone, linear_head, mlp_head
+from moco.errors import ArchitectureError, RunError
+from moco.evaluation.linear import changed_tensors
+from moco.evaluation.network import Model
+from moco.evaluation.settings import Settings
+from moco.export.load import load, weights_path
+from moco.export.reading import CHECKPOINT, FILE_NAME, run_folder
+from moco.recipes import configure, read_config
+from moco.training import checkpoint
+
+if TYPE_CHECKING:
+    from moco.export.load import Weights
+
+_WEIGHT_FILES = (".safetensors", ".pt", ".pth")
+_HEAD, _BACKBONE = "encoder_q.head.", "encoder_q.backbone."
+DEFAULT_SIZE = 224
+
+
+def open_model(model: Weights, settings: Settings, preprocessing: Preprocessing | None, data_size: int | None) -> Model:
+    """The model that a user means; an existing path comes before an architecture of that name.
+
+    Its image size is the settings', else that of the preprocessing stated or the run's, else `data_size` (side of the
+    data's images), else 224.
+
+    Raises:
+        ConfigError: a module without its preprocessing.
+        RunError: the file cannot be read.
+        ArchitectureError: no such architecture, weights of another one, or a module that gives no features.
+    """
+    views, path = view_recipe(configure("v2", {})), weights_path(model)
+    if path is not None and not path.exists() and path.suffix not in _WEIGHT_FILES:
+        preprocess = preprocessing or Preprocessing(data_size or DEFAULT_SIZE, *IMAGENET)
+        preprocess = _resized(preprocess, settings)
+        return Model(str(model), _architecture(str(model), preprocess.size, settings.seed), preprocess, False, views)
+    loaded = load(model, preprocessing=preprocessing, allow_factory=settings.allow_factory)
+    preprocess = _resized(loaded.preprocess, settings)
+    built = Backbone(
+        loaded.backbone, loaded.feature_dim, loaded.architecture, loaded.stem, loaded.image_size, 3, loaded.num_heads
+    )
+    if path is None:
+        return Model(loaded.architecture, built, preprocess, True, views)
+    head, views, notes = _of_run(path, loaded.backbone, views)
+    return Model(str(path), built, preprocess, True, views, head, notes)
+
+
+def square_side(source: Source) -> int | None:
+    """Side of the images where all are squares of one size in an array."""
+    array = source.uniform_array()
+    return int(array.shape[1]) if array is not None and array.shape[1] == array.shape[2] else None
+
+
+def _resized(preprocess: Preprocessing, settings: Settings) -> Preprocessing:
+    return dataclasses.replace(preprocess, size=settings.image_size or preprocess.size)
+
+
+def _architecture(name: str, image_size: int, seed: int) -> Backbone:
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            backbone = build_backbone(name, image_size=image_size)
+    except ArchitectureError as error:
+        raise ArchitectureError(f"{name!r} is no run, no file and no architecture: {error}") from error
+    backbone.module.eval()
+    return backbone
+
+
+def _of_run(path: Path, backbone: nn.Module, views: ViewRecipe) -> tuple[nn.Module | None, ViewRecipe, tuple[str, ...]]:
+    """Head and views of the run that the weights belong to, as far as there is one, and what is missing."""
+    folder = run_folder(path)
+    try:
+        views = view_recipe(read_config(folder / "config.yaml")[0])
+    except RunError:
+        pass  # weights alone, or imported ones
+    own = path.is_file() and path.suffix != Path(FILE_NAME).suffix  # the weights themselves are a checkpoint's
+    last = path if own else folder / CHECKPOINT
+    if not last.is_file() or not (own or path.is_dir() or path.name == FILE_NAME):
+        return None, views, ()
+    try:
+        state: dict[str, Tensor] = checkpoint.load(last)["model"]
+        if changed_tensors(_part(state, _BACKBONE), backbone.state_dict()):
+            raise RunError(f"{last} belongs to another step than {FILE_NAME}")
+        return _head(_part(state, _HEAD)), views, ()
+    except (RunError, KeyError) as error:
+        return None, views, (f"embeddings left out: {error}",)
+
+
+def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+
+
+def _head(tensors: dict[str, Tensor]) -> nn.Module:
+    """The projection head that has these tensors: v1's linear one or v2's two layers."""
+    head: nn.Module
+    if tensors.keys() == {"weight", "bias"}:
+        width, features = tensors["weight"].shape
+        head = linear_head(features, width)
+    elif tensors.keys() == {"0.weight", "0.bias", "2.weight", "2.bias"}:
+        hidden, features = tensors["0.weight"].shape
+        head = mlp_head(features, len(tensors["2.weight"]), hidden)
+    else:
+        raise RunError(f"the run's head ({', '.join(sorted(tensors)) or 'without tensors'}) is neither v1's nor v2's")
+    head.load_state_dict(tensors)
+    return head.eval()

@@ -1,0 +1,153 @@
+"""The model that is measured, and the networks of its architecture that it is compared with."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from pickle import UnpicklingError  # the exception alone; nothing is unpickled
+from typing import Any
+
+import torch
+from torch import nn
+
+from moco.data.preprocess import Preprocessing
+from moco.data.views import IMAGENET, ViewRecipe
+from moco.encoder import Backbone, build_backbone
+from moco.encoder.backbone import GIVEN
+from moco.errors import ArchitectureError, ConfigError
+from moco.evaluation.settings import Settings
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """What the user named.
+
+    Attributes:
+        name: as the user called it.
+        backbone: the module and how to build its like.
+        preprocess: image to input.
+        trained: False for an architecture alone, whose weights are random.
+        views: augmentation for the scores without labels: the run's, MoCo v2's where no run is known.
+        head: the projection head of the run, features to embeddings; None where there is none to be had.
+        notes: what the reader should know.
+    """
+
+    name: str
+    backbone: Backbone
+    preprocess: Preprocessing
+    trained: bool
+    views: ViewRecipe
+    head: nn.Module | None = None
+    notes: tuple[str, ...] = ()
+
+    def random(self, seed: int) -> nn.Module:
+        """The same architecture with random weights, in eval mode.
+
+        Raises:
+            ArchitectureError: a module of the user's whose weights cannot be drawn anew.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            if self.backbone.architecture.startswith(GIVEN):
+                return _drawn_anew(self.backbone.module).eval()
+            return _build(self.backbone).eval()
+
+    def imagenet(self, *, download: bool) -> nn.Module:
+        """The same architecture with torchvision's ImageNet weights, in eval mode.
+
+        Raises:
+            ArchitectureError: they are not to be had; the message says why in a few words.
+            ConfigError: they cannot be read.
+        """
+        library, _, short = self.backbone.architecture.rpartition("/")
+        if library != "torchvision" or self.backbone.stem != "standard":
+            raise ArchitectureError(f"there are none for {self.backbone.architecture} with stem {self.backbone.stem}")
+        state = _torchvision_weights(short, download=download)
+        module = _build(self.backbone)
+        expected = module.state_dict()
+        if any(name not in state or state[name].shape != value.shape for name, value in expected.items()):
+            raise ArchitectureError(f"torchvision's do not fit {short} at {self.backbone.image_size} px")
+        module.load_state_dict({name: state[name] for name in expected})
+        return module.eval()
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """One network that is measured, or one for each seed.
+
+    Attributes:
+        label: run, random_init, from_scratch or imagenet.
+        make: the backbone of a seed, in eval mode.
+        preprocess: image to input.
+        drawn: whether the seeds give different networks.
+        head: features to embeddings; None where there is none.
+    """
+
+    label: str
+    make: Callable[[int], nn.Module]
+    preprocess: Preprocessing
+    drawn: bool
+    head: nn.Module | None = None
+
+
+def networks(model: Model, settings: Settings) -> tuple[list[Network], list[str]]:
+    """The model first, then its baselines without training, as far as they are wanted; and what is missing."""
+    if model.trained:
+        found = [Network("run", lambda seed: model.backbone.module, model.preprocess, False, model.head)]
+    else:
+        found = [Network("run", model.random, model.preprocess, True)]
+    notes = []
+    if model.trained and settings.baselines != "none":
+        try:
+            model.random(settings.seed)
+            found.append(Network("random_init", model.random, model.preprocess, True))
+        except ArchitectureError as error:
+            notes.append(f"random weights left out: {error}")
+    if settings.baselines in ("auto", "all"):
+        try:
+            weights = model.imagenet(download=settings.download)
+            preprocess = dataclasses.replace(model.preprocess, mean=IMAGENET[0], std=IMAGENET[1])
+            found.append(Network("imagenet", lambda seed: weights, preprocess, False))
+        except ArchitectureError as error:
+            notes.append(f"ImageNet-supervised weights left out: {error}")
+    return found, notes
+
+
+def _build(backbone: Backbone) -> nn.Module:
+    return build_backbone(
+        backbone.architecture,
+        image_size=backbone.image_size,
+        stem=backbone.stem,  # type: ignore[arg-type]
+        num_heads=backbone.num_heads,
+    ).module
+
+
+def _drawn_anew(module: nn.Module) -> nn.Module:
+    """A copy whose layers have all drawn their weights again."""
+    module = copy.deepcopy(module)
+    for layer in module.modules():
+        reset: Any = getattr(layer, "reset_parameters", None)
+        if reset is not None:
+            reset()
+        elif next(layer.parameters(recurse=False), None) is not None:
+            raise ArchitectureError(f"{type(layer).__name__} has weights and no reset_parameters() to draw them anew")
+    return module
+
+
+def _torchvision_weights(name: str, *, download: bool) -> dict[str, Any]:
+    from torchvision.models import get_model_weights
+
+    weights: Any = get_model_weights(name)
+    if not len(weights):
+        raise ArchitectureError(f"torchvision has none for {name}")
+    chosen = weights.DEFAULT
+    file = Path(torch.hub.get_dir()) / "checkpoints" / chosen.url.rpartition("/")[2]
+    if not file.is_file() and not download:
+        raise ArchitectureError(f"{file.name} is not on the disk (--download fetches it)")
+    try:
+        state: dict[str, Any] = chosen.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    except (OSError, RuntimeError, UnpicklingError) as error:
+        raise ConfigError(f"ImageNet weights {chosen.url}: {error}; leave out --download to do without") from error
+    return state

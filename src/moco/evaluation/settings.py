@@ -1,0 +1,119 @@
+"""What is to be measured and how: one frozen object, checked at construction. Loads without PyTorch."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, get_args
+
+from moco.errors import ConfigError
+
+Protocol = Literal["knn", "linear", "finetune", "scores"]
+Probe = Literal["fast", "paper", "both"]
+Search = Literal["blocks", "faiss"]
+Baselines = Literal["auto", "all", "random", "none"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The options of `moco.evaluate`, which says what they mean, and their defaults.
+
+    Raises:
+        ConfigError: a value that cannot work, or one that would change nothing beside the others.
+    """
+
+    protocol: Protocol = "knn"
+    train: Any = None
+    test: Any = None
+    labels: str | None = None
+    held_out: float = 0.2
+    num_neighbors: int = 20
+    knn_temperature: float = 0.07
+    search: Search = "blocks"
+    probe: Probe = "fast"
+    probe_epochs: int = 100  # of the papers' linear probe, with its learning rate (1911.05722, section 4.1)
+    learning_rates: Sequence[float] = (30.0,)
+    label_fractions: Sequence[float] = (0.01, 0.1, 1.0)
+    epochs: int | None = None
+    baselines: Baselines = "auto"
+    scratch_minutes: float = 10.0
+    download: bool = False
+    image_size: int | None = None
+    seed: int = 0
+    seeds: int = 1
+    device: str = "auto"
+    allow_factory: bool = False
+    data_root: str | None = None
+    quiet: bool = False
+
+    def __post_init__(self) -> None:
+        for field, choices in _CHOICES.items():
+            if getattr(self, field) not in get_args(choices):
+                raise ConfigError(f"{field}={getattr(self, field)!r}: choose one of {', '.join(get_args(choices))}")
+        for field, minimum in _AT_LEAST.items():
+            value = getattr(self, field)
+            if value is not None and value < minimum:
+                raise ConfigError(f"{field}={value}: need at least {minimum}")
+        if not 0 < self.held_out < 1:
+            raise ConfigError(f"held_out={self.held_out}: need a share above 0 and below 1")
+        if not self.knn_temperature > 0:
+            raise ConfigError(f"knn_temperature={self.knn_temperature}: need a value above 0, such as 0.07")
+        if not self.learning_rates or not all(rate > 0 for rate in self.learning_rates):
+            raise ConfigError(f"learning_rates={list(self.learning_rates)}: need at least one, each above 0")
+        if not self.label_fractions or not all(0 < share <= 1 for share in self.label_fractions):
+            raise ConfigError(f"label_fractions={list(self.label_fractions)}: need shares above 0, at most 1")
+        self._check_needless()
+
+    def _check_needless(self) -> None:
+        """Refuse options that are stated and belong to another protocol or baseline."""
+        for fields, (counts, where) in _COUNTS.items():
+            for field in fields.split():
+                value, default = _plain(getattr(self, field)), _plain(getattr(Settings, field))
+                if value != default and not counts(self):
+                    raise ConfigError(f"{field}={value} would change nothing: it counts {where}; leave it out")
+
+    @property
+    def all_seeds(self) -> range:
+        """The seeds, one after the other."""
+        return range(self.seed, self.seed + self.seeds)
+
+    def stated(self) -> dict[str, Any]:
+        """The options that the figures depend on, as plain data."""
+        names = ("protocol", *_DECIDING[self.protocol], "baselines", "epochs", "seed", "seeds")
+        return {name: _plain(getattr(self, name)) for name in names}
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple | list) else value
+
+
+_CHOICES = {"protocol": Protocol, "probe": Probe, "search": Search, "baselines": Baselines}
+_AT_LEAST = {"num_neighbors": 1, "probe_epochs": 1, "epochs": 1, "scratch_minutes": 0, "image_size": 8}
+_AT_LEAST |= {"seed": 0, "seeds": 1}
+_DECIDING: dict[str, tuple[str, ...]] = {
+    "knn": ("num_neighbors", "knn_temperature", "search"),
+    "linear": ("probe", "probe_epochs", "learning_rates"),
+    "finetune": ("label_fractions",),
+    "scores": (),
+}
+# Options that count beside some values of the others only: when, and in words.
+_COUNTS: dict[str, tuple[Callable[[Settings], bool], str]] = {
+    "num_neighbors knn_temperature search": (lambda s: s.protocol == "knn", "with protocol knn"),
+    "probe": (lambda s: s.protocol == "linear", "with protocol linear"),
+    "probe_epochs learning_rates": (
+        lambda s: s.protocol == "linear" and s.probe != "fast",
+        "with protocol linear and probe paper or both",
+    ),
+    "label_fractions": (lambda s: s.protocol == "finetune", "with protocol finetune"),
+    "epochs": (
+        lambda s: s.protocol == "finetune" or (s.protocol != "scores" and s.baselines in ("auto", "all")),
+        "with protocol finetune, or with baselines auto or all beside knn and linear",
+    ),
+    "scratch_minutes": (
+        lambda s: s.protocol in ("knn", "linear") and s.baselines == "auto",
+        "with baselines auto beside knn and linear",
+    ),
+    "download": (lambda s: s.baselines in ("auto", "all"), "with baselines auto or all"),
+    "labels": (lambda s: s.protocol != "scores", "with protocols that use labels"),
+    "held_out": (lambda s: s.protocol != "scores" and s.test is None, "without test images"),
+}
