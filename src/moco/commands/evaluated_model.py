@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -81,10 +82,8 @@ def _architecture(name: str, image_size: int, seed: int) -> Backbone:
 def _of_run(path: Path, backbone: nn.Module, views: ViewRecipe) -> tuple[nn.Module | None, ViewRecipe, tuple[str, ...]]:
     """Head and views of the run that the weights belong to, as far as there is one, and what is missing."""
     folder = run_folder(path)
-    try:
+    with contextlib.suppress(RunError):  # weights alone, or imported ones
         views = view_recipe(read_config(folder / "config.yaml")[0])
-    except RunError:
-        pass  # weights alone, or imported ones
     own = path.is_file() and path.suffix != Path(FILE_NAME).suffix  # the weights themselves are a checkpoint's
     last = path if own else folder / CHECKPOINT
     if not last.is_file() or not (own or path.is_dir() or path.name == FILE_NAME):

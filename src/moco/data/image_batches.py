@@ -148,7 +148,7 @@ def _loader(images: _Images, batches: Iterable[list[Key]], count: int, workers: 
     # containers often have little shared memory.
     return DataLoader(
         images,
-        batch_sampler=batches,  # type: ignore[arg-type]
+        batch_sampler=batches,
         num_workers=workers,
         collate_fn=tuple,
         generator=torch.Generator(),

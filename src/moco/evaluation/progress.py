@@ -14,10 +14,5 @@ def watch(items: Iterable[Any], total: int, *, what: str, quiet: bool) -> Any:
     half minute.
     """
     interval = 0.5 if sys.stderr.isatty() else 30.0
-    options: dict[str, Any] = {
-        "leave": False,
-        "mininterval": interval,
-        "maxinterval": 2 * interval,
-        "dynamic_ncols": True,
-    }
-    return tqdm(items, desc=what, total=total, disable=quiet, **options)
+    pace: dict[str, Any] = {"mininterval": interval, "maxinterval": 2 * interval}
+    return tqdm(items, desc=what, total=total, disable=quiet, leave=False, dynamic_ncols=True, **pace)
