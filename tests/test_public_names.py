@@ -18,6 +18,7 @@ def test_public_names():
         "Neighbours",
         "Packed",
         "Pretrained",
+        "Report",
         "Run",
         "__version__",
         "ablate",

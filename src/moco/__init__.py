@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from moco.config import Config
     from moco.data.preprocess import Preprocessing
     from moco.errors import MocoError
+    from moco.evaluation.report import Report
     from moco.export.load import Pretrained, load
     from moco.training.callbacks import Callback
 
@@ -44,6 +45,7 @@ __all__ = [
     "Packed",
     "Preprocessing",
     "Pretrained",
+    "Report",
     "Run",
     "__version__",
     "ablate",
@@ -71,6 +73,7 @@ _HOMES = {
     "Packed": "moco.commands.pack",
     "Preprocessing": "moco.data.preprocess",
     "Pretrained": "moco.export.load",
+    "Report": "moco.evaluation.report",
     "Run": "moco.commands.pretrain",
     "ablate": "moco.commands.ablate",
     "embed": "moco.commands.embed",

@@ -1,3 +1,3 @@
-"""What any nn.Module is worth: kNN, probes, fine-tuning, scores without labels, beside the networks to beat; the
-monitor of a run. Knows nothing of MoCo. `settings` loads without PyTorch.
+"""What any module is worth, beside the networks that it has to beat: kNN, probes, fine-tuning, scores without labels,
+and the monitor of a run. Knows nothing of MoCo. `settings` loads without PyTorch.
 """
