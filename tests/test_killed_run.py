@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from moco.errors import RunError
 from moco.training.run_folder import RunFolder
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
@@ -63,5 +64,11 @@ def test_nothing_is_left_of_a_killed_run(photos, tmp_path, devices):
             os.kill(left, signal.SIGKILL)
     assert leftovers() <= before
     folder = RunFolder(out)
-    folder.take()
+    while True:  # the system takes some milliseconds to give a lock back
+        try:
+            folder.take()
+            break
+        except RunError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
     folder.close()

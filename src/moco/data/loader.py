@@ -72,7 +72,8 @@ class ViewLoader:
             del made  # ends the workers
 
     def _loader(self) -> DataLoader[ViewBatch]:
-        options: dict[str, Any] = {"pin_memory": self._device.type == "cuda"}
+        # A generator of its own: seeds of workers, which nothing here uses, would be drawn from the global one.
+        options: dict[str, Any] = {"pin_memory": self._device.type == "cuda", "generator": torch.Generator()}
         collate: Any = _as_it_is
         if self._workers:
             options |= {"prefetch_factor": PREFETCH, "multiprocessing_context": start_method()}
