@@ -119,7 +119,7 @@ def _content(path: Path) -> Any:
 def _beside(path: Path, values: Values) -> tuple[Values, Stated | None]:
     """Options of the network and preparation of images, from the file itself or from those beside it."""
     config, inside = _json(path.with_name("config.json")), _at(values, ("config",))
-    if "pretrained_cfg" not in config and config.get("model_type") != "resnet":
+    if not {"architecture", "pretrained_cfg"} <= config.keys() and config.get("model_type") != "resnet":
         config = inside if "MODEL.PIXEL_MEAN" in inside else {}  # others' options say nothing here
     processor = path.with_name("preprocessor_config.json")
     arguments = values.get("args")

@@ -41,7 +41,7 @@ def infer(recognised: Recognised, foreign: Foreign, *, num_heads: int | None, st
     be, or one must be stated.
     """
     tensors = recognised.tensors
-    if "pretrained_cfg" in foreign.config:
+    if "architecture" in foreign.config:
         return _timm(foreign, num_heads, stem)
     if "cls_token" in tensors:
         if stem is not None:

@@ -95,7 +95,7 @@ def recognise(foreign: Foreign, *, what: str) -> Recognised:
         known = torchvision_names_of(kind.rename)
         inside = {known.get(name, name): value for name, value in inside.items()}
     tensors, stem = _as_torchvision(inside, what)
-    named = foreign.image_size is not None or "pretrained_cfg" in foreign.config
+    named = foreign.image_size is not None or "architecture" in foreign.config
     if kind is PLAIN and not named and not {"conv1.weight", "cls_token"} & set(tensors):
         raise ArchitectureError(
             f"{what} is none of the known layouts (its keys: {first_few(names)}): name the architecture "

@@ -36,8 +36,8 @@ def write(subject: Subject, path: Path) -> None:
         "__author__": f"moco {__version__}",
         "matching_heuristics": True,
         "config": _config(subject),
-        "preprocessing": subject.about()["preprocessing"],  # not for detectron2: moco import reads these two back
-        "image_size": subject.about()["image_size"],
+        "preprocessing": subject.model.preprocess.as_dict(),  # not for detectron2: moco import reads these two back
+        "image_size": subject.model.image_size,
     }
     torch.save(content, path)
 
