@@ -58,6 +58,7 @@ def make_parser(arguments: list[str]) -> ArgumentParser:
             "runs/photos"
         ),
     )
+    parser.add_argument("--config", action="config", help="YAML file with options, such as a run's config.yaml")
     parser.add_argument("data", nargs="?", type=str | None, default=None, metavar="DATA", help="images to learn from")
     said = {
         parameter.arg_name: parameter.description for parameter in docstring_parser.parse(Config.__doc__ or "").params
@@ -68,7 +69,6 @@ def make_parser(arguments: list[str]) -> ArgumentParser:
             group.add_argument("--out", type=str | None, default=None, help="run folder; default runs/NAME-RECIPE")
             group.add_argument("--resume", action="store_true", help="continue the run in --out")
         elif title == "run":
-            group.add_argument("--config", action="config", help="YAML file with options")
             group.add_argument("--logger", type=str, action="append", metavar="NAME", help=LOGGERS)
             group.add_argument("--quiet", action="store_true", help="no progress bar and no messages")
         for name in fields:
