@@ -239,7 +239,9 @@ class Pretraining:
     ) -> dict[str, Any]:
         finished, last = run.step >= run.total_steps, run.position.last
         if monitor is not None and finished:
+            began = time.perf_counter()
             last["knn_top1"] = monitor.final(self.encoder.backbone)
+            last["evaluation_seconds"] = last.get("evaluation_seconds", 0.0) + time.perf_counter() - began
         write_backbone(
             self.encoder.backbone,
             self.folder.path / "backbone.safetensors",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from moco.errors import RunError
-from moco.lock import locked
+from moco.data.folder_lock import locked
 
 
 class RunFolder:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from moco.errors import RunError
-from moco.lock import locked
+from moco.data.folder_lock import locked
 
 
 def test_one_at_a_time(tmp_path):
