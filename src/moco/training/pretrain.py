@@ -13,6 +13,7 @@ from torch import nn
 
 from moco.config import Config
 from moco.data.cache import GIB, keep_decoded
+from moco.data.decode import DamagedImage
 from moco.data.loader import ViewLoader
 from moco.data.order import EpochOrder
 from moco.data.skipped import SkippedFiles
@@ -99,8 +100,7 @@ class Pretraining:
         check_loggers(extras.loggers)
         encoder = build_checked_encoder(config, extras.module)
         if extras.transform is not None:
-            first = images.source.pixels(int(images.pretraining[0]))
-            TransformViews(extras.transform, seed=config.seed).pair(first, config.seed)
+            _check_transform(extras.transform, images, config.seed)
         config, reason = settled(config)
         return cls(config, reason, folder, images, encoder, view_recipe(config), extras, quiet, start)
 
@@ -272,6 +272,17 @@ class Pretraining:
     def _say(self, message: str) -> None:
         if not self.quiet:
             print(message, file=sys.stderr)
+
+
+def _check_transform(transform: Any, images: RunImages, seed: int) -> None:
+    """Make the views of one image, the first that can be read."""
+    for index in images.pretraining:
+        try:
+            pixels = images.source.pixels(int(index))
+        except DamagedImage:
+            continue
+        TransformViews(transform, seed=seed).pair(pixels, seed)
+        return
 
 
 def _evaluator(monitor: Monitor) -> loop.Evaluate:
