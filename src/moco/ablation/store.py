@@ -16,8 +16,8 @@ import yaml
 
 from moco.ablation.plan import Plan, Planned, differences, identity
 from moco.config import Config
-from moco.errors import ConfigError, MocoError, RunError
 from moco.data.folder_lock import locked
+from moco.errors import ConfigError, MocoError, RunError
 from moco.recipes import configure
 
 State = Literal["new", "begun", "finished", "failed"]

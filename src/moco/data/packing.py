@@ -24,10 +24,10 @@ from tqdm import tqdm
 
 from moco.data.decode import DamagedImage, decode_image, decode_pixels, jpeg_content
 from moco.data.folder import FolderSource
+from moco.data.folder_lock import locked
 from moco.data.pack_format import DAMAGED, DATA, INDEX, NAMES, PARTIAL, ROW, Meta, PackOptions, is_pack
 from moco.data.packed import PackedSource
 from moco.errors import DataError, RunError
-from moco.data.folder_lock import locked
 
 CHECKPOINT = 1000  # images between two moments at which all that was written is safe on the disk
 _CHUNK = 8  # images in one task

@@ -18,12 +18,12 @@ import numpy as np
 import torch
 
 from moco.data.base import Source
+from moco.data.folder_lock import locked
 from moco.data.image_batches import ImageBatch
 from moco.data.skipped import SkippedFiles
 from moco.errors import RunError
 from moco.export.load import Pretrained
 from moco.export.table import Table, plain_name, write_table
-from moco.data.folder_lock import locked
 
 COMMIT_SECONDS = 20.0  # work that a kill may cost
 Features = tuple[int, np.ndarray, np.ndarray]  # index after the last image looked at, indices (n,), features (n, D)

@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import IO, Any
 
-from moco.errors import RunError
 from moco.data.folder_lock import locked
+from moco.errors import RunError
 
 
 class RunFolder:
