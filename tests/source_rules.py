@@ -8,37 +8,33 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "moco"
 
 # Bottom-up. A module may import its own room and rooms on lower lines; rooms on one line do not know of each other.
-# The assembly modules stand one above the other: commands calls pretraining, which puts the three below it together.
 LAYERS = (
-    {"errors", "version", "hardware"},
-    {"limits", "lock"},
+    {"errors", "version"},
     {"config"},
+    {"recipes"},
     {"encoder"},
     {"contrast", "data"},
     {"training", "evaluation", "export"},
-    {"recipes"},
-    {"workload"},
-    {"monitoring"},
-    {"summary", "mechanisms"},
-    {"pretraining", "comparison"},
-    {"ablation"},
+    {"sweep"},
     {"commands"},
     {"cli"},
     {"__main__", "__init__"},
 )
 # Lower rooms that are closed all the same: the algorithm serves any data, data knows no network, evaluation no MoCo.
 CLOSED = {
-    "contrast": {"errors", "version", "hardware", "limits", "lock", "config", "encoder"},
-    "data": {"encoder"},
-    "evaluation": {"contrast"},
+    "contrast": {"errors", "version", "config", "recipes", "encoder"},
+    "data": {"recipes", "encoder"},
+    "evaluation": {"config", "recipes", "contrast"},
 }
+# One module puts the rooms of its line together.
+ASSEMBLY = {"moco.training.pretrain": {"evaluation", "export"}}
 LONGEST_FUNCTION, LONGEST_FILE = 40, 300
 NETWORK = {"requests", "urllib", "urllib3", "socket", "ssl", "http", "httpx", "aiohttp", "ftplib", "smtplib"}
 LAZY = {"torchvision", "timm", "lightning", "matplotlib"}
@@ -108,7 +104,8 @@ def wrong_directions(source: str, module: str, *, is_package: bool = False) -> l
         other = room(item.name)
         if other is None or other == own:
             continue
-        if height[other] >= height[own] or other in CLOSED.get(own, ()):
+        allowed = height[other] < height[own] or other in ASSEMBLY.get(module, ())
+        if not allowed or other in CLOSED.get(own, ()):
             wrong.append(f"{module}:{item.line} imports {item.name}")
     return wrong
 
@@ -180,6 +177,40 @@ def modules() -> Iterator[tuple[str, str, bool]]:
         parts = path.relative_to(ROOT / "src").with_suffix("").parts
         is_package = parts[-1] == "__init__"
         yield ".".join(parts[:-1] if is_package else parts), path.read_text(encoding="utf-8"), is_package
+
+
+def import_graph(texts: dict[str, tuple[str, bool]], *, every: bool = False) -> dict[str, set[str]]:
+    """Which of these modules each of them imports while it loads; with `every`, also inside functions and for types.
+
+    `texts` maps a dotted name to text and whether it is a package, whose name stands for its `__init__`.
+    """
+    graph: dict[str, set[str]] = {}
+    for module, (text, is_package) in texts.items():
+        found = imports(text, module, is_package=is_package)
+        names = [item.name for item in found if every or not (item.lazy or item.typing)]
+        graph[module] = {known for name in names if (known := _defining(name, texts)) and known != module}
+    return graph
+
+
+def _defining(name: str, texts: Container[str]) -> str | None:
+    """The module that an imported name is, or is in."""
+    return name if name in texts else name.rpartition(".")[0] if name.rpartition(".")[0] in texts else None
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Modules that reach each other through imports, each group once."""
+    reached = {module: _reached(graph, module) for module in graph}
+    groups = {frozenset(m for m in reached[module] if module in reached[m]) for module in graph}
+    return sorted(sorted(group) for group in groups if group)
+
+
+def _reached(graph: dict[str, set[str]], module: str) -> set[str]:
+    seen: set[str] = set()
+    pending = set(graph[module])
+    while pending:
+        seen.add(name := pending.pop())
+        pending |= graph[name] - seen
+    return seen
 
 
 def start_up(module: str) -> dict[str, list[Import]]:
