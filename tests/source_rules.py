@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import graphlib
 from collections.abc import Container, Iterator
 from pathlib import Path
 
@@ -37,7 +38,7 @@ CLOSED = {
 ASSEMBLY = {"moco.training.pretrain": {"evaluation", "export"}}
 LONGEST_FUNCTION, LONGEST_FILE = 40, 300
 NETWORK = {"requests", "urllib", "urllib3", "socket", "ssl", "http", "httpx", "aiohttp", "ftplib", "smtplib"}
-LAZY = {"torchvision", "timm", "lightning", "matplotlib"}
+LAZY = {"torchvision", "timm", "lightning", "lightning_fabric", "matplotlib", "transformers"}
 HEAVY = LAZY | {"torch", "numpy", "PIL"}
 
 
@@ -117,14 +118,16 @@ def names_used(source: str, module: str = "moco.x") -> set[str]:
     return {".".join(name.split(".")[:length]) for name in used for length in range(1, name.count(".") + 2)}
 
 
+def function_lengths(source: str) -> list[tuple[str, int]]:
+    """Name and lines of each function, from `def` to the last line, docstring included."""
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+    found = [node for node in ast.walk(ast.parse(source)) if isinstance(node, kinds)]
+    return [(node.name, node.end_lineno - node.lineno + 1) for node in found]  # type: ignore[operator]
+
+
 def long_functions(source: str) -> list[str]:
-    """Functions of more than 40 lines, from `def` to the last line, docstring included."""
-    return [
-        f"{node.name} has {node.end_lineno - node.lineno + 1} lines"  # type: ignore[operator]
-        for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        and node.end_lineno - node.lineno + 1 > LONGEST_FUNCTION  # type: ignore[operator]
-    ]
+    """Functions of more than 40 lines."""
+    return [f"{name} has {length} lines" for name, length in function_lengths(source) if length > LONGEST_FUNCTION]
 
 
 def undocumented(source: str) -> list[str]:
@@ -198,19 +201,17 @@ def _defining(name: str, texts: Container[str]) -> str | None:
 
 
 def circles(graph: dict[str, set[str]]) -> list[list[str]]:
-    """Modules that reach each other through imports, each group once."""
-    reached = {module: _reached(graph, module) for module in graph}
-    groups = {frozenset(m for m in reached[module] if module in reached[m]) for module in graph}
-    return sorted(sorted(group) for group in groups if group)
-
-
-def _reached(graph: dict[str, set[str]], module: str) -> set[str]:
-    seen: set[str] = set()
-    pending = set(graph[module])
-    while pending:
-        seen.add(name := pending.pop())
-        pending |= graph[name] - seen
-    return seen
+    """Circles in an import graph: as many as must be cut to leave none."""
+    graph, found = {module: set(others) for module, others in graph.items()}, []
+    while True:
+        try:
+            graphlib.TopologicalSorter(graph).prepare()
+        except graphlib.CycleError as error:
+            circle = error.args[1]
+            graph[circle[1]].discard(circle[0])
+            found.append(circle)
+        else:
+            return found
 
 
 def start_up(module: str) -> dict[str, list[Import]]:
