@@ -53,6 +53,11 @@ class Walks:
         self.beside: dict[str, None] = {}
         self._kind, self._losses, self._fetches = Config, 0, 0
 
+    @property
+    def batch_outside_algorithm(self) -> list[str]:
+        """Files that bring a batch to the algorithm."""
+        return [file for file in self.batch if not file.startswith(("contrast", "encoder"))]
+
     def __call__(self, frame: FrameType, event: str, result: Any) -> None:
         """On `call` and `return` of each function; those of C are not ours."""
         if event not in ("call", "return"):
@@ -169,6 +174,7 @@ def report() -> str:
         ("import circles", len(loading), TARGETS["circles"]),
         ("files that `config` passes to the first loss", len(found.config), TARGETS["config"]),
         ("files that a batch passes from file to loss", len(found.batch), TARGETS["batch"]),
+        ("of them outside contrast and encoder", len(found.batch_outside_algorithm), TARGETS["batch"]),
     ]
     out = ["| measure | is | at most |", "| --- | --- | --- |"]
     out += [f"| {name} | {value:,} | {target:,} |" for name, value, target in table]
