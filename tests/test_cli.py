@@ -1,18 +1,19 @@
-"""The command line: one line for each mistake, exit code 2, nothing half-written."""
+"""The command line: options, help, and what Python gets of them; what it says of mistakes is in `test_messages.py`."""
 
 from __future__ import annotations
 
 import dataclasses
+from typing import get_type_hints
 
-import numpy as np
 import pytest
 import yaml
-from PIL import Image
 
 from moco.cli import main
 from moco.cli.ablate import read
 from moco.cli.functions import COMMANDS, make_parser
 from moco.cli.parser import with_underscores
+from moco.cli.pretrain import GROUPS
+from moco.commands.options import Options
 from moco.config import Config
 from moco.errors import ConfigError
 from moco.recipes import RECIPES, configure
@@ -21,72 +22,6 @@ from moco.recipes import RECIPES, configure
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
     code = main(arguments)
     return code, capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["pretrain", "--dictionary-size", "0"], "dictionary_size=0: need at least 1"),
-        (["pretrain", "--temperature=-1"], "temperature=-1.0: need a value above 0"),
-        (["pretrain", "--batch-size", "1"], "BatchNorm"),
-        (["pretrain", "--backbone", "resnet_smal"], "resnet_small"),
-        (["pretrain", "--imge-size", "3"], "did you mean --image-size"),
-        (["pretrain", "--recipe", "v9"], "choose one of v1, v2"),
-        (["pretrain", "nowhere/at/all"], "nowhere/at/all"),
-        (["pretrain", "--resume"], "resume without out"),
-        (["pretrain", "--image-size", "many"], "image_size=many: only whole numbers are possible"),
-        (["pretrain", "--knn-images", "atuo"], "knn_images=atuo: need a whole number or auto; did you mean auto?"),
-        (["pretrain", "--compile", "onn"], "compile=onn: choose one of auto, on, off; did you mean on?"),
-        (["evaluate", "run", "--quiet", "true"], "true: options that are on or off take no value"),
-        (["evaluate", "run", "--quiet=true"], "--quiet=true: this option takes no value"),
-        (["evaluate", "run", "--learning-rates", "a,3"], "learning_rates=a: only numbers are possible"),
-        (["evaluate", "run", "--learning-rates", "--quiet"], "--learning-rates: its value is missing"),
-        (["evaluate", "run", "--learning-rates="], "learning_rates=[]: need at least one"),
-        (["evaluate", "run", "--lerning-rates", "3"], "did you mean --learning-rates?"),
-        (["evaluate", "run", "--probe", "slow"], "probe=slow: choose one of fast, paper, both"),
-        (["import", "file", "--normalization", "none"], "normalization=none: choose one of imagenet, cifar"),
-        (["evaluate"], "MODEL is missing"),
-        (["embed"], "RUN, DATA is missing"),
-        (["evaluat", "run"], "no command evaluat: choose one of pretrain"),
-    ],
-)
-def test_a_mistake_is_one_line_and_exit_code_2(capsys, tmp_path, monkeypatch, arguments, message):
-    monkeypatch.chdir(tmp_path)
-    code, said = run(capsys, *arguments)
-    assert code == 2
-    assert message in said
-    assert said.count("\n") == 1, said
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("kind", ["empty", "one image", "file", "fewer than a batch", "csv matches nothing"])
-def test_bad_images_are_one_line_and_exit_code_2(capsys, tmp_path, monkeypatch, kind):
-    monkeypatch.chdir(tmp_path)
-    data = tmp_path / "data"
-    data.mkdir()
-    (data / "readme.txt").write_text("no image")
-    options = [
-        "--out",
-        str(tmp_path / "run"),
-        "--backbone",
-        "resnet_tiny",
-        "--image-size",
-        "16",
-        "--dictionary-size",
-        "8",
-    ]
-    count = {"one image": 1, "fewer than a batch": 5, "csv matches nothing": 40}.get(kind, 0)
-    for number in range(count):
-        Image.fromarray(np.full((9, 9, 3), number, dtype=np.uint8)).save(data / f"{number}.png")
-    if kind == "csv matches nothing":
-        (tmp_path / "labels.csv").write_text("path,label\nelsewhere.png,cat\n")
-        options += ["--labels", str(tmp_path / "labels.csv")]
-    where = data / "readme.txt" if kind == "file" else data
-    code, said = run(capsys, "pretrain", str(where), "--batch-size", "32", "--steps", "1", *options)
-    assert code == 2
-    assert said.startswith("moco: error: ")
-    assert said.count("\n") == 1, said
-    assert not (tmp_path / "run").exists()
 
 
 def test_the_command_trains_and_prints_where(capsys, photos, tmp_path):
@@ -150,16 +85,17 @@ def test_a_configuration_cannot_be_changed():
 
 
 def test_data_may_stand_in_the_configuration_file(tmp_path, photos, monkeypatch):
-    asked = []
-    monkeypatch.setattr("moco.commands.pretrain.pretrain", lambda data, **options: asked.append(data) or FinishedRun())
+    given = []
+    monkeypatch.setattr("moco.commands.pretrain.pretrain", lambda data, **options: given.append(data) or FinishedRun())
     (tmp_path / "run.yaml").write_text(f"data: {photos}\nrecipe: cifar\n")
     assert main(["pretrain", "--config", str(tmp_path / "run.yaml")]) == 0
     assert main(["pretrain", "elsewhere", "--config", str(tmp_path / "run.yaml")]) == 0
-    assert asked == [str(photos), "elsewhere"]
+    assert given == [str(photos), "elsewhere"]
 
 
+@dataclasses.dataclass
 class FinishedRun:
-    finished = True
+    finished: bool = True
 
 
 @pytest.mark.parametrize("arguments", [["--image-size", "64", "photos"], ["photos"], ["--quiet", "photos"]])
@@ -187,11 +123,11 @@ def test_the_flags_of_a_recipe_can_be_taken_back(capsys):
 
 
 def test_a_flag_before_the_images_does_not_hide_them(monkeypatch):
-    asked = []
-    monkeypatch.setattr("moco.commands.pretrain.pretrain", lambda data, **_: asked.append(data) or FinishedRun())
+    given = []
+    monkeypatch.setattr("moco.commands.pretrain.pretrain", lambda data, **_: given.append(data) or FinishedRun())
     for flag in ("--symmetric", "--no-grayscale-first", "--quiet"):
         assert main(["pretrain", flag, "photos"]) == 0
-    assert asked == ["photos"] * 3
+    assert given == ["photos"] * 3
 
 
 @pytest.mark.parametrize(
@@ -218,10 +154,52 @@ def printed(capsys, *options):
     return yaml.safe_load(capsys.readouterr().out)
 
 
-def test_help_speaks_the_command_lines_words(capsys):
-    for command in ("pretrain", *COMMANDS):
-        with pytest.raises(SystemExit):
-            main([command, "--help"])
-        said = capsys.readouterr().out
-        for word in ("Union", "PathLike", "Literal", "None means", "{true,false}", "[ITEM", "type:"):
-            assert word not in said, (command, word)
+def help_of(capsys, *arguments):
+    """What `moco ARGUMENTS --help` prints."""
+    with pytest.raises(SystemExit):
+        main([*arguments, "--help"])
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["pretrain", *COMMANDS])
+def test_help_speaks_the_command_lines_words(capsys, command):
+    said = help_of(capsys, command)
+    assert "Example: moco" in said
+    for word in ("Union", "PathLike", "Literal", "None means", "{true,false}", "[ITEM", "type:"):
+        assert word not in said, word
+
+
+def test_help_names_the_commands_in_the_order_of_work(capsys):
+    said = help_of(capsys)
+    places = [said.index(f"\n  {name} ") for name in ("pretrain", "evaluate", "embed", "export", "pack", "ablate")]
+    assert places == sorted(places)
+    assert all(f"moco {name} " in said for name in ("pretrain", *COMMANDS)), "an example of each"
+
+
+def test_help_shows_the_options_of_a_run_by_subject(capsys):
+    said = help_of(capsys, "pretrain")
+    places = [said.index(f"\n{title}:\n") for title in GROUPS]
+    assert places == sorted(places)
+    most_used = said[places[0] : places[1]]
+    assert all(option in most_used for option in ("--out", "--resume", "--backbone", "--image-size", "--batch-size"))
+    assert most_used.count("\n  --") <= 12
+
+
+def test_every_field_of_a_configuration_is_in_one_group_and_an_option_of_python():
+    fields = [field.name for field in dataclasses.fields(Config)]
+    assert sorted(name for group in GROUPS.values() for name in group) == sorted(fields)
+    expected = {name: hint for name, hint in get_type_hints(Config).items() if name not in ("recipe", "backbone")}
+    assert get_type_hints(Options) == expected
+
+
+def test_loggers_are_named_once_each(monkeypatch):
+    given = []
+    monkeypatch.setattr("moco.commands.pretrain.pretrain", lambda _, **o: given.append(o["loggers"]) or FinishedRun())
+    assert main(["pretrain", "photos", "--logger", "csv", "--logger=wandb"]) == 0
+    assert main(["pretrain", "photos"]) == 0
+    assert given == [["csv", "wandb"], None]
+
+
+def test_an_unfinished_run_gives_the_code_of_ctrl_c(monkeypatch):
+    monkeypatch.setattr("moco.commands.pretrain.pretrain", lambda *_, **__: FinishedRun(finished=False))
+    assert main(["pretrain", "photos"]) == 130

@@ -171,27 +171,27 @@ def test_another_recipe_may_take_the_mechanism_and_v3_another_one(photos, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("change", "error", "message"),
+    ("change", "error", "field"),
     [
-        ({"dictionary_size": 64}, ConfigError, "dictionary_size=64 with mechanism 'moco-v3'"),
-        ({"symmetric": False}, ConfigError, "symmetric=False"),
-        ({"batchnorm": "split"}, ConfigError, "choose 'auto', or 'none'"),
-        ({"batchnorm": "average"}, ConfigError, "choose 'auto', or 'none'"),
-        ({"split_groups": 2}, ConfigError, "without groups"),
-        ({"head": "mlp"}, ConfigError, "choose one of v3-resnet, v3-vit"),
-        ({"mechanism": "moco", "head": "v3-vit"}, ConfigError, "choose one of linear, mlp"),
-        ({"mechanism": "end-to-end", "key_momentum_schedule": "cosine"}, ConfigError, "no key encoder"),
-        ({"batch_size": 1}, ConfigError, "need at least 2"),
-        ({"hidden_dim": 0}, ConfigError, "hidden_dim=0"),
-        ({"mechanism": "moco", "head": "linear", "hidden_dim": 4}, ConfigError, "no layer in between"),
-        ({"freeze_patch_projection": True}, ArchitectureError, "no patch projection: set it to false, or use a ViT"),
-        ({"backbone": "v3/vit_tiny"}, ArchitectureError, "zero_init_residual .* set it to false"),
-        ({"backbone": "v3/vit_tiny", "image_size": 24}, ArchitectureError, "image_size 16 or 32"),
-        ({"bank_momentum": 0.5}, ConfigError, "no memory bank"),
+        ({"dictionary_size": 64}, ConfigError, "dictionary_size"),
+        ({"symmetric": False}, ConfigError, "symmetric"),
+        ({"batchnorm": "split"}, ConfigError, "batchnorm"),
+        ({"batchnorm": "average"}, ConfigError, "batchnorm"),
+        ({"split_groups": 2}, ConfigError, "split_groups"),
+        ({"head": "mlp"}, ConfigError, "head"),
+        ({"mechanism": "moco", "head": "v3-vit"}, ConfigError, "head"),
+        ({"mechanism": "end-to-end", "key_momentum_schedule": "cosine"}, ConfigError, "key_momentum_schedule"),
+        ({"batch_size": 1}, ConfigError, "batch_size"),
+        ({"hidden_dim": 0}, ConfigError, "hidden_dim"),
+        ({"mechanism": "moco", "head": "linear", "hidden_dim": 4}, ConfigError, "hidden_dim"),
+        ({"freeze_patch_projection": True}, ArchitectureError, "freeze_patch_projection"),
+        ({"backbone": "v3/vit_tiny"}, ArchitectureError, "zero_init_residual"),
+        ({"backbone": "v3/vit_tiny", "image_size": 24}, ArchitectureError, "image_size"),
+        ({"bank_momentum": 0.5}, ConfigError, "bank_momentum"),
     ],
 )
-def test_what_does_not_fit_is_refused_with_nothing_written(photos, tmp_path, tiny, change, error, message):
-    with pytest.raises(error, match=message):
+def test_what_does_not_fit_is_refused_with_nothing_written(photos, tmp_path, tiny, change, error, field):
+    with pytest.raises(error, match=field):
         moco.pretrain(photos, out=tmp_path / "run", quiet=True, **{**tiny, **change})
     assert not (tmp_path / "run").exists()
 

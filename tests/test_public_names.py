@@ -1,5 +1,6 @@
 """What the package promises to others; a change here is a change for them."""
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import moco.contrast
 def test_public_names():
     assert moco.__all__ == [
         "Ablation",
+        "Callback",
         "Config",
         "Embedded",
         "Exported",
@@ -17,6 +19,7 @@ def test_public_names():
         "MocoError",
         "Neighbours",
         "Packed",
+        "Preprocessing",
         "Pretrained",
         "Report",
         "Run",
@@ -33,6 +36,17 @@ def test_public_names():
         "pretrain",
     ]
     assert all(hasattr(moco, name) for name in moco.__all__)
+
+
+def test_what_a_run_gives():
+    public = {name for name in dir(moco.Run) if not name.startswith("_")}
+    assert public == {"backbone", "config", "finished", "model", "summary", "weights"}
+    assert [field.name for field in dataclasses.fields(moco.Run)] == ["path"]
+
+
+def test_moments_of_a_callback():
+    moments = {name for name in vars(moco.Callback) if name.startswith("on_")}
+    assert moments == {"on_train_start", "on_step_end", "on_log", "on_checkpoint", "on_train_end"}
 
 
 def test_public_names_of_the_algorithm():

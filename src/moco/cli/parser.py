@@ -75,11 +75,20 @@ def one_line(message: str, parser: ArgumentParser) -> str:
     if command is not None and "subcommand" in said:
         names = re.findall(r"[\w-]+", command[2])
         return f"no command {command[1]}: choose one of {', '.join(names)}" + _nearest(command[1], names)
+    in_file = re.search(r"does not accept option '(\w+)'", said)
+    if in_file is not None:
+        names = [action.dest for action in parser._actions]
+        return f"--config: no option {in_file[1]} in this command" + _nearest(in_file[1], names)
+    no_file = re.search(r'Parser key "config": File does not exist: (.*)', said)
+    if no_file is not None:
+        return f"--config {no_file[1]}: no such file; name a YAML file with options"
     missing = re.search(r"required: (.*)", said)
     if missing is not None:
         return f"{re.sub(r'[a-z]+[.]', '', missing[1]).upper()} is missing: see --help"
     if re.fullmatch(r"unrecognized arguments: (true|false)", said, re.IGNORECASE):
         return f"{said}: options that are on or off take no value; off is --no-NAME"
+    if re.match(r"unrecognized arguments: [^-]", said, re.IGNORECASE):
+        return f"{said}: more than the command takes, see --help"
     valued = re.search(r"(--\w+).*: ignored explicit argument (\S+)", said)
     if valued is not None:
         return f"{valued[1]}={valued[2]}: this option takes no value".replace("_", "-").replace("'", "")

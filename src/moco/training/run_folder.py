@@ -51,8 +51,8 @@ class RunFolder:
             if not self.config.is_file():
                 raise RunError(f"{self.path} holds no run to resume: leave out --resume or name a run's folder")
         elif self.path.is_dir() and any(self.path.iterdir()):
-            what = "a run already: add --resume to continue it" if self.config.is_file() else "other files already"
-            raise RunError(f"{self.path} holds {what}, or choose another --out")
+            what = "a run already: add --resume to continue it, or" if self.config.is_file() else "other files already:"
+            raise RunError(f"{self.path} holds {what} choose another --out")
 
     def take(self) -> None:
         """Make the folder and lock it.
