@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import threading
 from collections.abc import Generator, Iterator
 from typing import Any
 
@@ -14,10 +16,11 @@ from moco.data.base import Source
 from moco.data.order import EpochOrder
 from moco.data.skipped import SkippedFiles
 from moco.data.view_dataset import MakeViews, ViewBatch, ViewDataset
-from moco.data.workers import default_workers, start_method, worker_init
+from moco.data.workers import default_workers, start_method, terminate, worker_init
 from moco.errors import DataError, RunError
 
 PREFETCH = 2  # batches that each worker makes ahead
+PATIENCE = 0.3  # seconds that a closed loader waits for a worker to finish its batch
 SHARED_MEMORY = "/dev/shm"
 SPARE_MEMORY = 2**27  # bytes; below, batches come through pipes: containers often have 64 MiB of shared memory
 
@@ -46,10 +49,7 @@ class ViewLoader:
     ) -> None:
         self._order, self._make, self._device, self._skipped = order, make, device, skipped
         self._workers = default_workers() if workers is None else workers
-        self._stopping = torch.zeros(1, dtype=torch.uint8)
-        if self._workers:
-            self._stopping.share_memory_()  # type: ignore[no-untyped-call]
-        self._dataset = ViewDataset(source, order, make, self._stopping)
+        self._dataset = ViewDataset(source, order, make)
 
     def batches(self, first_step: int) -> Generator[tuple[tuple[Tensor, ...], Tensor]]:
         """Views and source indices of step `first_step` and each later one, without end; close it to end the workers.
@@ -59,8 +59,8 @@ class ViewLoader:
             RunError: a worker was killed.
         """
         self._order.first_step = first_step
-        self._stopping.zero_()
         made = iter(self._loader())
+        workers = getattr(made, "_workers", [])
         try:
             for samples in self._order:
                 batch = self._next(made)
@@ -68,8 +68,12 @@ class ViewLoader:
                 views = tuple(view.to(self._device, non_blocking=True) for view in batch.views)
                 yield self._make.on_device(views, samples), indices
         finally:
-            self._stopping.fill_(1)
-            del made  # ends the workers
+            impatience = threading.Timer(PATIENCE, terminate, [workers])
+            with contextlib.suppress(RuntimeError):  # the interpreter ends, and multiprocessing its processes
+                impatience.start()
+            del made  # its end tells the workers, and waits for them
+            impatience.cancel()
+            terminate(workers)  # where an error still holds the iterator
 
     def _loader(self) -> DataLoader[ViewBatch]:
         # A generator of its own: seeds of workers, which nothing here uses, would be drawn from the global one.
@@ -91,7 +95,7 @@ class ViewLoader:
         try:
             batch = _as_tensors(next(made))
         except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+            if not str(error).startswith("DataLoader worker"):  # an error in a worker, not its death
                 raise
             reason = str(error).splitlines()[0]
             raise RunError(f"{reason} It may be out of memory: try fewer --workers, or --cache-gib 0") from error

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import multiprocessing
+import multiprocessing.process
 import multiprocessing.util
 import os
 import shutil
 import signal
 import sys
+from collections.abc import Iterable
 from types import FrameType
 
 MOST_WORKERS = 16
@@ -36,6 +38,8 @@ def worker_init(worker: int) -> None:
     Ctrl-C reaches every process of a terminal; it is for the one that trains, which ends its workers. When that one is
     killed, the system ends them on Linux at once; elsewhere PyTorch's workers notice within five seconds.
     """
+    # A folder for sockets that the parent has made is the parent's, and not ours to remove.
+    multiprocessing.current_process()._config.pop("tempdir", None)  # type: ignore[attr-defined]
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _end)
     if sys.platform.startswith("linux"):
@@ -43,6 +47,12 @@ def worker_init(worker: int) -> None:
         parent = multiprocessing.parent_process()
         if parent is not None and parent.pid != os.getppid():  # it ended before the system was told
             _end(signal.SIGTERM, None)
+
+
+def terminate(workers: Iterable[multiprocessing.process.BaseProcess]) -> None:
+    """End those that still run, in the middle of whatever they do."""
+    for worker in workers:
+        worker.terminate()
 
 
 def _end(number: int, frame: FrameType | None) -> None:
