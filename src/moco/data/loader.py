@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
-import threading
 from collections.abc import Generator, Iterator
 from typing import Any
 
@@ -16,11 +14,10 @@ from moco.data.base import Source
 from moco.data.order import EpochOrder
 from moco.data.skipped import SkippedFiles
 from moco.data.view_dataset import MakeViews, ViewBatch, ViewDataset
-from moco.data.workers import default_workers, start_method, terminate, worker_init
+from moco.data.workers import default_workers, end_workers, start_method, worker_init
 from moco.errors import DataError, RunError
 
 PREFETCH = 2  # batches that each worker makes ahead
-PATIENCE = 0.3  # seconds that a closed loader waits for a worker to finish its batch
 SHARED_MEMORY = "/dev/shm"
 SPARE_MEMORY = 2**27  # bytes; below, batches come through pipes: containers often have 64 MiB of shared memory
 
@@ -60,7 +57,6 @@ class ViewLoader:
         """
         self._order.first_step = first_step
         made = iter(self._loader())
-        workers = getattr(made, "_workers", [])
         try:
             for samples in self._order:
                 batch = self._next(made)
@@ -68,12 +64,8 @@ class ViewLoader:
                 views = tuple(view.to(self._device, non_blocking=True) for view in batch.views)
                 yield self._make.on_device(views, samples), indices
         finally:
-            impatience = threading.Timer(PATIENCE, terminate, [workers])
-            with contextlib.suppress(RuntimeError):  # the interpreter ends, and multiprocessing its processes
-                impatience.start()
-            del made  # its end tells the workers, and waits for them
-            impatience.cancel()
-            terminate(workers)  # where an error still holds the iterator
+            if self._workers:
+                end_workers(made)
 
     def _loader(self) -> DataLoader[ViewBatch]:
         # A generator of its own: seeds of workers, which nothing here uses, would be drawn from the global one.

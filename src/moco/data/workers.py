@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import multiprocessing
 import multiprocessing.process
@@ -10,10 +11,13 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Iterable
+import threading
+from collections.abc import Sequence
 from types import FrameType
+from typing import Any
 
 MOST_WORKERS = 16
+PATIENCE = 0.3  # seconds that ended workers have for the images in their hands
 _PR_SET_PDEATHSIG = 1  # Linux, prctl(2)
 
 
@@ -49,8 +53,19 @@ def worker_init(worker: int) -> None:
             _end(signal.SIGTERM, None)
 
 
-def terminate(workers: Iterable[multiprocessing.process.BaseProcess]) -> None:
-    """End those that still run, in the middle of whatever they do."""
+def end_workers(made: Any) -> None:
+    """End the worker processes of an iterator of a DataLoader, where need be in the middle of an image.
+
+    Waiting for the iterator's own end would not do: an error that came from it holds it.
+    """
+    impatience = threading.Timer(PATIENCE, _terminate, [made._workers])
+    with contextlib.suppress(RuntimeError):  # that a worker was killed is told once; or the interpreter ends
+        impatience.start()
+        made._shutdown_workers()
+    impatience.cancel()
+
+
+def _terminate(workers: Sequence[multiprocessing.process.BaseProcess]) -> None:
     for worker in workers:
         worker.terminate()
 
