@@ -6,10 +6,10 @@ import math
 
 import pytest
 import torch
-
-from moco.data.color_augment import BLOCK_PIXELS, SMALLEST_BLOCK, ColorDraws, color_views, draw_colors
 from tests.data.examples import EVERYTHING, PLAIN, RECIPES, generator, pictures
 from tests.reference.views import naive_photometric
+
+from moco.data.color_augment import BLOCK_PIXELS, SMALLEST_BLOCK, ColorDraws, color_views, draw_colors
 
 ALL = {
     **RECIPES,
@@ -94,7 +94,7 @@ def test_one_view_is_the_first_of_two(name):
 
 
 def test_choices_come_through_to_the_pixels():
-    """Every second view is inverted where it is bright, no first one is; a share of views is grey, a share untouched."""
+    """Every second view is inverted where it is bright, no first one is; some views are grey, some untouched."""
     recipe = dataclasses.replace(PLAIN, solarize_probability_2=1.0)
     bright = torch.full((2, 6, 8, 8, 3), 200, dtype=torch.uint8)
     first, second = color_views(bright, recipe, of_all(6, recipe))

@@ -11,15 +11,6 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-
-from moco.data import loader as loader_module
-from moco.data.arrays import ArraySource
-from moco.data.color_augment import ColorDraws
-from moco.data.order import COLORS, VIEWS, EpochOrder, keyed_generator
-from moco.data.random_crop import CropBoxes, resized_crop
-from moco.data.skipped import SkippedFiles
-from moco.errors import DataError, RunError
 from tests.data.examples import (
     EVERYTHING,
     PLAIN,
@@ -29,11 +20,18 @@ from tests.data.examples import (
     Reddish,
     loader,
     numbers,
-    reddish_array,
     same,
     take,
 )
 from tests.reference.views import naive_photometric
+
+from moco.data import loader as loader_module
+from moco.data.arrays import ArraySource
+from moco.data.color_augment import ColorDraws
+from moco.data.order import COLORS, VIEWS, EpochOrder, keyed_generator
+from moco.data.random_crop import CropBoxes, resized_crop
+from moco.data.skipped import SkippedFiles
+from moco.errors import DataError, RunError
 
 DAMAGED = {0, 3, 4, 11}
 
@@ -206,9 +204,9 @@ def test_batches_are_the_same_through_pipes_where_shared_memory_is_small(kind, m
     assert same(piped, expected)
 
 
-@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("workers", [1, 2])
 def test_a_few_batches_are_made_ahead_and_no_more(workers):
-    source = Reddish(400)
+    source = Reddish(200)
     batches = loader(source, workers=workers).batches(0)
     next(batches)
     most = 4 * (1 + workers * loader_module.PREFETCH)
@@ -216,7 +214,7 @@ def test_a_few_batches_are_made_ahead_and_no_more(workers):
     while source.visits.sum() < most and time.monotonic() < deadline:
         time.sleep(0.02)
     time.sleep(0.1)
-    assert source.visits.sum() == most, (source.visits.sum(), most)
+    assert source.visits.sum() == most
     batches.close()
 
 
@@ -235,11 +233,13 @@ def test_an_error_of_the_source_reaches_the_caller_after_the_batches_before_it(w
         next(batches)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
-def test_a_worker_that_dies_ends_the_run_in_one_line(number):
+def test_the_death_of_a_worker_is_told_where_the_next_batch_is_taken():
+    """In one line, and nowhere else, though PyTorch would raise in the middle of a step."""
     batches = loader(Reddish(200), workers=2).batches(0)
     next(batches)
-    os.kill(multiprocessing.active_children()[0].pid, number)
+    dying = multiprocessing.active_children()[0]
+    os.kill(dying.pid, signal.SIGKILL)
+    dying.join()
     with pytest.raises(RunError, match="--workers") as caught:
         for _ in batches:
             pass

@@ -14,8 +14,8 @@ from moco.data.base import Source
 from moco.data.order import EpochOrder
 from moco.data.skipped import SkippedFiles
 from moco.data.view_dataset import MakeViews, ViewBatch, ViewDataset
-from moco.data.workers import default_workers, end_workers, start_method, worker_init
-from moco.errors import DataError, RunError
+from moco.data.workers import default_workers, end_workers, start_method, start_workers, worker_deaths, worker_init
+from moco.errors import DataError
 
 PREFETCH = 2  # batches that each worker makes ahead
 SHARED_MEMORY = "/dev/shm"
@@ -56,7 +56,7 @@ class ViewLoader:
             RunError: a worker was killed.
         """
         self._order.first_step = first_step
-        made = iter(self._loader())
+        made = start_workers(self._loader())
         try:
             for samples in self._order:
                 batch = self._next(made)
@@ -84,13 +84,8 @@ class ViewLoader:
         )
 
     def _next(self, made: Iterator[ViewBatch]) -> ViewBatch:
-        try:
+        with worker_deaths("try fewer --workers, or --cache-gib 0"):
             batch = _as_tensors(next(made))
-        except RuntimeError as error:
-            if not str(error).startswith("DataLoader worker"):  # an error in a worker, not its death
-                raise
-            reason = str(error).splitlines()[0]
-            raise RunError(f"{reason} It may be out of memory: try fewer --workers, or --cache-gib 0") from error
         for item, reason in batch.damaged:
             self._skipped.add(item, reason)
         if batch.error is not None:

@@ -12,9 +12,15 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
+
+from torch.utils.data import DataLoader
+
+from moco.errors import RunError
+
+T = TypeVar("T")
 
 MOST_WORKERS = 16
 PATIENCE = 0.3  # seconds that ended workers have for the images in their hands
@@ -53,15 +59,46 @@ def worker_init(worker: int) -> None:
             _end(signal.SIGTERM, None)
 
 
+def start_workers(loader: DataLoader[T]) -> Iterator[T]:
+    """An iterator whose `next` alone tells that a worker died.
+
+    PyTorch would raise that from a signal handler, in the middle of whatever this process does; without it, `next`
+    finds out within five seconds.
+    """
+    handled = threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD")
+    handler = signal.getsignal(signal.SIGCHLD) if handled else None
+    made: Iterator[T] = iter(loader)
+    if handled:
+        signal.signal(signal.SIGCHLD, handler)
+    return made
+
+
+@contextlib.contextmanager
+def worker_deaths(advice: str) -> Generator[None]:
+    """Around `next`: a worker's death becomes an error of one line; errors in a worker stay as they are.
+
+    Raises:
+        RunError: a worker was killed.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        reason = str(error).splitlines()[0].rstrip(". ")
+        raise RunError(f"{reason}; it may be out of memory: {advice}") from error
+
+
 def end_workers(made: Any) -> None:
     """End the worker processes of an iterator of a DataLoader, where need be in the middle of an image.
 
     Waiting for the iterator's own end would not do: an error that came from it holds it.
     """
+    if sys.is_finalizing():  # multiprocessing has ended them, and no thread starts any more
+        return
     impatience = threading.Timer(PATIENCE, _terminate, [made._workers])
-    with contextlib.suppress(RuntimeError):  # that a worker was killed is told once; or the interpreter ends
-        impatience.start()
-        made._shutdown_workers()
+    impatience.start()
+    made._shutdown_workers()
     impatience.cancel()
 
 
