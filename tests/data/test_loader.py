@@ -28,6 +28,7 @@ from tests.reference.views import naive_photometric
 from moco.data import loader as loader_module
 from moco.data.arrays import ArraySource
 from moco.data.color_augment import ColorDraws
+from moco.data.folder import FolderSource
 from moco.data.order import COLORS, VIEWS, EpochOrder, keyed_generator
 from moco.data.random_crop import CropBoxes, resized_crop
 from moco.data.skipped import SkippedFiles
@@ -162,6 +163,18 @@ def test_damaged_images_are_replaced_listed_and_told(workers):
     assert len(+replaced) > 4, "not always the same one"
     assert [item for item, _ in skipped.items()] == [f"{number:03d}.jpg" for number in sorted(DAMAGED)]
     assert all("truncated" in reason for _, reason in skipped.items())
+
+
+def test_files_that_are_empty_cut_off_or_no_images_are_passed_over(photos):
+    cut = next(photos.rglob("*.jpg")).read_bytes()
+    bad = {"empty.jpg": b"", "cut.jpg": cut[: len(cut) // 2], "text.png": b"not an image"}
+    for name, content in bad.items():
+        (photos / name).write_bytes(content)
+    source, skipped = FolderSource(photos), SkippedFiles()
+    assert len(source) == 27
+    made = take(loader(source, batch=9, recipe=EVERYTHING, skipped=skipped), 3)
+    assert [item for item, _ in skipped.items()] == sorted(bad)
+    assert all(view.isfinite().all() for first, second, _ in made for view in (first, second))
 
 
 def test_replacements_come_from_the_images_in_use():
