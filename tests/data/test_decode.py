@@ -3,7 +3,6 @@
 import io
 import pickle
 import struct
-import threading
 import warnings
 import zlib
 
@@ -264,34 +263,3 @@ def test_pillow_warnings_do_not_leak_and_other_warnings_still_do(tmp_path, monke
         assert not seen
         warnings.warn("somebody else's", UserWarning, stacklevel=1)
         assert len(seen) == 1
-
-
-def test_threads_read_without_leaking_warnings_or_mixing_images(tmp_path, monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100_000)
-    for shade in range(8):
-        Image.new("RGB", (400, 300), (shade * 30,) * 3).save(tmp_path / f"{shade}.jpg", quality=95)
-    wrong: list[object] = []
-
-    def work() -> None:
-        try:
-            for turn in range(40):
-                shade = turn % 8
-                if abs(read_image(tmp_path / f"{shade}.jpg", min_side=100).getpixel((9, 9))[0] - shade * 30) > 3:
-                    wrong.append(shade)
-        except BaseException as error:
-            wrong.append(error)
-
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
-
-
-def test_files_are_closed(tmp_path):
-    path = tmp_path / "image.png"
-    Image.fromarray(gradient()).save(path)
-    image = read_image(path)
-    path.write_bytes(b"")
-    np.testing.assert_array_equal(np.asarray(image), gradient())

@@ -35,27 +35,6 @@ def test_nested_folder_gives_every_image_once_in_sorted_order(tmp_path):
     assert source.name == tmp_path.name
 
 
-def test_order_does_not_depend_on_the_file_system(tmp_path, monkeypatch):
-    for name in ("b/1.png", "b/2.png", "a/1.png", "a/2.png", "c.png"):
-        save(tmp_path / name)
-    expected = names(FolderSource(tmp_path))
-    scandir = os.scandir
-
-    class Reversed:
-        def __init__(self, path):
-            with scandir(path) as entries:
-                self.entries = list(entries)[::-1]
-
-        def __enter__(self):
-            return iter(sorted(self.entries, key=lambda entry: entry.name, reverse=True))
-
-        def __exit__(self, *_):
-            return None
-
-    monkeypatch.setattr(os, "scandir", Reversed)
-    assert names(FolderSource(tmp_path)) == expected
-
-
 def test_index_finds_its_own_pixels(tmp_path):
     for shade in range(12):
         save(tmp_path / f"{shade % 3}" / f"{shade}.png", shade)
@@ -206,24 +185,6 @@ def test_an_image_costs_its_path_and_a_few_bytes():
     assert part.labels[-1] == 199
 
 
-def test_reading_keeps_nothing(tmp_path):
-    for number in range(60):
-        save(tmp_path / f"{number}.png", number, size=(200, 200))
-    source = FolderSource(tmp_path)
-    source.image(0)
-    tracemalloc.start()
-    try:
-        for index in range(5):
-            source.image(index)
-        few, _ = tracemalloc.get_traced_memory()
-        for index in range(60):
-            source.image(index)
-        many, _ = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert many - few < 20_000
-
-
 def test_refusals_say_what_came(tmp_path):
     empty, texts = tmp_path / "empty", tmp_path / "texts"
     empty.mkdir()
@@ -263,13 +224,6 @@ def test_one_readable_image_among_damaged_ones_is_enough(tmp_path):
     source, test = open_source(str(tmp_path))
     assert len(source) == 6
     assert test is None
-
-
-def test_a_source_is_taken_as_it_is(tmp_path):
-    save(tmp_path / "1.png")
-    save(tmp_path / "2.png")
-    source = FolderSource(tmp_path)
-    assert open_source(source) == (source, None)
 
 
 @pytest.mark.real_data

@@ -87,13 +87,6 @@ def test_splits_are_books_of_the_split_seeds():
     np.testing.assert_array_equal(test.images, draw_book(10, seed=test_seed).images)
 
 
-def test_splits_have_6000_and_2000_pictures_by_default(monkeypatch):
-    drawn = []
-    monkeypatch.setattr("moco.data.picturebook.book.draw_book", lambda count, *, seed: drawn.append((count, seed)))
-    picturebook.splits()
-    assert drawn == [(6000, 0), (2000, 1)]
-
-
 def test_mean_colour_tells_nothing_of_the_class(book):
     colours = book.images.mean(axis=(1, 2))
     train, test = colours[:500], colours[500:]
@@ -123,14 +116,6 @@ def test_annotated_pictures_are_the_plain_ones(seed, size):
     plain, annotated = draw_book(10, seed=seed, size=size), draw_annotated(10, seed=seed, size=size)
     np.testing.assert_array_equal(plain.images, annotated.images)
     np.testing.assert_array_equal(plain.labels, annotated.labels)
-
-
-def test_annotations_have_their_shapes_and_types(annotated):
-    count = len(annotated)
-    assert (annotated.boxes.shape, annotated.boxes.dtype) == ((count, 4), np.float32)
-    assert (annotated.masks.shape, annotated.masks.dtype) == ((count, 64, 64), np.uint8)
-    assert (annotated.keypoints.shape, annotated.keypoints.dtype) == ((count, 5, 3), np.float32)
-    assert (annotated.part_maps.shape, annotated.part_maps.dtype) == ((count, 64, 64), np.uint8)
 
 
 def test_boxes_are_tight_around_masks(annotated):

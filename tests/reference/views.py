@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from moco.data.views import Draws, ViewRecipe
+from moco.data.color_augment import ColorDraws
+from moco.data.views import ViewRecipe
 
 JITTER = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation, F.adjust_hue)
 
 
-def naive_crop(image_CHW: Tensor, box: Sequence[int], size: int) -> Tensor:
-    """Crop and resize, (C, size, size) float32 in the image's range."""
-    top, left, height, width = box
-    return F.resized_crop(image_CHW.float(), top, left, height, width, [size, size], antialias=True)
-
-
-def naive_photometric(crop_CHW: Tensor, recipe: ViewRecipe, draws: Draws, sample: int, *, flip: bool = False) -> Tensor:
-    """Everything after the crop, which holds 0 to 255; `sample` says which of the draws. The flip comes last."""
-    image = crop_CHW.float() / 255
+def naive_photometric(crop_SSC: Tensor, recipe: ViewRecipe, draws: ColorDraws, sample: int) -> Tensor:
+    """Everything after the crop, which holds 0 to 255; `sample` says which of the draws."""
+    image = crop_SSC.permute(2, 0, 1).float() / 255
     if recipe.grayscale_first and draws.gray[sample]:
         image = F.rgb_to_grayscale(image, num_output_channels=3)
     if draws.jitter[sample]:
@@ -34,8 +28,6 @@ def naive_photometric(crop_CHW: Tensor, recipe: ViewRecipe, draws: Draws, sample
         image = naive_blur(image, draws.sigmas[sample].item())
     if draws.solarize[sample]:
         image = torch.where(image >= 0.5, 1 - image, image)
-    if flip:
-        image = F.horizontal_flip(image)
     return F.normalize(image, list(recipe.mean), list(recipe.std))
 
 

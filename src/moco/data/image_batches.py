@@ -19,8 +19,7 @@ from moco.data.decode import DamagedImage
 from moco.data.order import keyed_generator
 from moco.data.random_crop import CropBoxes, resized_crop
 from moco.data.skipped import SkippedFiles
-from moco.data.workers import default_workers, start_method, worker_init
-from moco.errors import RunError
+from moco.data.workers import default_workers, start_method, start_workers, worker_deaths, worker_init
 
 CROPS = 5  # purpose of the seed, see `moco.data.order`
 SMALL = 128  # pixels a side; up to it, where nothing is to be decoded, processes cost more than they save
@@ -158,12 +157,8 @@ def _loader(images: _Images, batches: Iterable[list[Key]], count: int, workers: 
 
 
 def _read(loader: DataLoader[Any], source: Source, skipped: SkippedFiles) -> Generator[tuple[np.ndarray, np.ndarray]]:
-    try:
-        for indices, pixels, damaged in loader:
+    with worker_deaths("try fewer workers"):
+        for indices, pixels, damaged in start_workers(loader):
             for index, reason in damaged:
                 skipped.add(source.item_name(index), reason)
             yield indices, pixels
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise RunError(f"{str(error).splitlines()[0]} It may be out of memory: try fewer workers") from error

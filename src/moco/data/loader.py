@@ -14,8 +14,8 @@ from moco.data.base import Source
 from moco.data.order import EpochOrder
 from moco.data.skipped import SkippedFiles
 from moco.data.view_dataset import MakeViews, ViewBatch, ViewDataset
-from moco.data.workers import default_workers, start_method, worker_init
-from moco.errors import DataError, RunError
+from moco.data.workers import default_workers, end_workers, start_method, start_workers, worker_deaths, worker_init
+from moco.errors import DataError
 
 PREFETCH = 2  # batches that each worker makes ahead
 SHARED_MEMORY = "/dev/shm"
@@ -46,10 +46,7 @@ class ViewLoader:
     ) -> None:
         self._order, self._make, self._device, self._skipped = order, make, device, skipped
         self._workers = default_workers() if workers is None else workers
-        self._stopping = torch.zeros(1, dtype=torch.uint8)
-        if self._workers:
-            self._stopping.share_memory_()  # type: ignore[no-untyped-call]
-        self._dataset = ViewDataset(source, order, make, self._stopping)
+        self._dataset = ViewDataset(source, order, make)
 
     def batches(self, first_step: int) -> Generator[tuple[tuple[Tensor, ...], Tensor]]:
         """Views and source indices of step `first_step` and each later one, without end; close it to end the workers.
@@ -59,8 +56,7 @@ class ViewLoader:
             RunError: a worker was killed.
         """
         self._order.first_step = first_step
-        self._stopping.zero_()
-        made = iter(self._loader())
+        made = start_workers(self._loader())
         try:
             for samples in self._order:
                 batch = self._next(made)
@@ -68,8 +64,8 @@ class ViewLoader:
                 views = tuple(view.to(self._device, non_blocking=True) for view in batch.views)
                 yield self._make.on_device(views, samples), indices
         finally:
-            self._stopping.fill_(1)
-            del made  # ends the workers
+            if self._workers:
+                end_workers(made)
 
     def _loader(self) -> DataLoader[ViewBatch]:
         # A generator of its own: seeds of workers, which nothing here uses, would be drawn from the global one.
@@ -88,13 +84,8 @@ class ViewLoader:
         )
 
     def _next(self, made: Iterator[ViewBatch]) -> ViewBatch:
-        try:
+        with worker_deaths("try fewer --workers, or --cache-gib 0"):
             batch = _as_tensors(next(made))
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            reason = str(error).splitlines()[0]
-            raise RunError(f"{reason} It may be out of memory: try fewer --workers, or --cache-gib 0") from error
         for item, reason in batch.damaged:
             self._skipped.add(item, reason)
         if batch.error is not None:

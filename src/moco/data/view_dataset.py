@@ -135,7 +135,7 @@ class TransformViews:
     def pair(self, pixels: np.ndarray, seed: int) -> tuple[Tensor, Tensor]:
         """Both views of one image, checked."""
         torch_state, numpy_state, python_state = torch.get_rng_state(), np.random.get_state(), random.getstate()
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPUs' generators too
         np.random.seed(seed % 2**32)
         random.seed(seed)
         image = Image.fromarray(np.ascontiguousarray(pixels))
@@ -161,12 +161,10 @@ class ViewDataset(Dataset[ViewBatch]):
         source: the images.
         order: gives the images that may replace a damaged one.
         make: from images to views.
-        stopping: one byte in shared memory; where it is not 0, nobody waits for batches any more.
     """
 
-    def __init__(self, source: Source, order: EpochOrder, make: MakeViews, stopping: Tensor) -> None:
-        self._source, self._indices, self._seed = source, order.indices, order.seed
-        self._make, self._stopping = make, stopping
+    def __init__(self, source: Source, order: EpochOrder, make: MakeViews) -> None:
+        self._source, self._indices, self._seed, self._make = source, order.indices, order.seed, make
 
     def __getitems__(self, samples: list[Sample]) -> ViewBatch:
         indices = torch.zeros(len(samples), dtype=torch.int64)
@@ -180,8 +178,6 @@ class ViewDataset(Dataset[ViewBatch]):
     def _images(self, samples: list[Sample], indices: Tensor, damaged: list[tuple[str, str]]) -> Iterator[np.ndarray]:
         """Each sample's image, or the next one that can be read; which, and which cannot, is noted."""
         for row, sample in enumerate(samples):
-            if self._stopping.item():
-                raise DataError("stopping")
             for candidate in self._candidates(sample):
                 try:
                     pixels = self._source.pixels(candidate, min_side=self._make.min_side)

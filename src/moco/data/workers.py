@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import multiprocessing
+import multiprocessing.process
 import multiprocessing.util
 import os
 import shutil
 import signal
 import sys
+import threading
+from collections.abc import Generator, Iterator, Sequence
 from types import FrameType
+from typing import Any, TypeVar
+
+from torch.utils.data import DataLoader
+
+from moco.errors import RunError
+
+T = TypeVar("T")
 
 MOST_WORKERS = 16
+PATIENCE = 0.3  # seconds that ended workers have for the images in their hands
 _PR_SET_PDEATHSIG = 1  # Linux, prctl(2)
 
 
@@ -36,6 +48,8 @@ def worker_init(worker: int) -> None:
     Ctrl-C reaches every process of a terminal; it is for the one that trains, which ends its workers. When that one is
     killed, the system ends them on Linux at once; elsewhere PyTorch's workers notice within five seconds.
     """
+    # A folder for sockets that the parent has made is the parent's, and not ours to remove.
+    multiprocessing.current_process()._config.pop("tempdir", None)  # type: ignore[attr-defined]
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _end)
     if sys.platform.startswith("linux"):
@@ -43,6 +57,54 @@ def worker_init(worker: int) -> None:
         parent = multiprocessing.parent_process()
         if parent is not None and parent.pid != os.getppid():  # it ended before the system was told
             _end(signal.SIGTERM, None)
+
+
+def start_workers(loader: DataLoader[T]) -> Iterator[T]:
+    """An iterator whose `next` alone tells that a worker died.
+
+    PyTorch would raise that from a signal handler, in the middle of whatever this process does; without it, `next`
+    finds out within five seconds.
+    """
+    handled = threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD")
+    handler = signal.getsignal(signal.SIGCHLD) if handled else None
+    made: Iterator[T] = iter(loader)
+    if handled:
+        signal.signal(signal.SIGCHLD, handler)
+    return made
+
+
+@contextlib.contextmanager
+def worker_deaths(advice: str) -> Generator[None]:
+    """Around `next`: a worker's death becomes an error of one line; errors in a worker stay as they are.
+
+    Raises:
+        RunError: a worker was killed.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        reason = str(error).splitlines()[0].rstrip(". ")
+        raise RunError(f"{reason}; it may be out of memory: {advice}") from error
+
+
+def end_workers(made: Any) -> None:
+    """End the worker processes of an iterator of a DataLoader, where need be in the middle of an image.
+
+    Waiting for the iterator's own end would not do: an error that came from it holds it.
+    """
+    if sys.is_finalizing():  # multiprocessing has ended them, and no thread starts any more
+        return
+    impatience = threading.Timer(PATIENCE, _terminate, [made._workers])
+    impatience.start()
+    made._shutdown_workers()
+    impatience.cancel()
+
+
+def _terminate(workers: Sequence[multiprocessing.process.BaseProcess]) -> None:
+    for worker in workers:
+        worker.terminate()
 
 
 def _end(number: int, frame: FrameType | None) -> None:
