@@ -32,7 +32,7 @@ from moco.training import loop
 from moco.training.device import make_fabric, place, settled
 from moco.training.encoder import build_checked_encoder
 from moco.training.images import open_images
-from moco.training.mechanism import batches_of, build_model
+from moco.training.mechanism import build_model
 from moco.training.optimizer import make_optimizer
 
 Step = Callable[[], float]  # one step; returns the seconds that it waited for data
@@ -159,7 +159,8 @@ def whole_loop(setting: Setting, trained_model: Any, data: Path, *, budget: int 
         fabric=setting.fabric,
         model=model,
         optimizer=optimizer,
-        batches=batches_of(loader, order.indices, setting.config),
+        batches=loader.batches,
+        bank_rows=None,
         steps_per_epoch=order.steps_per_epoch,
         evaluate=None,
         checkpoint=Path(os.devnull),

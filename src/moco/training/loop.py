@@ -35,7 +35,7 @@ from moco.training.stop import StopRequest
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-Batch = tuple[Tensor, Tensor]  # two views, or a view and its samples' numbers in the memory bank
+Batch = tuple[tuple[Tensor, ...], Tensor]  # views, and source indices of their images
 # What a step of each mechanism is, plain and symmetric.
 STEPS: dict[tuple[str, bool], Callable[..., tuple[Tensor, Tensor]]] = {
     ("moco", False): moco_step,
@@ -76,7 +76,8 @@ class Training:
         config: the run's configuration.
         fabric: device, precision and processes.
         model, optimizer: what learns.
-        batches: from a first step, what each following step takes, on the device.
+        batches: from a first step, the batch of each following one, on the device.
+        bank_rows: by source index, an image's row in the memory bank; None without one.
         steps_per_epoch: steps in a pass over the images.
         evaluate: from the query backbone, named values (a kNN accuracy); None for none.
         checkpoint: file of the newest checkpoint.
@@ -94,6 +95,7 @@ class Training:
     model: ContrastiveModel
     optimizer: torch.optim.Optimizer
     batches: Callable[[int], Generator[Batch]]
+    bank_rows: Tensor | None
     steps_per_epoch: int
     evaluate: Evaluate | None
     checkpoint: Path
@@ -175,7 +177,7 @@ def train(run: Training) -> Progress:
 
 def one_step(run: Training, batch: Batch) -> float:
     """One step of the run's mechanism at its learning rate, which is returned; nothing waits for the device."""
-    config, model, now = run.config, run.model, run.position
+    config, model, now, (views, indices) = run.config, run.model, run.position, batch
     rate = run.learning_rate(now.step)
     for group in run.optimizer.param_groups:
         group["lr"] = rate
@@ -184,7 +186,8 @@ def one_step(run: Training, batch: Batch) -> float:
         assert config.key_momentum is not None
         model.key_momentum = key_momentum_at(now.step, total_steps=run.total_steps, start=config.key_momentum)
     step = STEPS[config.mechanism, config.symmetric]
-    run.loss, accuracy = step(model, *batch, run.optimizer, backward=run.fabric.backward)
+    second = views[1] if run.bank_rows is None else run.bank_rows[indices]
+    run.loss, accuracy = step(model, views[0], second, run.optimizer, backward=run.fabric.backward)
     now.loss_sum += run.loss
     now.accuracy_sum += accuracy
     now.loss_count += 1

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,15 +12,12 @@ from torch import Tensor, nn
 
 from moco.config import Config
 from moco.contrast import ContrastiveModel, EndToEnd, MemoryBank, MoCo, MoCoV3
-from moco.data.loader import ViewLoader
 from moco.data.order import MODEL, keyed_seed
 from moco.encoder import Encoder, has_batchnorm, v3_predictor
 from moco.encoder.head_v3 import HIDDEN_DIM, HeadV3
 from moco.errors import ConfigError, RunError
 from moco.training import checkpoint
 from moco.training.encoder import build_checked_encoder
-
-Batch = tuple[Tensor, Tensor]
 
 
 def check_images(config: Config, images: int) -> None:
@@ -103,20 +98,13 @@ def views_of(config: Config) -> int:
     return 1 if config.mechanism == "memory-bank" else 2
 
 
-def batches_of(loader: ViewLoader, indices: np.ndarray, config: Config) -> Callable[[int], Generator[Batch]]:
-    """From a first step, what the mechanism's step takes: two views, or a view and its images' rows in the bank.
-
-    `indices`: of the images that are learnt from, in the order of the bank's rows.
-    """
+def bank_rows(indices: np.ndarray, config: Config) -> Tensor | None:
+    """By source index, the row of each of these images in the memory bank, -1 for others; None without a bank."""
+    if config.mechanism != "memory-bank":
+        return None
     rows = torch.full((int(indices.max()) + 1,), -1, dtype=torch.int64)
     rows[indices] = torch.arange(len(indices))
-
-    def batches(first_step: int) -> Generator[Batch]:
-        with contextlib.closing(loader.batches(first_step)) as made:
-            for views, numbers in made:
-                yield (views[0], views[1]) if len(views) == 2 else (views[0], rows.to(views[0].device)[numbers])
-
-    return batches
+    return rows
 
 
 def remarks(config: Config, images: int) -> list[str]:

@@ -30,7 +30,7 @@ from moco.training.device import convolutions_tried, make_fabric, peak_memory_by
 from moco.training.encoder import build_checked_encoder
 from moco.training.images import RunImages, open_images
 from moco.training.loggers import Chosen, check_loggers, make_loggers
-from moco.training.mechanism import batches_of, build_model, check_images, remarks, views_of
+from moco.training.mechanism import bank_rows, build_model, check_images, remarks, views_of
 from moco.training.metrics import Progress
 from moco.training.optimizer import check_optimizer, make_optimizer
 from moco.training.run_folder import RunFolder
@@ -139,12 +139,14 @@ class Pretraining:
         if first:
             self.folder.trim_metrics(position.step)
         loader, order = self._loader(fabric, skipped)
+        rows = bank_rows(images.pretraining, config)
         run = loop.Training(
             config=config,
             fabric=fabric,
             model=model,
             optimizer=optimizer,
-            batches=batches_of(loader, images.pretraining, config),
+            batches=loader.batches,
+            bank_rows=None if rows is None else rows.to(fabric.device),
             steps_per_epoch=order.steps_per_epoch,
             evaluate=_evaluator(monitor) if monitor else None,
             checkpoint=self.folder.checkpoint,
