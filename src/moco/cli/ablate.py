@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import json
 import shlex
-from typing import Any, get_args, get_type_hints
+from typing import Any, Literal, get_type_hints
 
+import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from moco.ablation.settings import check_field, field_of_values
-from moco.ablation.studies import STUDIES, study_names
-from moco.cli.parser import Parser
+from moco.cli.parser import Parser, one_line
 from moco.config import Config
 from moco.errors import ConfigError
+from moco.sweep.settings import check_field, field_of_values
+from moco.sweep.studies import STUDIES, study_names
 
 
 def make_parser() -> ArgumentParser:
@@ -45,6 +45,9 @@ def make_parser() -> ArgumentParser:
     parser.add_argument("--no_linear", action="store_true", help="no linear probe, kNN only")
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side, which share the cores")
     parser.add_argument("--minutes", type=float | None, default=None, help="stop after so many, with checkpoints")
+    launchers = Literal["local", "slurm"]
+    parser.add_argument("--launcher", type=launchers, default="local", help="processes here, or jobs of a cluster")
+    parser.add_argument("--slurm", metavar="NAME=VALUE", help="a parameter of submitit for the jobs", **several)
     for flag, said in (
         ("dry_run", "print plan and budget, run nothing"),
         ("retry_failed", "try failed runs again"),
@@ -64,16 +67,14 @@ def call(chosen: Namespace, arguments: list[str]) -> int:
         raise ConfigError("linear and no_linear: give one of the two")
     options = read_options(given)
     options |= {name: bool(given.get(name)) for name in ("dry_run", "retry_failed", "quiet")}
+    options |= {name: given[name] for name in ("recipe", "jobs", "minutes", "launcher") if name in given}
     from moco.commands.ablate import ablate
 
     result = ablate(
         given.get("study"),
         given.get("data"),
         out=given["out"],
-        recipe=given.get("recipe"),
         linear=not given.get("no_linear"),
-        jobs=given.get("jobs") or 1,
-        minutes=given.get("minutes"),
         command=shlex.join(["moco", *arguments]),
         **options,
     )
@@ -82,7 +83,7 @@ def call(chosen: Namespace, arguments: list[str]) -> int:
 
 
 def read_options(given: dict[str, Any]) -> dict[str, Any]:
-    """The options that hold values of other options: options, vary, values, seeds.
+    """The options that hold values of other options: options, vary, values, seeds, slurm.
 
     Raises:
         ConfigError: an unknown name, or a value of the wrong type.
@@ -101,7 +102,8 @@ def read_options(given: dict[str, Any]) -> dict[str, Any]:
         seeds = tuple(int(seed) for seed in str(given.get("seeds", "0")).split(","))
     except ValueError as error:
         raise ConfigError(f"seeds={given['seeds']}: expected whole numbers with commas, as in 0,1") from error
-    return {"options": options, "vary": vary, "values": values, "seeds": seeds}
+    slurm = {name: yaml.safe_load(text) for name, text in _pairs("slurm", given.get("slurm"))}
+    return {"options": options, "vary": vary, "values": values, "seeds": seeds, "slurm": slurm}
 
 
 def read_list(field: str, text: str) -> list[Any]:
@@ -122,13 +124,7 @@ def read(field: str, text: str) -> Any:
     try:
         return parser.parse_args([f"--{field}={text}"], defaults=False)[field]
     except argparse.ArgumentError as error:
-        choices = [choice for choice in get_args(hint) if isinstance(choice, str)]
-        if choices:
-            near = difflib.get_close_matches(text, choices, n=1)
-            advice = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(choices)}"
-        else:
-            advice = f"expected {getattr(hint, '__name__', None) or str(hint)}"
-        raise ConfigError(f"{field}={text}: {advice}") from error
+        raise ConfigError(one_line(str(error), parser)) from error
 
 
 def _pairs(option: str, given: list[str] | None) -> list[tuple[str, str]]:

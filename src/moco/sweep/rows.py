@@ -1,14 +1,15 @@
-"""From the outcomes of runs to the rows of the tables: mean and deviation over seeds. Loads without PyTorch."""
+"""From the figures of runs to the rows of the tables: mean and deviation over seeds."""
 
 from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-from moco.ablation.plan import Plan
-from moco.ablation.study import Point, Study
+from moco.sweep.folder import GridFolder
+from moco.sweep.plan import Plan
+from moco.sweep.study import Point, Study
 
 MEASURES = ("knn_top1", "linear_top1", "loss", "pretext_accuracy", "images_per_second", "training_seconds")
 ACCURACIES = {"knn_top1": "kNN", "linear_top1": "linear probe"}
@@ -21,7 +22,7 @@ class Row:
     Attributes:
         point: label, options, place in the plot and published figure.
         runs: name of the run of each seed.
-        values: of each measure, those of the finished seeds, in the order of the seeds.
+        values: of each measure, those of the finished seeds, in the order of the seeds; shares are 0 to 1.
         failures: reason by run, for those that failed.
         missing: runs that are not finished yet.
     """
@@ -34,13 +35,11 @@ class Row:
 
     def mean(self, measure: str) -> float | None:
         """Over the finished seeds; None without any."""
-        values = self.values[measure]
-        return statistics.fmean(values) if values else None
+        return statistics.fmean(self.values[measure]) if self.values[measure] else None
 
     def std(self, measure: str) -> float | None:
         """Sample standard deviation over the finished seeds; None for fewer than two."""
-        values = self.values[measure]
-        return statistics.stdev(values) if len(values) > 1 else None
+        return statistics.stdev(self.values[measure]) if len(self.values[measure]) > 1 else None
 
     @property
     def failed(self) -> bool:
@@ -77,28 +76,20 @@ class Table:
         """Whether any row has it."""
         return any(row.values[measure] for row in self.rows)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data."""
-        study = self.study
-        rows = [row.as_dict() for row in self.rows]
-        return {"name": study.name, "title": study.title, "notes": list(study.notes), "rows": rows}
+
+def tables(plan: Plan, folder: GridFolder) -> tuple[Table, ...]:
+    """The studies with what is known so far."""
+    return tuple(Table(study, tuple(_rows(plan, number, folder))) for number, study in enumerate(plan.studies))
 
 
-def tables(plan: Plan, outcome: Callable[[str], dict[str, Any] | None]) -> tuple[Table, ...]:
-    """The studies with what is known so far; `outcome` gives a run's, None while it is open."""
-    return tuple(Table(study, tuple(_rows(plan, number, outcome))) for number, study in enumerate(plan.studies))
-
-
-def _rows(plan: Plan, number: int, outcome: Callable[[str], dict[str, Any] | None]) -> Iterator[Row]:
-    seeds = list(dict.fromkeys(seed for _, _, seed in plan.places))
+def _rows(plan: Plan, number: int, folder: GridFolder) -> Iterator[Row]:
+    planned = {run.name: run for run in plan.runs}
     for position, point in enumerate(plan.studies[number].points):
-        runs = {seed: plan.places[number, position, seed] for seed in seeds}
-        found = {name: outcome(name) for name in runs.values()}
-        done = [one for one in found.values() if one is not None and one["state"] == "finished"]
-        yield Row(
-            point,
-            runs,
-            {name: tuple(one[name] for one in done if one.get(name) is not None) for name in MEASURES},
-            {name: one["reason"] for name, one in found.items() if one is not None and one["state"] == "failed"},
-            tuple(name for name, one in found.items() if one is None),
-        )
+        runs = {
+            seed: name for (study, place, seed), name in plan.places.items() if (study, place) == (number, position)
+        }
+        failures = {name: why for name in runs.values() if (why := folder.failure(planned[name])) is not None}
+        found = {name: folder.figures(planned[name]) for name in runs.values() if name not in failures}
+        done = [figures for figures in found.values() if figures is not None]
+        values = {name: tuple(one[name] for one in done if one.get(name) is not None) for name in MEASURES}
+        yield Row(point, runs, values, failures, tuple(name for name, figures in found.items() if figures is None))

@@ -8,8 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from moco.ablation.rows import ACCURACIES, Row, Table
-from moco.ablation.study import number
+from moco.sweep.rows import ACCURACIES, Row, Table
+from moco.sweep.study import number
 
 # Colours that also differ for the colour-blind (Okabe and Ito), each with a mark of its own.
 _STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#E69F00", "v"), ("#56B4E9", "P"))

@@ -1,0 +1,160 @@
+"""What a process of a grid does: train one run, or go on with it, and evaluate; or measure how fast runs are."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from moco.config import Config
+from moco.errors import MocoError
+from moco.recipes import configure
+from moco.sweep.folder import read_json, write_json
+from moco.training.callbacks import Callback
+from moco.training.images import open_images
+
+if TYPE_CHECKING:
+    from moco.training.loop import Training
+
+PILOT_STEPS = 6
+_FURTHER_RANK = "MOCO_GRID_RUN"  # tells the processes that a run starts for its further devices which run it is
+_MAY_CHANGE = ("workers", "cache_gib", "checkpoint_minutes", "data_root")
+
+
+@dataclasses.dataclass(frozen=True)
+class Commands:
+    """`moco.pretrain` and `moco.evaluate`, which live above this room; processes get them by name."""
+
+    pretrain: Callable[..., Any]
+    evaluate: Callable[..., Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One run to train and to evaluate.
+
+    Attributes:
+        data: as the user gave it.
+        config: the configuration.
+        folder: the run's.
+        linear: whether a linear probe follows.
+        call: file that names the call that wants the job, and what it must hold.
+        deadline: time.time() after which the job ends with a checkpoint.
+    """
+
+    data: str | None
+    config: Config
+    folder: Path
+    linear: bool
+    call: tuple[Path, str]
+    deadline: float
+
+    @property
+    def over(self) -> bool:
+        """Whether to end now: out of time, or the call has been stopped."""
+        file, name = self.call
+        return time.time() >= self.deadline or not file.is_file() or file.read_text(encoding="utf-8") != name
+
+
+class StopWithJob(Callback):
+    """Ends the run at the next step boundary, with a checkpoint, when its job is over."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+
+    def on_step_end(self, training: Training) -> None:
+        """Look."""
+        training.stop = training.stop or self._job.over
+
+
+def carry_out(job: Job, commands: Commands) -> None:
+    """Do what is left of a job; a failure is written to failed.json."""
+    try:
+        if not job.over:
+            _train_and_evaluate(job, commands)
+    except Exception as error:
+        said = str(error).strip().splitlines() or [""]
+        reason = said[0] if isinstance(error, MocoError) else f"{type(error).__name__}: {said[0]}"
+        write_failure(job.folder, reason, traceback.format_exc())
+
+
+def write_failure(folder: Path, reason: str, details: str = "") -> None:
+    """Leave a word in a run's folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "failed.json", {"reason": reason, "details": details})
+
+
+def _train_and_evaluate(job: Job, commands: Commands) -> None:
+    summary = read_json(job.folder / "summary.json")
+    if summary is None or not summary["finished"]:
+        resume = (job.folder / "config.yaml").is_file()
+        if job.config.devices > 1:
+            run = {"data": job.data, "config": dataclasses.asdict(job.config), "folder": str(job.folder)}
+            os.environ[_FURTHER_RANK] = json.dumps({**run, "resume": resume})
+        _pretrain(commands, job.data, job.config, job.folder, resume=resume, callbacks=[StopWithJob(job)])
+    if job.linear and not job.over:
+        write_json(job.folder / "probe.json", _linear_probe(job, commands))
+
+
+def _pretrain(
+    commands: Commands, data: str | None, config: Config, folder: Path, *, resume: bool, callbacks: Iterable[Callback]
+) -> None:
+    options: dict[str, Any] = {"config": config}
+    if resume:
+        options = {"resume": True, **{name: getattr(config, name) for name in _MAY_CHANGE}}
+    commands.pretrain(data, out=folder, quiet=True, callbacks=list(callbacks), **options)
+
+
+def join_run(commands: Commands) -> bool:
+    """In a process that a run has started for a further device: take part in the run. False in any other process."""
+    text = os.environ.get(_FURTHER_RANK)
+    if text is None or os.environ.get("LOCAL_RANK", "0") == "0":
+        return False
+    run = json.loads(text)
+    config = configure(run["config"]["recipe"], run["config"])
+    _pretrain(commands, run["data"], config, Path(run["folder"]), resume=run["resume"], callbacks=())
+    return True
+
+
+def _linear_probe(job: Job, commands: Commands) -> dict[str, Any]:
+    """Top-1 accuracy, 0 to 1, on the images of the run's own kNN figure; None without labels."""
+    images = open_images(job.data, job.config)
+    if images.test is None or images.held_out is None:
+        return {"linear_top1": None}
+    report = commands.evaluate(
+        job.folder,
+        protocol="linear",
+        train=images.source.subset(images.pretraining),
+        test=images.test.subset(images.held_out),
+        baselines="none",
+        seed=job.config.seed,
+        quiet=True,
+    )
+    how = next(row.how for row in report.rows if row.measure == "linear_top1")
+    return {"linear_top1": report.value("linear_top1"), "linear_protocol": how}
+
+
+def pilot(data: str | None, configs: Iterable[Config], scratch: Path, commands: Commands) -> list[float | None]:
+    """Images per second of a few steps of each, by the run's own log, the first step left out.
+
+    None where a run fails, which it will then do for itself.
+    """
+    rates: list[float | None] = []
+    for number, config in enumerate(configs):
+        folder = scratch / f"pilot{number}"
+        length = {"steps": PILOT_STEPS, "epochs": None, "warmup_steps": 0, "warmup_epochs": 0}
+        few = dataclasses.replace(config, **length, log_every=1, knn_evaluations=0)  # type: ignore[arg-type]
+        try:
+            commands.pretrain(data, out=folder, quiet=True, config=few, loggers=())
+        except (MocoError, RuntimeError, ValueError):  # out of memory is a RuntimeError
+            rates.append(None)
+            continue
+        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+        first, *_, last = [line["step"] * config.batch_size / line["images_per_second"] for line in lines]
+        rates.append((PILOT_STEPS - 1) * config.batch_size / (last - first))
+    return rates

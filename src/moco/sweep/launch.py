@@ -1,0 +1,102 @@
+"""Jobs in processes of their own, by `concurrent.futures` on this machine or by submitit on a SLURM cluster."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol
+
+from moco.data.workers import worker_init
+from moco.errors import ConfigError
+from moco.sweep.settings import Settings
+from moco.training.stop import StopRequest
+
+PAUSE = 0.2  # seconds between two looks at the jobs
+
+
+class Future(Protocol):
+    """What the futures of both libraries have."""
+
+    def done(self) -> bool:
+        """Whether it has ended."""
+
+    def exception(self) -> BaseException | None:
+        """What it ended with."""
+
+    def result(self) -> Any:
+        """What it returned."""
+
+
+Submit = Callable[..., Future]
+
+
+def launcher(settings: Settings) -> Submit:
+    """Takes a function of a module and its arguments, starts it in a new process, returns a future.
+
+    Raises:
+        ConfigError: submitit is not installed, or refuses the options.
+    """
+    return start_here if settings.launcher == "local" else _slurm(settings.out / "slurm", settings.slurm)
+
+
+def start_here(function: Callable[..., Any], *arguments: Any) -> Future:
+    # A pool for each job: one that is killed (out of memory) breaks its own only, and every run begins afresh.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(1, mp_context=context, initializer=worker_init, initargs=(0,))
+    future = pool.submit(function, *arguments)
+    pool.shutdown(wait=False)
+    return future
+
+
+def _slurm(folder: Path, options: Mapping[str, Any]) -> Submit:
+    try:
+        import submitit
+    except ImportError as error:
+        raise ConfigError("launcher='slurm' needs submitit: pip install 'moco-contrast[slurm]'") from error
+    parameters = {"name": "moco", **options}
+    try:
+        executor = submitit.AutoExecutor(folder, cluster=parameters.pop("cluster", "slurm"))
+        executor.update_parameters(**parameters)
+    except (RuntimeError, ValueError, NameError, TypeError, AssertionError) as error:
+        raise ConfigError(f"submitit refuses slurm={dict(options)}: {str(error).splitlines()[0]}") from error
+    return executor.submit  # type: ignore[no-any-return]
+
+
+def run_all(
+    submit: Submit,
+    tasks: Mapping[str, tuple[Any, ...]],
+    *,
+    jobs: int,
+    may_start: Callable[[], bool],
+    stop: Callable[[], None],
+    ended: Callable[[str, Future], None],
+    watch: Callable[[list[str]], None] = lambda names: None,
+) -> bool:
+    """Run named calls, `jobs` side by side, until all have ended or may not start; False when Ctrl-C came.
+
+    `stop` is called on the first Ctrl-C: it makes the calls at work end soon. On a second one local processes are
+    killed. `ended` is called with the name and the future of each, `watch` with the names at work.
+    """
+    waiting, active = list(tasks), dict[str, Future]()
+    others = set(multiprocessing.active_children())
+    try:
+        with StopRequest() as signal:
+            while active or (waiting and may_start() and not signal.came):
+                while waiting and len(active) < jobs and may_start() and not signal.came:
+                    name = waiting.pop(0)
+                    active[name] = submit(*tasks[name])
+                if signal.came:
+                    stop()
+                for name in [name for name, future in active.items() if future.done()]:
+                    ended(name, active.pop(name))
+                watch(list(active))
+                time.sleep(PAUSE)
+            return not signal.came
+    except KeyboardInterrupt:
+        return False
+    finally:
+        for process in set(multiprocessing.active_children()) - others if active else ():
+            process.kill()
