@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import statistics
 import sys
 import tempfile
 import time
 import uuid
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,10 +19,9 @@ from moco.config import Config
 from moco.data.workers import cores
 from moco.errors import ConfigError, RunError
 from moco.recipes import configure
-from moco.sweep.budget import budget_text, mean_rates, to_measure
 from moco.sweep.folder import GridFolder
-from moco.sweep.job import Commands, Job, carry_out, pilot, write_failure
-from moco.sweep.launch import Future, Submit, launcher, run_all, start_here
+from moco.sweep.job import PILOT_STEPS, Commands, Job, carry_out, pilot, write_failure
+from moco.sweep.launch import Submit, launcher, run_all, start_here
 from moco.sweep.plan import OPERATIONAL, Plan, Planned, make_plan
 from moco.sweep.plot import NO_PICTURES, can_draw
 from moco.sweep.report import Ablation, write
@@ -95,48 +96,44 @@ class Grid:
         heading = f"{len(self.plan.runs)} runs ({points} points, {seeds})" + (f", {done} of them done" if done else "")
         if not todo:
             return f"{heading}: nothing is left to run"
-        rates = self._rates(todo) if settings.launcher == "local" else {}  # other machines are not measured here
-        limit = f"\nthis call stops after {settings.minutes:g} min" if settings.minutes else ""
-        steps = {run: self.folder.steps_done(run) for run in todo}
-        return budget_text(heading, steps, rates, settings.jobs) + limit
+        lines = [f"  {run.name}: {run.steps:,} steps of {run.config.batch_size}" for run in todo]
+        if settings.launcher == "local":  # other machines are not measured here
+            rate, basis = self._rate(todo)
+            images = sum((run.steps - self.folder.steps_done(run)) * run.config.batch_size for run in todo)
+            cost = (
+                f"about {spell(images / rate / min(settings.jobs, len(todo)))} of training" if rate else "no estimate"
+            )
+            side = f", {settings.jobs} side by side" if settings.jobs > 1 else ""
+            lines.append(f"{cost}{side}, by {basis}; start and evaluation come on top")
+        limit = [f"this call stops after {settings.minutes:g} min"] if settings.minutes else []
+        return "\n".join([f"{heading}, to run:", *lines, *limit])
 
-    def _rates(self, todo: list[Planned]) -> dict[str, float | None]:
-        notes, jobs = self.folder.notes().get("rates", {}), str(self.settings.jobs)
-        known: dict[str, float | None] = notes.get(jobs, {})
-        kinds = {name: config for name, config in to_measure(todo).items() if name not in known}
-        if kinds:
-            self._say(f"measuring the kinds of run that there are ({len(kinds)}) ...")
-            known = {**known, **mean_rates(kinds, self._pilots(list(kinds.values()), len(todo)))}
-            if not self.settings.dry_run:
-                self.folder.note(rates={**notes, jobs: known})
-        return known
-
-    def _pilots(self, configs: list[Config], most: int) -> list[list[float | None]]:
-        """The same pilot in as many processes as will work side by side.
+    def _rate(self, todo: list[Planned]) -> tuple[float | None, str]:
+        """Images per second of a run, and how they are known: from finished runs, else from a pilot.
 
         Raises:
-            RunError: one could not be carried out.
+            RunError: the process of the pilot was ended.
         """
-        found: list[list[float | None]] = []
-
-        def ended(name: str, future: Future) -> None:
-            if future.exception() is not None:
-                raise RunError(
-                    f"the process of the pilot ended ({future.exception()}): is there memory enough, and does the "
-                    "script that calls ablate do so under if __name__ == '__main__'?"
-                )
-            found.append(future.result())
-
-        def stop() -> None:
-            raise KeyboardInterrupt
-
+        done = [figures["images_per_second"] for run in self.plan.runs if (figures := self.folder.figures(run))]
+        if done:
+            return statistics.fmean(done), f"the mean of {len(done)} finished runs"
+        run, ended = todo[0], list[Any]()
+        basis = f"{PILOT_STEPS} steps of {run.name} alone"
+        self._say(f"measuring {basis} ...")
         with tempfile.TemporaryDirectory() as scratch:
-            names = [str(number) for number in range(min(self.settings.jobs, most))]
-            arguments = (self.settings.data, [self._shared(config) for config in configs])
-            tasks = {name: (pilot, *arguments, Path(scratch) / name, self.commands) for name in names}
-            if not run_all(start_here, tasks, jobs=len(tasks), may_start=lambda: True, stop=stop, ended=ended):
-                raise KeyboardInterrupt
-        return found
+            call = (pilot, self.settings.data, self._shared(run.config), Path(scratch) / "pilot", self.commands)
+            run_all(start_here, {run.name: call}, ended=lambda name, future: ended.append(future))
+        if not ended:
+            raise KeyboardInterrupt
+        error = ended[0].exception()
+        if isinstance(error, BrokenExecutor):
+            raise RunError(
+                f"the process of the pilot was ended ({error}): is there memory enough, and is ablate called under "
+                'if __name__ == "__main__"?'
+            )
+        if error is not None:  # the run will say it for itself
+            return None, f"{basis}, which failed"
+        return ended[0].result(), f"{basis} ({ended[0].result():,.0f} images/s)"
 
     def _run(self, todo: list[Planned], submit: Submit) -> Ending:
         settings, call = self.settings, (self.folder.path / "call", uuid.uuid4().hex)
@@ -144,9 +141,16 @@ class Grid:
         deadline = self.start + limit
         last_start = deadline - min(20.0, 0.1 * limit)  # a run that starts later would come to its first step only
         call[0].write_text(call[1], encoding="utf-8")
-        given = {"data": settings.data, "linear": settings.linear, "call": call, "deadline": deadline}
         jobs = {
-            run.name: Job(config=self._shared(run.config), folder=self.folder.run(run.name), **given) for run in todo
+            run.name: Job(
+                data=settings.data,
+                config=self._shared(run.config),
+                folder=self.folder.run(run.name),
+                linear=settings.linear,
+                call=call,
+                deadline=deadline,
+            )
+            for run in todo
         }
         images = sum(run.steps * run.config.batch_size for run in todo)
         interval = 0.5 if sys.stderr.isatty() else 30.0
@@ -170,7 +174,7 @@ class Grid:
         call[0].unlink(missing_ok=True)
         return "interrupted" if not going_on else "unfinished" if self._open() else "finished"
 
-    def _ended(self, name: str, future: Future) -> None:
+    def _ended(self, name: str, future: Any) -> None:
         """A process that could say nothing itself has failed: out of memory, killed, a broken installation."""
         error = future.exception()
         if error is not None:
@@ -193,3 +197,10 @@ def _common(settings: Settings) -> dict[str, Any]:
     """What must be the same in every call for one folder."""
     options = {name: value for name, value in settings.options.items() if name not in OPERATIONAL}
     return {"data": settings.data, "recipe": settings.base[0], **options}
+
+
+def spell(seconds: float) -> str:
+    """A time as people say it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from moco.data.workers import worker_init
 from moco.errors import ConfigError
@@ -17,20 +17,7 @@ from moco.training.stop import StopRequest
 PAUSE = 0.2  # seconds between two looks at the jobs
 
 
-class Future(Protocol):
-    """What the futures of both libraries have."""
-
-    def done(self) -> bool:
-        """Whether it has ended."""
-
-    def exception(self) -> BaseException | None:
-        """What it ended with."""
-
-    def result(self) -> Any:
-        """What it returned."""
-
-
-Submit = Callable[..., Future]
+Submit = Callable[..., Any]  # returns a future: concurrent.futures' or submitit's
 
 
 def launcher(settings: Settings) -> Submit:
@@ -42,7 +29,8 @@ def launcher(settings: Settings) -> Submit:
     return start_here if settings.launcher == "local" else _slurm(settings.out / "slurm", settings.slurm)
 
 
-def start_here(function: Callable[..., Any], *arguments: Any) -> Future:
+def start_here(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Start a function in a process of its own on this machine; returns a future."""
     # A pool for each job: one that is killed (out of memory) breaks its own only, and every run begins afresh.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(1, mp_context=context, initializer=worker_init, initargs=(0,))
@@ -65,14 +53,19 @@ def _slurm(folder: Path, options: Mapping[str, Any]) -> Submit:
     return executor.submit  # type: ignore[no-any-return]
 
 
+def interrupt() -> None:
+    """End at once what is at work."""
+    raise KeyboardInterrupt
+
+
 def run_all(
     submit: Submit,
     tasks: Mapping[str, tuple[Any, ...]],
     *,
-    jobs: int,
-    may_start: Callable[[], bool],
-    stop: Callable[[], None],
-    ended: Callable[[str, Future], None],
+    ended: Callable[[str, Any], None],
+    jobs: int = 1,
+    may_start: Callable[[], bool] = lambda: True,
+    stop: Callable[[], None] = interrupt,
     watch: Callable[[list[str]], None] = lambda names: None,
 ) -> bool:
     """Run named calls, `jobs` side by side, until all have ended or may not start; False when Ctrl-C came.
@@ -80,7 +73,7 @@ def run_all(
     `stop` is called on the first Ctrl-C: it makes the calls at work end soon. On a second one local processes are
     killed. `ended` is called with the name and the future of each, `watch` with the names at work.
     """
-    waiting, active = list(tasks), dict[str, Future]()
+    waiting, active = list(tasks), dict[str, Any]()
     others = set(multiprocessing.active_children())
     try:
         with StopRequest() as signal:
