@@ -7,7 +7,7 @@ import json
 import os
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,21 +93,27 @@ def _train_and_evaluate(job: Job, commands: Commands) -> None:
     summary = read_json(job.folder / "summary.json")
     if summary is None or not summary["finished"]:
         resume = (job.folder / "config.yaml").is_file()
-        if job.config.devices > 1:
-            run = {"data": job.data, "config": dataclasses.asdict(job.config), "folder": str(job.folder)}
-            os.environ[_FURTHER_RANK] = json.dumps({**run, "resume": resume})
         _pretrain(commands, job.data, job.config, job.folder, resume=resume, callbacks=[StopWithJob(job)])
     if job.linear and not job.over:
         write_json(job.folder / "probe.json", _linear_probe(job, commands))
 
 
 def _pretrain(
-    commands: Commands, data: str | None, config: Config, folder: Path, *, resume: bool, callbacks: Iterable[Callback]
-) -> None:
+    commands: Commands,
+    data: str | None,
+    config: Config,
+    folder: Path,
+    *,
+    resume: bool = False,
+    callbacks: Sequence[Callback] = (),
+) -> Any:
+    if config.devices > 1:
+        run = {"data": data, "config": dataclasses.asdict(config), "folder": str(folder), "resume": resume}
+        os.environ[_FURTHER_RANK] = json.dumps(run)
     options: dict[str, Any] = {"config": config}
     if resume:
         options = {"resume": True, **{name: getattr(config, name) for name in _MAY_CHANGE}}
-    commands.pretrain(data, out=folder, quiet=True, callbacks=list(callbacks), **options)
+    return commands.pretrain(data, out=folder, quiet=True, callbacks=callbacks, **options)
 
 
 def join_run(commands: Commands) -> bool:
@@ -117,7 +123,7 @@ def join_run(commands: Commands) -> bool:
         return False
     run = json.loads(text)
     config = configure(run["config"]["recipe"], run["config"])
-    _pretrain(commands, run["data"], config, Path(run["folder"]), resume=run["resume"], callbacks=())
+    _pretrain(commands, run["data"], config, Path(run["folder"]), resume=run["resume"])
     return True
 
 
@@ -143,4 +149,4 @@ def pilot(data: str | None, config: Config, folder: Path, commands: Commands) ->
     """Images per second of a few steps, by the run's own summary."""
     length = {"steps": PILOT_STEPS, "epochs": None, "warmup_steps": 0, "warmup_epochs": 0}
     few = dataclasses.replace(config, **length, knn_evaluations=0)  # type: ignore[arg-type]
-    return float(commands.pretrain(data, out=folder, quiet=True, config=few, loggers=()).summary["images_per_second"])
+    return float(_pretrain(commands, data, few, folder).summary["images_per_second"])

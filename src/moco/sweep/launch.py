@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -33,10 +35,23 @@ def start_here(function: Callable[..., Any], *arguments: Any) -> Any:
     """Start a function in a process of its own on this machine; returns a future."""
     # A pool for each job: one that is killed (out of memory) breaks its own only, and every run begins afresh.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(1, mp_context=context, initializer=worker_init, initargs=(0,))
+    pool = ProcessPoolExecutor(1, mp_context=context, initializer=_initialize)
     future = pool.submit(function, *arguments)
     pool.shutdown(wait=False)
     return future
+
+
+def _initialize() -> None:
+    """As the workers of a DataLoader: Ctrl-C is for the process that leads, and no process outlives it."""
+    worker_init(0)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+    os._exit(1)  # the run's folder holds what is needed to go on
 
 
 def _slurm(folder: Path, options: Mapping[str, Any]) -> Submit:
