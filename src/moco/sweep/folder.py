@@ -42,7 +42,7 @@ class GridFolder:
         """
         stored = self.notes().get("shared")
         if stored is None:
-            if self.path.is_dir() and any(entry.name != ".lock" for entry in self.path.iterdir()):
+            if self.path.is_dir() and {entry.name for entry in self.path.iterdir()} - {".lock", "runs"}:
                 raise RunError(f"{self.path} holds other files already: choose another out")
             return
         now = json.loads(json.dumps(shared))
