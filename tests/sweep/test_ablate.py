@@ -28,9 +28,9 @@ def ablate(data, out, study="momentum", **options):
 
 
 def test_each_row_holds_the_figures_of_its_runs(data, tmp_path, here):
-    result = ablate(data, tmp_path / "grid", values=[0.0, 0.9], seeds=(0, 1))
+    result = ablate(data, tmp_path / "grid", values=[0.9], seeds=(0, 1))
     assert result.finished
-    assert here == ["m0-seed0", "m0.9-seed0", "m0-seed1", "m0.9-seed1"]
+    assert here == ["m0.9-seed0", "m0.9-seed1"]
     for row in result.tables[0].rows:
         for place, (seed, name) in enumerate(row.runs.items()):
             run = Run(tmp_path / "grid" / "runs" / name)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 import moco
-from moco.sweep import grid as grid_module
 from moco.cli import main
 from moco.errors import ConfigError
+from moco.sweep import grid as grid_module
 
 
 def test_mistakes_on_the_command_line_are_one_line_with_the_nearest_name(tmp_path, capsys, monkeypatch):

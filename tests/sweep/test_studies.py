@@ -6,11 +6,11 @@ import dataclasses
 
 import pytest
 
+from moco.errors import ConfigError
+from moco.recipes import RECIPES, configure, v1, v2
 from moco.sweep import published
 from moco.sweep.plan import make_plan
 from moco.sweep.studies import BUILT_IN, LARGEST_BATCH, SIZES
-from moco.errors import ConfigError
-from moco.recipes import RECIPES, configure, v1, v2
 from tests.sweep.grids import plan, settings
 
 CIFAR = 50_000
