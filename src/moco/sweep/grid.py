@@ -100,11 +100,9 @@ class Grid:
         if settings.launcher == "local":  # other machines are not measured here
             rate, basis = self._rate(todo)
             images = sum((run.steps - self.folder.steps_done(run)) * run.config.batch_size for run in todo)
-            cost = (
-                f"about {spell(images / rate / min(settings.jobs, len(todo)))} of training" if rate else "no estimate"
-            )
-            side = f", {settings.jobs} side by side" if settings.jobs > 1 else ""
-            lines.append(f"{cost}{side}, by {basis}; start and evaluation come on top")
+            jobs = min(settings.jobs, len(todo))
+            cost = f"about {spell(images / rate / jobs)} of training" if rate else "no estimate"
+            lines.append(f"{cost}, {jobs} side by side, by {basis}; start and evaluation come on top")
         limit = [f"this call stops after {settings.minutes:g} min"] if settings.minutes else []
         return "\n".join([f"{heading}, to run:", *lines, *limit])
 
@@ -141,22 +139,12 @@ class Grid:
         deadline = self.start + limit
         last_start = deadline - min(20.0, 0.1 * limit)  # a run that starts later would come to its first step only
         call[0].write_text(call[1], encoding="utf-8")
-        jobs = {
-            run.name: Job(
-                data=settings.data,
-                config=self._shared(run.config),
-                folder=self.folder.run(run.name),
-                linear=settings.linear,
-                call=call,
-                deadline=deadline,
-            )
-            for run in todo
-        }
-        images = sum(run.steps * run.config.batch_size for run in todo)
-        interval = 0.5 if sys.stderr.isatty() else 30.0
-        with tqdm(
-            total=images, unit="img", unit_scale=True, disable=settings.quiet, mininterval=interval, dynamic_ncols=True
-        ) as bar:
+        tasks = {}
+        for run in todo:
+            config, folder = self._shared(run.config), self.folder.run(run.name)
+            job = Job(settings.data, config, folder, settings.linear, call, deadline)
+            tasks[run.name] = (carry_out, job, self.commands)
+        with self._bar(todo) as bar:
 
             def watch(names: list[str]) -> None:
                 bar.set_description_str(", ".join(names), refresh=False)
@@ -164,7 +152,7 @@ class Grid:
 
             going_on = run_all(
                 submit,
-                {name: (carry_out, job, self.commands) for name, job in jobs.items()},
+                tasks,
                 jobs=settings.jobs,
                 may_start=lambda: time.time() < last_start,
                 stop=lambda: call[0].unlink(missing_ok=True),
@@ -173,6 +161,11 @@ class Grid:
             )
         call[0].unlink(missing_ok=True)
         return "interrupted" if not going_on else "unfinished" if self._open() else "finished"
+
+    def _bar(self, todo: list[Planned]) -> Any:
+        images = sum(run.steps * run.config.batch_size for run in todo)
+        every = 0.5 if sys.stderr.isatty() else 30.0  # seconds
+        return tqdm(total=images, unit="img", unit_scale=True, mininterval=every, disable=self.settings.quiet)
 
     def _ended(self, name: str, future: Any) -> None:
         """A process that could say nothing itself has failed: out of memory, killed, a broken installation."""

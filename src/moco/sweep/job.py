@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -93,6 +94,8 @@ def _train_and_evaluate(job: Job, commands: Commands) -> None:
     summary = read_json(job.folder / "summary.json")
     if summary is None or not summary["finished"]:
         resume = (job.folder / "config.yaml").is_file()
+        if not resume:  # what a process leaves that was killed before its first step
+            shutil.rmtree(job.folder, ignore_errors=True)
         _pretrain(commands, job.data, job.config, job.folder, resume=resume, callbacks=[StopWithJob(job)])
     if job.linear and not job.over:
         write_json(job.folder / "probe.json", _linear_probe(job, commands))

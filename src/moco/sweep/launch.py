@@ -17,8 +17,6 @@ from moco.sweep.settings import Settings
 from moco.training.stop import StopRequest
 
 PAUSE = 0.2  # seconds between two looks at the jobs
-
-
 Submit = Callable[..., Any]  # returns a future: concurrent.futures' or submitit's
 
 
@@ -48,10 +46,9 @@ def _initialize() -> None:
 
 
 def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
+    if (parent := multiprocessing.parent_process()) is not None:
         parent.join()
-    os._exit(1)  # the run's folder holds what is needed to go on
+        os._exit(1)  # the run's folder holds what is needed to go on
 
 
 def _slurm(folder: Path, options: Mapping[str, Any]) -> Submit:

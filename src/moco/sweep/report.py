@@ -79,15 +79,6 @@ def write(settings: Settings, folder: GridFolder, plan: Plan, ending: str, budge
     """Write ablation.json, ablation.md and a picture for each study."""
     found = tables(plan, folder)
     done = [figures for run in plan.runs if (figures := folder.figures(run)) is not None]
-    studies = [
-        {
-            "name": table.study.name,
-            "title": table.study.title,
-            "notes": list(table.study.notes),
-            "rows": [row.as_dict() for row in table.rows],
-        }
-        for table in found
-    ]
     facts = {
         "ending": ending,
         "command": settings.command,
@@ -95,7 +86,7 @@ def write(settings: Settings, folder: GridFolder, plan: Plan, ending: str, budge
         "seeds": list(settings.seeds),
         "jobs": settings.jobs,
         **{name: _distinct([one.get(name) for one in done]) for name in _FACTS},
-        "studies": studies,
+        "studies": [table.as_dict() for table in found],
     }
     write_json(folder.path / "ablation.json", facts)
     what = settings.study or " and ".join(settings.vary)

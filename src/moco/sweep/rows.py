@@ -52,17 +52,9 @@ class Row:
             name: {"mean": self.mean(name), "std": self.std(name), "values": list(values)}
             for name, values in self.values.items()
         }
-        return {
-            "label": self.point.label,
-            "line": self.point.line,
-            "x": self.point.x,
-            "options": dict(self.point.options),
-            "published": self.point.published or None,
-            "runs": {str(seed): name for seed, name in self.runs.items()},
-            **measured,
-            "failures": self.failures,
-            "missing": list(self.missing),
-        }
+        runs = {str(seed): name for seed, name in self.runs.items()}
+        rest = {"runs": runs, **measured, "failures": self.failures, "missing": list(self.missing)}
+        return {**dataclasses.asdict(self.point), "published": self.point.published or None, **rest}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +67,11 @@ class Table:
     def measured(self, measure: str) -> bool:
         """Whether any row has it."""
         return any(row.values[measure] for row in self.rows)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        study, rows = self.study, [row.as_dict() for row in self.rows]
+        return {"name": study.name, "title": study.title, "notes": list(study.notes), "rows": rows}
 
 
 def tables(plan: Plan, folder: GridFolder) -> tuple[Table, ...]:

@@ -56,32 +56,28 @@ class Settings:
         return study_names(self.study) if self.study else ()
 
     def __post_init__(self) -> None:
-        if bool(self.study) == bool(self.vary):
-            raise ConfigError(f"study={self.study!r} and vary={dict(self.vary)}: give exactly one of the two")
         for name in (*self.options, *self.vary):
             check_field(name)
-        both = next((name for name in self.vary if name in self.options), None)
-        if both:
-            raise ConfigError(f"{both} is set and varied: drop one of them")
-        empty = next((name for name, values in {**self.vary, **self.values}.items() if not values), None)
-        if empty:
-            raise ConfigError(f"{empty} without values: give some, as in {empty}=1,2")
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
-            raise ConfigError(f"seeds={list(self.seeds)}: need one or more different numbers from 0")
-        if self.jobs < 1:
-            raise ConfigError(f"jobs={self.jobs}: need at least 1")
-        if self.minutes is not None and not self.minutes > 0:
-            raise ConfigError(f"minutes={self.minutes}: need a time above 0, or none for no limit")
-        if self.launcher not in ("local", "slurm"):
-            raise ConfigError(f"launcher={self.launcher!r}: choose one of local, slurm")
-        if self.slurm and self.launcher != "slurm":
-            raise ConfigError(f"slurm={dict(self.slurm)} with launcher={self.launcher!r}: choose launcher slurm")
-        if self.out.exists() and not self.out.is_dir():
-            raise ConfigError(f"{self.out} is a file: out needs a folder")
-        stray = next((study for study in self.values if study not in self.studies), None)
-        if stray is not None:
-            among = f"it is not among {', '.join(self.studies)}" if self.studies else "vary has values of its own"
-            raise ConfigError(f"values for the study {stray!r}: {among}")
+        among = f"it is not among {', '.join(self.studies)}" if self.studies else "vary has values of its own"
+        both, given = f"study={self.study!r} and vary={dict(self.vary)}", {**self.vary, **self.values}
+        checks = [
+            (bool(self.study) == bool(self.vary), f"{both}: give exactly one of the two"),
+            *((name in self.options, f"{name} is set and varied: drop one of them") for name in self.vary),
+            *((not values, f"{name} without values: give some, as in {name}=1,2") for name, values in given.items()),
+            (
+                not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0,
+                f"seeds={list(self.seeds)}: need one or more different numbers from 0",
+            ),
+            (self.jobs < 1, f"jobs={self.jobs}: need at least 1"),
+            (self.minutes is not None and not self.minutes > 0, f"minutes={self.minutes}: need a time above 0"),
+            (self.launcher not in ("local", "slurm"), f"launcher={self.launcher!r}: choose one of local, slurm"),
+            (self.slurm and self.launcher != "slurm", f"slurm={dict(self.slurm)}: belongs to launcher slurm"),
+            (self.out.exists() and not self.out.is_dir(), f"{self.out} is a file: out needs a folder"),
+            *((name not in self.studies, f"values for the study {name!r}: {among}") for name in self.values),
+        ]
+        for wrong, message in checks:
+            if wrong:
+                raise ConfigError(message)
 
 
 def make(study: str | None, data: Any, values: Any, **rest: Any) -> Settings:
