@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,27 +96,21 @@ def _train_and_evaluate(job: Job, commands: Commands) -> None:
         resume = (job.folder / "config.yaml").is_file()
         if not resume:  # what a process leaves that was killed before its first step
             shutil.rmtree(job.folder, ignore_errors=True)
-        _pretrain(commands, job.data, job.config, job.folder, resume=resume, callbacks=[StopWithJob(job)])
+        _pretrain(commands, job.data, job.config, job.folder, resume, StopWithJob(job))
     if job.linear and not job.over:
         write_json(job.folder / "probe.json", _linear_probe(job, commands))
 
 
 def _pretrain(
-    commands: Commands,
-    data: str | None,
-    config: Config,
-    folder: Path,
-    *,
-    resume: bool = False,
-    callbacks: Sequence[Callback] = (),
+    run: Commands, data: str | None, config: Config, folder: Path, resume: bool = False, *callbacks: Callback
 ) -> Any:
     if config.devices > 1:
-        run = {"data": data, "config": dataclasses.asdict(config), "folder": str(folder), "resume": resume}
-        os.environ[_FURTHER_RANK] = json.dumps(run)
+        given = {"data": data, "config": dataclasses.asdict(config), "folder": str(folder), "resume": resume}
+        os.environ[_FURTHER_RANK] = json.dumps(given)
     options: dict[str, Any] = {"config": config}
     if resume:
         options = {"resume": True, **{name: getattr(config, name) for name in _MAY_CHANGE}}
-    return commands.pretrain(data, out=folder, quiet=True, callbacks=callbacks, **options)
+    return run.pretrain(data, out=folder, quiet=True, callbacks=callbacks, **options)
 
 
 def join_run(commands: Commands) -> bool:
@@ -126,7 +120,7 @@ def join_run(commands: Commands) -> bool:
         return False
     run = json.loads(text)
     config = configure(run["config"]["recipe"], run["config"])
-    _pretrain(commands, run["data"], config, Path(run["folder"]), resume=run["resume"])
+    _pretrain(commands, run["data"], config, Path(run["folder"]), run["resume"])
     return True
 
 

@@ -38,14 +38,9 @@ def mechanism(base: Base, values: Values) -> Study:
         for size in sizes
     ]
     points += [_end_to_end(base, size) for size in sizes if size <= LARGEST_BATCH]
-    return Study(
-        "mechanism",
-        "Three contrastive mechanisms",
-        "K, number of negatives",
-        "log",
-        tuple(points),
-        (*notes, f"end-to-end: K = batch, at most {number(LARGEST_BATCH)}"),
-    )
+    notes = (*notes, f"end-to-end: K = batch, at most {number(LARGEST_BATCH)}")
+    title = "Three contrastive mechanisms"
+    return Study("mechanism", title, "K, number of negatives", "log", tuple(points), notes)
 
 
 def _end_to_end(base: Base, batch: int) -> Point:
@@ -69,8 +64,7 @@ def _end_to_end(base: Base, batch: int) -> Point:
 
 def momentum(base: Base, values: Values) -> Study:
     """How slowly the key encoder follows."""
-    chosen = [float(value) for value in values or MOMENTA]
-    points = _points("key_momentum", "m", chosen, published.MOMENTUM)
+    points = _points("key_momentum", "m", values or MOMENTA, published.MOMENTUM)
     return Study("momentum", "Key momentum", "key momentum m", "even", points)
 
 
@@ -85,8 +79,7 @@ def batchnorm(base: Base, values: Values) -> Study:
 
 def temperature(base: Base, values: Values) -> Study:
     """What the similarities are divided by."""
-    chosen = [float(value) for value in values or TEMPERATURES]
-    points = _points("temperature", "T", chosen, published.TEMPERATURE.get(base.config.head, {}))
+    points = _points("temperature", "T", values or TEMPERATURES, published.TEMPERATURE.get(base.config.head, {}))
     return Study("temperature", "Temperature", "temperature", "linear", points)
 
 
@@ -99,16 +92,7 @@ def queue(base: Base, values: Values) -> Study:
 
 def _points(field: str, letter: str, values: Sequence[Any], figures: Mapping[Any, str]) -> tuple[Point, ...]:
     """A point for each value of one option, with the papers' figure."""
-    return tuple(
-        Point(
-            number(value),
-            f"{letter}{value}" if isinstance(value, int) else f"{letter}{value:g}",
-            {field: value},
-            x=value,
-            published=figures.get(value, ""),
-        )
-        for value in values
-    )
+    return tuple(Point(number(x), f"{letter}{x:.15g}", {field: x}, x=x, published=figures.get(x, "")) for x in values)
 
 
 V1_VIEWS = {"jitter_probability": 1.0, "hue": 0.4, "grayscale_first": True, "blur_probability": 0.0}
@@ -143,13 +127,8 @@ BUILT_IN: dict[str, Callable[[Base, Values], Study]] = {
 TOGETHER = {"paper": ("mechanism", "momentum")}
 STUDIES = (*BUILT_IN, *TOGETHER)
 # The option that the values of a study are of; v2 has none.
-VARIED = {
-    "mechanism": "dictionary_size",
-    "momentum": "key_momentum",
-    "batchnorm": "batchnorm",
-    "temperature": "temperature",
-    "queue": "dictionary_size",
-}
+VARIED = {"mechanism": "dictionary_size", "queue": "dictionary_size", "momentum": "key_momentum"}
+VARIED |= {"batchnorm": "batchnorm", "temperature": "temperature"}
 
 
 def study_names(study: str) -> tuple[str, ...]:
