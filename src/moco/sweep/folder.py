@@ -12,8 +12,8 @@ import os
 from pathlib import Path
 from typing import IO, Any
 
+from moco.data.folder_lock import locked
 from moco.errors import ConfigError, RunError
-from moco.lock import locked
 from moco.recipes import read_config
 from moco.sweep.plan import Plan, Planned, differences
 
