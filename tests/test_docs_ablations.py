@@ -9,25 +9,25 @@ from pathlib import Path
 import pytest
 
 import moco
-from moco.ablation import grid
-from moco.ablation.studies import BUILT_IN, MOMENTA, SIZES, TEMPERATURES, TOGETHER
 from moco.cli import main
 from moco.errors import ConfigError
-from tests.ablation.grids import TINY
+from moco.sweep import grid
+from moco.sweep.studies import BUILT_IN, MOMENTA, SIZES, TEMPERATURES, TOGETHER
+from tests.sweep.grids import TINY, here
 from tests.test_docs import ROOT, SMALL, blocks
 
+__all__ = ["here"]
 PAGE = ROOT / "docs" / "ablations.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 LINES = [line.strip() for block in blocks(TEXT, "sh") for line in block.replace("\\\n", " ").splitlines()]
 COMMANDS = [line for line in LINES if line.startswith("moco ablate")]
 
 
-@pytest.mark.slow
-def test_the_python_on_the_page_runs(photos, monkeypatch):
+def test_the_python_on_the_page_runs(photos, monkeypatch, here):
     monkeypatch.chdir(photos.parent)
     whole = moco.ablate
     small = {name: value for name, value in SMALL.items() if name != "dictionary_size"} | {"dictionary_size": 8}
-    small |= {name: TINY[name] for name in ("precision", "layout", "compile")}
+    small |= {name: TINY[name] for name in ("precision", "layout", "workers")}
 
     def quick(*arguments, options, **rest):
         return whole(*arguments, quiet=True, **rest, options={**options, **small, "backbone": "resnet_tiny"})
@@ -38,20 +38,20 @@ def test_the_python_on_the_page_runs(photos, monkeypatch):
     named = re.findall(r"^\| `([^|]+) \|", TEXT.partition("| file |")[2].partition("\n\n")[0], re.MULTILINE)
     files = {name.rstrip("/") for cell in named for name in re.findall(r"[\w./]+", cell)}
     there = {path.name.replace("momentum.", "STUDY.") for path in Path("ablations/momentum").iterdir()}
-    assert there - {".lock"} == files
+    assert there == files
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_on_the_page_is_understood(command, monkeypatch):
-    asked = []
+    given = []
 
-    def stop(settings):
-        asked.append(settings)
+    def stop(settings, commands):
+        given.append(settings)
         raise ConfigError("far enough")
 
     monkeypatch.setattr(grid.Grid, "prepare", stop)
     assert main(shlex.split(command)[1:]) == 2
-    assert asked, command
+    assert given, command
 
 
 def test_the_page_names_all_studies_and_their_values():
@@ -59,4 +59,4 @@ def test_the_page_names_all_studies_and_their_values():
     assert set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == {*BUILT_IN, *TOGETHER}
     for values in (MOMENTA, TEMPERATURES, SIZES):
         assert ", ".join(f"{value:,}" if value > 1 else f"{value:g}" for value in values) in table
-    assert len(COMMANDS) == 5
+    assert len(COMMANDS) == 6

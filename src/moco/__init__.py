@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from moco import contrast
-    from moco.ablation.report import Ablation
     from moco.commands.ablate import ablate
     from moco.commands.embed import Embedded, embed
     from moco.commands.evaluate import evaluate
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from moco.errors import MocoError
     from moco.evaluation.report import Report
     from moco.export.load import Pretrained, load
+    from moco.sweep.report import Ablation
     from moco.training.callbacks import Callback
 
 __all__ = [
@@ -62,7 +62,7 @@ __all__ = [
 
 # Importing PyTorch takes seconds; `moco --help` and a configuration error must not wait for it.
 _HOMES = {
-    "Ablation": "moco.ablation.report",
+    "Ablation": "moco.sweep.report",
     "Callback": "moco.training.callbacks",
     "Config": "moco.config",
     "Embedded": "moco.commands.embed",

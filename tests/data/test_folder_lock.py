@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from moco.errors import RunError
 from moco.data.folder_lock import locked
+from moco.errors import RunError
 
 
 def test_one_at_a_time(tmp_path):

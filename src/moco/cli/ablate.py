@@ -3,55 +3,52 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import json
 import shlex
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_type_hints
 
+import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from moco.ablation.settings import check_field, field_of_values
-from moco.ablation.studies import STUDIES, study_names
-from moco.cli.parser import Parser
+from moco.cli.parser import Parser, one_line
 from moco.config import Config
 from moco.errors import ConfigError
+from moco.sweep.settings import Launcher, check_field, field_of_values
+from moco.sweep.studies import STUDIES, study_names
+
+_AS_GIVEN = ("recipe", "linear", "jobs", "minutes", "launcher", "dry_run", "retry_failed", "quiet")
 
 
 def make_parser() -> ArgumentParser:
     """The parser."""
     known = ", ".join(STUDIES)
-    parser = Parser(
-        exit_on_error=False,
-        description=(
-            "Pretrain at every point of a grid and compare. The same command goes on with what is not finished. "
-            "Exit code 0: all runs have ended; 3: out of time; 130: Ctrl-C."
-        ),
+    said = (
+        "Pretrain at every point of a grid and compare. The same command goes on with what is not finished. "
+        "Exit code 0: all runs have ended; 3: out of time; 130: Ctrl-C."
     )
-    text: dict[str, Any] = {"type": str | None, "default": None}
-    several: dict[str, Any] = {"action": "append", "type": str, "default": None}
-    parser.add_argument("study", nargs="?", metavar="STUDY", help=f"{known}, or several with commas", **text)
-    parser.add_argument(
-        "data", nargs="?", metavar="DATA", help="images to learn from; default the picture book", **text
-    )
-    parser.add_argument("--out", help="folder of the grid (required)", **text)
-    parser.add_argument("--recipe", help="of all runs, as for moco pretrain", **text)
-    parser.add_argument("--set", metavar="FIELD=VALUE", help="an option of moco pretrain for all runs", **several)
-    parser.add_argument("--vary", metavar="FIELD=V1,V2", help="a grid over an option, instead of STUDY", **several)
-    parser.add_argument(
-        "--values", dest="study_values", metavar="[STUDY=]V1,V2", help="instead of the study's own values", **several
-    )
-    parser.add_argument("--seeds", type=str, default="0", metavar="S1,S2", help="of each point")
-    parser.add_argument("--linear", action="store_true", help="a linear probe after each run (the default)")
-    parser.add_argument("--no_linear", action="store_true", help="no linear probe, kNN only")
-    parser.add_argument("--jobs", type=int, default=1, help="runs side by side, which share the cores")
-    parser.add_argument("--minutes", type=float | None, default=None, help="stop after so many, with checkpoints")
-    for flag, said in (
-        ("dry_run", "print plan and budget, run nothing"),
-        ("retry_failed", "try failed runs again"),
-        ("quiet", "no progress bar and no messages"),
-        ("json", "print one JSON object instead of tables"),
-    ):
-        parser.add_argument(f"--{flag}", action="store_true", help=said)
+    parser = Parser(exit_on_error=False, description=said)
+    text, several = {"type": str | None}, {"action": "append", "type": str}
+    add: Any = parser.add_argument
+    add("study", nargs="?", metavar="STUDY", help=f"{known}, or several with commas", **text)
+    add("data", nargs="?", metavar="DATA", help="images to learn from; default the picture book", **text)
+    add("--out", help="folder of the grid (required)", **text)
+    add("--recipe", help="of all runs, as for moco pretrain", **text)
+    add("--set", metavar="FIELD=VALUE", help="an option of moco pretrain for all runs", **several)
+    add("--vary", metavar="FIELD=V1,V2", help="a grid over an option, instead of STUDY", **several)
+    add("--values", dest="of_study", metavar="[STUDY=]V1,V2", help="instead of the study's own values", **several)
+    add("--seeds", type=str, default="0", metavar="S1,S2", help="of each point")
+    add("--jobs", type=int, default=1, help="runs side by side, which share the cores")
+    add("--minutes", type=float | None, help="stop after so many, with checkpoints")
+    add("--launcher", type=Launcher, default="local", help="local (processes here) or slurm (jobs of a cluster)")
+    add("--slurm", metavar="NAME=VALUE", help="a parameter of submitit for the jobs of a cluster", **several)
+    flags = {
+        "linear": "a linear probe after each run, beside kNN",
+        "dry_run": "print plan and budget, run nothing",
+        "retry_failed": "try failed runs again",
+        "quiet": "no progress bar and no messages",
+        "json": "print one JSON object instead of tables",
+    }
+    parser.add_flags({flag: flag == "linear" for flag in flags}, flags)
     return parser
 
 
@@ -60,20 +57,13 @@ def call(chosen: Namespace, arguments: list[str]) -> int:
     given: dict[str, Any] = chosen.as_dict()
     if not given.get("out"):
         raise ConfigError("ablate without out: name the folder of the grid, as in --out ablations/momentum")
-    if given.get("linear") and given.get("no_linear"):
-        raise ConfigError("linear and no_linear: give one of the two")
-    options = read_options(given)
-    options |= {name: bool(given.get(name)) for name in ("dry_run", "retry_failed", "quiet")}
+    options = {name: given[name] for name in _AS_GIVEN if name in given} | read_options(given)
     from moco.commands.ablate import ablate
 
     result = ablate(
         given.get("study"),
         given.get("data"),
         out=given["out"],
-        recipe=given.get("recipe"),
-        linear=not given.get("no_linear"),
-        jobs=given.get("jobs") or 1,
-        minutes=given.get("minutes"),
         command=shlex.join(["moco", *arguments]),
         **options,
     )
@@ -82,7 +72,7 @@ def call(chosen: Namespace, arguments: list[str]) -> int:
 
 
 def read_options(given: dict[str, Any]) -> dict[str, Any]:
-    """The options that hold values of other options: options, vary, values, seeds.
+    """The options that hold values of other options: options, vary, values, seeds, slurm.
 
     Raises:
         ConfigError: an unknown name, or a value of the wrong type.
@@ -90,7 +80,7 @@ def read_options(given: dict[str, Any]) -> dict[str, Any]:
     options = {name: read(name, text) for name, text in _pairs("set", given.get("set"))}
     vary = {name: read_list(name, text) for name, text in _pairs("vary", given.get("vary"))}
     values: dict[str, list[Any]] = {}
-    for text in given.get("study_values") or []:
+    for text in given.get("of_study") or []:
         study, equals, listed = text.rpartition("=")
         names = (study,) if equals else study_names(given.get("study") or "") if given.get("study") else ()
         if len(names) != 1:
@@ -101,7 +91,8 @@ def read_options(given: dict[str, Any]) -> dict[str, Any]:
         seeds = tuple(int(seed) for seed in str(given.get("seeds", "0")).split(","))
     except ValueError as error:
         raise ConfigError(f"seeds={given['seeds']}: expected whole numbers with commas, as in 0,1") from error
-    return {"options": options, "vary": vary, "values": values, "seeds": seeds}
+    slurm = {name: yaml.safe_load(text) for name, text in _pairs("slurm", given.get("slurm"))}
+    return {"options": options, "vary": vary, "values": values, "seeds": seeds, "slurm": slurm}
 
 
 def read_list(field: str, text: str) -> list[Any]:
@@ -122,13 +113,7 @@ def read(field: str, text: str) -> Any:
     try:
         return parser.parse_args([f"--{field}={text}"], defaults=False)[field]
     except argparse.ArgumentError as error:
-        choices = [choice for choice in get_args(hint) if isinstance(choice, str)]
-        if choices:
-            near = difflib.get_close_matches(text, choices, n=1)
-            advice = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(choices)}"
-        else:
-            advice = f"expected {getattr(hint, '__name__', None) or str(hint)}"
-        raise ConfigError(f"{field}={text}: {advice}") from error
+        raise ConfigError(one_line(str(error), parser)) from error
 
 
 def _pairs(option: str, given: list[str] | None) -> list[tuple[str, str]]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import difflib
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from moco.ablation import published
-from moco.ablation.study import Base, Point, Study, axis_of, number
 from moco.errors import ConfigError
+from moco.sweep import published
+from moco.sweep.study import Base, Point, Study, axis_of, number
 
 SIZES = (256, 512, 1024, 4096, 16384, 65536)  # of the dictionary: figure 3 of 1911.05722
 LARGEST_BATCH = 1024  # of the end-to-end mechanism there
@@ -38,14 +38,9 @@ def mechanism(base: Base, values: Values) -> Study:
         for size in sizes
     ]
     points += [_end_to_end(base, size) for size in sizes if size <= LARGEST_BATCH]
-    return Study(
-        "mechanism",
-        "Three contrastive mechanisms",
-        "K, number of negatives",
-        "log",
-        tuple(points),
-        (*notes, f"end-to-end: K = batch, at most {number(LARGEST_BATCH)}"),
-    )
+    notes = (*notes, f"end-to-end: K = batch, at most {number(LARGEST_BATCH)}")
+    title = "Three contrastive mechanisms"
+    return Study("mechanism", title, "K, number of negatives", "log", tuple(points), notes)
 
 
 def _end_to_end(base: Base, batch: int) -> Point:
@@ -69,11 +64,8 @@ def _end_to_end(base: Base, batch: int) -> Point:
 
 def momentum(base: Base, values: Values) -> Study:
     """How slowly the key encoder follows."""
-    chosen = [float(value) for value in values or MOMENTA]
-    points = [
-        Point(number(m), f"m{m:g}", {"key_momentum": m}, x=m, published=published.MOMENTUM.get(m, "")) for m in chosen
-    ]
-    return Study("momentum", "Key momentum", "key momentum m", "even", tuple(points))
+    points = _points("key_momentum", "m", values or MOMENTA, published.MOMENTUM)
+    return Study("momentum", "Key momentum", "key momentum m", "even", points)
 
 
 def batchnorm(base: Base, values: Values) -> Study:
@@ -81,34 +73,26 @@ def batchnorm(base: Base, values: Values) -> Study:
     config = base.config
     several = config.devices * config.num_nodes > 1
     cures = tuple(values or [cure for cure in CURES if several or cure != "shuffle"])
-    return Study(
-        "batchnorm", "BatchNorm cure", "BatchNorm cure", "category", tuple(_cure(base, cure) for cure in cures)
-    )
-
-
-def _cure(base: Base, cure: str) -> Point:
-    return Point(cure, f"batchnorm-{cure}", _settled(base, {"batchnorm": cure}))
+    points = tuple(Point(cure, f"batchnorm-{cure}", _settled(base, {"batchnorm": cure})) for cure in cures)
+    return Study("batchnorm", "BatchNorm cure", "BatchNorm cure", "category", points)
 
 
 def temperature(base: Base, values: Values) -> Study:
     """What the similarities are divided by."""
-    figures = published.TEMPERATURE.get(base.config.head, {})
-    points = [
-        Point(number(t), f"T{t:g}", {"temperature": t}, x=t, published=figures.get(t, ""))
-        for t in (float(value) for value in values or TEMPERATURES)
-    ]
-    return Study("temperature", "Temperature", "temperature", "linear", tuple(points))
+    points = _points("temperature", "T", values or TEMPERATURES, published.TEMPERATURE.get(base.config.head, {}))
+    return Study("temperature", "Temperature", "temperature", "linear", points)
 
 
 def queue(base: Base, values: Values) -> Study:
     """How many keys the dictionary holds."""
     sizes, notes = _sizes(base, values, "queue")
-    figures = published.QUEUE.get(base.config.head, {})
-    points = [
-        Point(number(size), f"K{size}", {"dictionary_size": size}, x=size, published=figures.get(size, ""))
-        for size in sizes
-    ]
-    return Study("queue", "Dictionary size", "K, keys in the dictionary", "log", tuple(points), notes)
+    points = _points("dictionary_size", "K", sizes, published.QUEUE.get(base.config.head, {}))
+    return Study("queue", "Dictionary size", "K, keys in the dictionary", "log", points, notes)
+
+
+def _points(field: str, letter: str, values: Sequence[Any], figures: Mapping[Any, str]) -> tuple[Point, ...]:
+    """A point for each value of one option, with the papers' figure."""
+    return tuple(Point(number(x), f"{letter}{x:.15g}", {field: x}, x=x, published=figures.get(x, "")) for x in values)
 
 
 V1_VIEWS = {"jitter_probability": 1.0, "hue": 0.4, "grayscale_first": True, "blur_probability": 0.0}
@@ -143,13 +127,8 @@ BUILT_IN: dict[str, Callable[[Base, Values], Study]] = {
 TOGETHER = {"paper": ("mechanism", "momentum")}
 STUDIES = (*BUILT_IN, *TOGETHER)
 # The option that the values of a study are of; v2 has none.
-VARIED = {
-    "mechanism": "dictionary_size",
-    "momentum": "key_momentum",
-    "batchnorm": "batchnorm",
-    "temperature": "temperature",
-    "queue": "dictionary_size",
-}
+VARIED = {"mechanism": "dictionary_size", "queue": "dictionary_size", "momentum": "key_momentum"}
+VARIED |= {"batchnorm": "batchnorm", "temperature": "temperature"}
 
 
 def study_names(study: str) -> tuple[str, ...]:
@@ -212,9 +191,5 @@ def _sizes(base: Base, values: Values, study: str) -> tuple[list[int], tuple[str
         raise ConfigError(
             f"study {study}: K from {SIZES[0]} on is more than the {base.images:,} images; give values, as in 64,128"
         )
-    left = [number(size) for size in SIZES if size not in fitting]
-    return fitting, (f"K = {_joined(left)} left out: more than the {base.images:,} images",) if left else ()
-
-
-def _joined(words: Iterable[str]) -> str:
-    return " and ".join(", ".join(words).rsplit(", ", 1))
+    left = " and ".join(", ".join(number(size) for size in SIZES if size not in fitting).rsplit(", ", 1))
+    return fitting, (f"K = {left} left out: more than the {base.images:,} images",) if left else ()

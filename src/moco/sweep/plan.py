@@ -1,32 +1,24 @@
-"""From studies to runs: each distinct configuration once, in the order of the tables. Loads without PyTorch."""
+"""From studies to runs: each distinct configuration once, in the order of the tables."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from moco.ablation.settings import Settings
-from moco.ablation.studies import BUILT_IN, vary
-from moco.ablation.study import Base, Study
 from moco.config import Config
 from moco.errors import ConfigError
+from moco.sweep.settings import Settings
+from moco.sweep.studies import BUILT_IN, vary
+from moco.sweep.study import Base, Study
 
 # Where and how fast a run computes, not what: they may differ between two calls for one grid.
-OPERATIONAL = ("threads", "lanes", "workers", "cache_gib", "data_root", "checkpoint_minutes")
-CHOSEN = ("precision", "layout", "compile")  # "auto" is settled once for a grid
+OPERATIONAL = ("threads", "workers", "cache_gib", "data_root", "checkpoint_minutes")
 
 
 @dataclasses.dataclass(frozen=True)
 class Planned:
-    """One run of a grid.
-
-    Attributes:
-        name: of its folder.
-        config: its configuration.
-        steps: optimiser steps.
-    """
+    """One run of a grid: the name of its folder, its configuration, its optimiser steps."""
 
     name: str
     config: Config
@@ -49,11 +41,7 @@ class Plan:
     runs: tuple[Planned, ...]
     places: dict[tuple[int, int, int], str]
 
-    def named(self, name: str) -> Planned:
-        """The run of this name."""
-        return next(run for run in self.runs if run.name == name)
-
-    def renamed(self, names: dict[str, str]) -> Plan:
+    def renamed(self, names: Mapping[str, str]) -> Plan:
         """With the folders that hold these configurations already."""
         runs = tuple(dataclasses.replace(run, name=names.get(run.name, run.name)) for run in self.runs)
         places = {place: names.get(name, name) for place, name in self.places.items()}
@@ -72,45 +60,31 @@ def make_plan(settings: Settings, images: int) -> Plan:
     if settings.vary:
         studies = (vary(base, settings.vary),)
     _check_that_options_count(settings.options, studies)
-    runs: dict[str, Planned] = {}
+    runs: dict[Config, Planned] = {}
     places: dict[tuple[int, int, int], str] = {}
     for seed in settings.seeds:  # seed by seed: a whole curve is there early
         for number, study in enumerate(studies):
             for position, point in enumerate(study.points):
                 config = base.at(point, seed=seed)
-                run = Planned(f"{point.name}-seed{seed}", config, steps_of(config, images))
-                places[number, position, seed] = runs.setdefault(identity(config), run).name
+                steps = config.steps or (config.epochs or 0) * (images // config.batch_size)
+                run = runs.setdefault(config, Planned(f"{point.name}-seed{seed}", config, steps))
+                places[number, position, seed] = run.name
     return Plan(base, studies, tuple(runs.values()), places)
 
 
-def identity(config: Config) -> str:
-    """What a run computes, as text: equal for configurations that differ only in how it is carried out."""
-    return json.dumps({name: value for name, value in facts(config).items() if name not in CHOSEN}, sort_keys=True)
-
-
-def facts(config: Config) -> dict[str, Any]:
-    """The fields that a result depends on, as plain data."""
-    stated = dataclasses.asdict(config)
-    return {
-        name: list(value) if isinstance(value, tuple) else value
-        for name, value in stated.items()
-        if name not in OPERATIONAL
-    }
-
-
 def differences(wanted: Config, stored: Config) -> list[str]:
-    """The facts that are not as wanted, in words; what is wanted as "auto" may be anything."""
-    ours, theirs = facts(wanted), facts(stored)
+    """The facts that are not as wanted, in words; precision and layout that are wanted as "auto" may be anything."""
+    theirs = facts(stored)
     return [
         f"{name} is {theirs[name]}, now {value}"
-        for name, value in ours.items()
-        if value != theirs[name] and not (name in CHOSEN and value == "auto")
+        for name, value in facts(wanted).items()
+        if value != theirs[name] and not (name in ("precision", "layout") and value == "auto")
     ]
 
 
-def steps_of(config: Config, images: int) -> int:
-    """Optimiser steps of a run on so many images."""
-    return config.steps or (config.epochs or 0) * (images // config.batch_size)
+def facts(config: Config) -> dict[str, Any]:
+    """The fields that a result depends on."""
+    return {name: value for name, value in dataclasses.asdict(config).items() if name not in OPERATIONAL}
 
 
 def _check_that_options_count(options: Iterable[str], studies: tuple[Study, ...]) -> None:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from moco.ablation.rows import ACCURACIES, Row, Table
-from moco.ablation.study import number
+from moco.sweep.rows import ACCURACIES, Row, Table
+from moco.sweep.study import number
 
-# Colours that also differ for the colour-blind (Okabe and Ito), each with a mark of its own.
-_STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#E69F00", "v"), ("#56B4E9", "P"))
+_MARKS = "os^DvP"  # one for each line, beside matplotlib's colours
 _NAMES = {"moco": "MoCo", "memory-bank": "memory bank"}
 FORMATS = ("svg", "png")
 NO_PICTURES = "no pictures, for matplotlib is not installed: with it, the same command draws them"
@@ -61,13 +61,12 @@ def _panel(axes: Any, table: Table, measure: str) -> None:
 
 def _lines(axes: Any, table: Table, measure: str) -> None:
     lines = list(dict.fromkeys(row.point.line for row in table.rows))
-    for line, (colour, mark) in zip(lines, _styles(len(lines)), strict=True):
+    for line, mark in zip(lines, itertools.cycle(_MARKS)):
         rows = [row for row in table.rows if row.point.line == line and row.mean(measure) is not None]
         axes.errorbar(
             [_place(table, row) for row in rows],
             [100 * (row.mean(measure) or 0.0) for row in rows],
             yerr=[100 * (row.std(measure) or 0.0) for row in rows],
-            color=colour,
             marker=mark,
             capsize=3,
             label=_NAMES.get(line, line) or None,
@@ -84,7 +83,7 @@ def _lines(axes: Any, table: Table, measure: str) -> None:
 def _bars(axes: Any, rows: Sequence[Row], measure: str) -> None:
     heights = [100 * (row.mean(measure) or 0.0) for row in rows]
     errors = [100 * (row.std(measure) or 0.0) for row in rows]
-    axes.bar(range(len(rows)), heights, yerr=errors, color=_STYLES[0][0], capsize=4, width=0.6)
+    axes.bar(range(len(rows)), heights, yerr=errors, capsize=4, width=0.6)
     long = max(len(row.point.label) for row in rows) > 60 / len(rows)
     turned = {"rotation": 20, "ha": "right"} if long else {}
     axes.set_xticks(range(len(rows)), [row.point.label for row in rows], **turned)
@@ -104,7 +103,3 @@ def _place(table: Table, row: Row) -> float:
     if table.study.axis != "even":
         return row.point.x if row.point.x is not None else math.nan
     return float(sorted({other.point.x or 0.0 for other in table.rows}).index(row.point.x or 0.0))
-
-
-def _styles(count: int) -> list[tuple[str, str]]:
-    return [_STYLES[number % len(_STYLES)] for number in range(count)]

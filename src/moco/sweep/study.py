@@ -1,7 +1,4 @@
-"""A study is a list of points, each a few options that differ from the base; here are its parts and the base.
-
-Loads without PyTorch.
-"""
+"""A study is a list of points, each a few options that differ from the base; here are its parts and the base."""
 
 from __future__ import annotations
 
@@ -45,7 +42,7 @@ class Study:
 
     Attributes:
         name: for files and the command.
-        title: what is asked.
+        title: the question, as a heading.
         axis_label: what varies.
         axis: scale of the plot's x axis; "even" places numbers side by side, category draws bars.
         points: the rows.
@@ -62,13 +59,7 @@ class Study:
 
 @dataclasses.dataclass(frozen=True)
 class Base:
-    """What all runs of a grid share.
-
-    Attributes:
-        recipe: its name.
-        options: fields of `Config` that differ from the recipe's.
-        images: how many images are learnt from.
-    """
+    """What all runs of a grid share: recipe, options that differ from it, how many images are learnt from."""
 
     recipe: str
     options: Mapping[str, Any]

@@ -20,14 +20,5 @@ TEMPERATURE: Mapping[str, Mapping[float, str]] = {
     "mlp": {0.07: "62.9", 0.1: "64.9", 0.2: "66.2", 0.3: "65.7", 0.4: "65.0", 0.5: "64.3"},
     "linear": {0.07: "60.6", 0.1: "60.7", 0.2: "59.0", 0.3: "58.2", 0.4: "57.2", 0.5: "56.4"},
 }
-QUEUE: Mapping[str, Mapping[int, str]] = {
-    "linear": MECHANISM["moco"],
-    "mlp": {256: "67.0", 1024: "67.1", 65536: "67.5"},
-}
-V2: Mapping[str, str] = {
-    "v1": "60.6",
-    "+MLP": "66.2",
-    "+aug+": "63.4",
-    "+MLP +aug+": "67.3",
-    "+MLP +aug+ +cosine": "67.5",
-}
+QUEUE = {"linear": MECHANISM["moco"], "mlp": {256: "67.0", 1024: "67.1", 65536: "67.5"}}
+V2 = {"v1": "60.6", "+MLP": "66.2", "+aug+": "63.4", "+MLP +aug+": "67.3", "+MLP +aug+ +cosine": "67.5"}

@@ -1,0 +1,160 @@
+"""The folder of a grid; its state is what lies in the folders of the runs.
+
+OUT/grid.json     data, recipe and options of all runs; rates that pilots measured
+OUT/runs/NAME     run folders, as `moco pretrain` makes them, with probe.json or failed.json beside summary.json
+OUT/call          which call is at work: its jobs end when it is gone
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import IO, Any
+
+from moco.data.folder_lock import locked
+from moco.errors import ConfigError, RunError
+from moco.recipes import read_config
+from moco.sweep.plan import Plan, Planned, differences
+
+
+class GridFolder:
+    """One grid's files.
+
+    Args:
+        path: OUT; made on `take`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: IO[str] | None = None
+
+    def run(self, name: str) -> Path:
+        """The folder of a run."""
+        return self.path / "runs" / name
+
+    def check(self, shared: dict[str, Any]) -> None:
+        """Compare what all runs share with what the folder was begun for.
+
+        Raises:
+            ConfigError: data, recipe or an option of all runs differs; the message names it.
+            RunError: the folder holds something else.
+        """
+        stored = self.notes().get("shared")
+        if stored is None:
+            if self.path.is_dir() and {entry.name for entry in self.path.iterdir()} - {".lock", "runs"}:
+                raise RunError(f"{self.path} holds other files already: choose another out")
+            return
+        now = json.loads(json.dumps(shared))
+        changed = [
+            f"{name} is {stored.get(name, 'not set')}, now {now.get(name, 'not set')}"
+            for name in sorted({*stored, *now})
+            if stored.get(name) != now.get(name)
+        ]
+        if changed:
+            raise ConfigError(f"{self.path} was begun otherwise ({'; '.join(changed)}): choose another out")
+
+    def take(self) -> None:
+        """Make the folder and lock it against other processes until `close`.
+
+        Raises:
+            RunError: it cannot be made, or another process works in it.
+        """
+        try:
+            (self.path / "runs").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"cannot use {self.path} as output folder: {error.strerror or error}") from error
+        self._lock = locked(self.path, "grid: wait for it or choose another out")
+
+    def close(self) -> None:
+        """Unlock."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+            (self.path / ".lock").unlink(missing_ok=True)
+
+    def notes(self) -> dict[str, Any]:
+        """The content of grid.json."""
+        return read_json(self.path / "grid.json") or {}
+
+    def note(self, **content: Any) -> None:
+        """Add to grid.json."""
+        write_json(self.path / "grid.json", {**self.notes(), **content})
+
+    def settle(self, plan: Plan) -> Plan:
+        """The plan with runs that are here already under the names that they have.
+
+        Raises:
+            ConfigError: a run of a planned name has another configuration; the message names the difference.
+        """
+        files = sorted((self.path / "runs").glob("*/config.yaml"))
+        stored = {file.parent.name: read_config(file)[0] for file in files}
+        names, planned = {}, {run.name for run in plan.runs}
+        for run in plan.runs:
+            if run.name in stored:
+                changed = "; ".join(differences(run.config, stored[run.name]))
+                if changed:
+                    raise ConfigError(
+                        f"{self.run(run.name)} has another configuration ({changed}): choose another out, or remove it"
+                    )
+                continue
+            same = (name for name in stored if name not in planned and not differences(run.config, stored[name]))
+            names[run.name] = next(same, run.name)
+        return plan.renamed(names)
+
+    def failure(self, run: Planned) -> str | None:
+        """Why a run has failed; None if it has not."""
+        failed = read_json(self.run(run.name) / "failed.json")
+        return None if failed is None else str(failed["reason"])
+
+    def figures(self, run: Planned) -> dict[str, Any] | None:
+        """The summary of a finished run, with that of its probe and the mean rate of all its parts; None before."""
+        summary = read_json(self.run(run.name) / "summary.json")
+        if summary is None or not summary["finished"]:
+            return None
+        seen = summary["steps"] * run.config.batch_size
+        rate = seen / max(summary["training_seconds"], 1e-9)
+        return {**summary, **(read_json(self.run(run.name) / "probe.json") or {}), "images_per_second": rate}
+
+    def is_open(self, run: Planned, *, linear: bool) -> bool:
+        """Whether there is something left to do for a run."""
+        if self.failure(run) is not None:
+            return False
+        figures = self.figures(run)
+        return figures is None or (linear and "linear_top1" not in figures)
+
+    def steps_done(self, run: Planned) -> int:
+        """Steps of a run so far, as its log says; 0 without one."""
+        try:
+            with (self.run(run.name) / "metrics.jsonl").open("rb") as stream:
+                stream.seek(max(0, os.fstat(stream.fileno()).st_size - 4096))
+                lines = stream.read().decode("utf-8", "replace").splitlines()
+        except OSError:
+            return 0
+        for line in reversed(lines):
+            try:
+                return int(json.loads(line)["step"])
+            except (ValueError, KeyError, TypeError):  # cut off at the start of the block, or not written whole yet
+                continue
+        return 0
+
+
+def read_json(file: Path) -> dict[str, Any] | None:
+    """A JSON object, None where there is no such file.
+
+    Raises:
+        RunError: it cannot be read.
+    """
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError) as error:
+        raise RunError(f"{file} cannot be read ({str(error).splitlines()[0]}): remove it") from error
+
+
+def write_json(file: Path, content: dict[str, Any]) -> None:
+    """An indented JSON object, whole or not at all."""
+    partial = file.with_name(f"{file.name}.partial")
+    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    os.replace(partial, file)
