@@ -5,6 +5,7 @@ import itertools
 import multiprocessing
 import os
 import signal
+import tempfile
 import time
 from collections import Counter
 
@@ -246,8 +247,9 @@ def test_an_error_of_the_source_reaches_the_caller_after_the_batches_before_it(w
         next(batches)
 
 
-def test_the_death_of_a_worker_is_told_where_the_next_batch_is_taken():
+def test_the_death_of_a_worker_is_told_where_the_next_batch_is_taken(tmp_path, monkeypatch):
     """In one line, and nowhere else, though PyTorch would raise in the middle of a step."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # a killed worker leaves the folder of its socket
     batches = loader(Reddish(200), workers=2).batches(0)
     next(batches)
     dying = multiprocessing.active_children()[0]
