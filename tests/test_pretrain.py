@@ -155,7 +155,6 @@ def test_labels_decide_nothing_but_the_evaluation(photos, tmp_path, tiny):
         ("bakbone", "resnet18", ConfigError),
         ("epochs", 3, ConfigError),
         ("lr_milestones", (0.5,), ConfigError),
-        ("split_groups", 3, ConfigError),
         ("labels", "missing.csv", DataError),
     ],
 )

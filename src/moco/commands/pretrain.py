@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import json
@@ -35,9 +36,11 @@ class Run:
 
     Attributes:
         path: the run folder.
+        module: the user's own backbone, where the run was given one; it has trained in place.
     """
 
     path: Path
+    module: nn.Module | None = dataclasses.field(default=None, repr=False)
 
     @functools.cached_property
     def summary(self) -> dict[str, Any]:
@@ -72,7 +75,7 @@ class Run:
         """The trained backbone, loaded, in eval mode on the CPU; see `moco.load`."""
         from moco.export.load import load
 
-        return load(self.path)
+        return load(self.path, backbone=copy.deepcopy(self.module))
 
     @functools.cached_property
     def model(self) -> ContrastiveModel:
@@ -80,7 +83,7 @@ class Run:
         from moco.training.mechanism import restored_model
         from moco.training.run_folder import RunFolder
 
-        return restored_model(self.config, RunFolder(Path(self.path)).checkpoint)
+        return restored_model(self.config, RunFolder(Path(self.path)).checkpoint, copy.deepcopy(self.module))
 
 
 def pretrain(
@@ -128,6 +131,12 @@ def pretrain(
     module = None if isinstance(backbone, str) else backbone
     if backbone is not None:
         given["backbone"] = backbone if isinstance(backbone, str) else f"module/{type(backbone).__name__}"
+    if config is not None and not isinstance(config, Config):
+        raise ConfigError(f"config is a {type(config).__name__}: expected a moco.Config")
+    if config is not None and resume:
+        raise ConfigError("config with resume: a run is resumed with its own, leave config out")
+    if config is not None and module is not None:
+        config = dataclasses.replace(config, backbone=given.pop("backbone"))
     if config is not None and (recipe is not None or given):
         raise ConfigError(f"config with {', '.join(['recipe'] * (recipe is not None) + list(given))}: give one of both")
     if resume:
@@ -143,7 +152,7 @@ def pretrain(
 
     extras = Extras(module=module, transform=transform, callbacks=callbacks, loggers=loggers)
     Pretraining.prepare(data, config, folder, extras, quiet=quiet, start=start).run(resume=resume)
-    return Run(folder.path)
+    return Run(folder.path, module)
 
 
 # What a run may be resumed with: it changes how fast the run goes and no number in it.
@@ -172,6 +181,8 @@ def _stored(
             f"{', '.join(f'{k}={v}' for k, v in changed.items())} differs from the run in {folder.path}: "
             "resume it with its own options, or start a new run in another folder"
         )
+    if data is None and stored_data == "array":
+        raise ConfigError(f"the run in {folder.path} learns from an object of the user's: hand it over as data")
     return folder, stored_data if data is None else data, config
 
 

@@ -109,13 +109,17 @@ class TransformViews:
         views: 2, or 1 for the first alone.
 
     Raises:
-        DataError: when called, unless two float tensors (3, H, W) of one size come back.
+        DataError: it cannot be called; or, when called, unless two float tensors (3, H, W) of one size come back.
     """
 
     min_side: int | None = None
 
     def __init__(self, transform: Transform | tuple[Transform, Transform], *, seed: int, views: int = 2) -> None:
-        self._transform, self._seed, self._views = transform, seed, views
+        self._transform = tuple(transform) if isinstance(transform, list) else transform
+        self._seed, self._views = seed, views
+        for each in self._transform if isinstance(self._transform, tuple) else (self._transform,):
+            if not callable(each):
+                raise DataError(f"transform is a {type(each).__name__}: expected a callable, or a pair of callables")
 
     def in_worker(self, images: Iterable[np.ndarray], samples: list[Sample]) -> tuple[Tensor, ...]:
         """The views."""

@@ -7,7 +7,7 @@ from torch import nn
 
 from moco.config import Config
 from moco.encoder import Encoder, build_encoder, freeze_patch_projection_, has_batchnorm, zero_residuals_
-from moco.errors import ConfigError
+from moco.errors import ArchitectureError, ConfigError
 
 
 def build_checked_encoder(config: Config, module: nn.Module | None = None) -> Encoder:
@@ -19,6 +19,8 @@ def build_checked_encoder(config: Config, module: nn.Module | None = None) -> En
         ArchitectureError: the backbone cannot be built or does not give (N, D).
         ConfigError: the batch is too small, or there is a BatchNorm cure where there is no BatchNorm.
     """
+    if module is not None and not isinstance(module, nn.Module):
+        raise ArchitectureError(f"backbone={module!r}: expected a name or an instance of torch.nn.Module")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         encoder = build_encoder(

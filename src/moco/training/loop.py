@@ -134,7 +134,8 @@ class Training:
     def call(self, moment: str, *arguments: Any) -> None:
         """Call a moment of every callback."""
         for callback in self.callbacks:
-            getattr(callback, moment)(self, *arguments)
+            if hasattr(callback, moment):
+                getattr(callback, moment)(self, *arguments)
 
 
 def train(run: Training) -> Progress:
