@@ -17,6 +17,7 @@ from PIL import Image
 
 import moco
 from moco.cli import main
+from moco.config import Config
 from moco.contrast import algorithm
 from moco.recipes import configure, default_recipe
 
@@ -108,7 +109,10 @@ def guided(photos: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     pretrain = moco.pretrain
 
     def small(data=None, *, out=None, recipe=None, **options):
-        configure(recipe or default_recipe(data), options)
+        stated = {name: value for name, value in options.items() if name in Config.__dataclass_fields__}
+        if not isinstance(stated.get("backbone", ""), str):
+            del stated["backbone"]
+        configure(recipe or default_recipe(data), stated)
         return pretrain(data, out=out, recipe=recipe, quiet=True, **{**options, **SMALL})
 
     monkeypatch.setitem(vars(moco), "pretrain", small)

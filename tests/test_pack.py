@@ -57,7 +57,7 @@ def test_training_from_a_pack_is_training_from_its_folder(photos, tmp_path, tiny
         moco.pretrain(data, out=tmp_path / f"run{n}", quiet=True, **tiny)
         for n, data in enumerate((photos, packed.path))
     ]
-    first, second = (load_file(run.backbone) for run in runs)
+    first, second = (load_file(run.weights) for run in runs)
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert runs[0].summary["knn_top1"] == runs[1].summary["knn_top1"]
 

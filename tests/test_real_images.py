@@ -61,7 +61,7 @@ def check_whole(run: moco.Run) -> None:
     assert json.loads((run.path / "summary.json").read_text()) == run.summary
     for name in ("config.yaml", "metrics.jsonl", "backbone.safetensors", "checkpoints/last.pt"):
         assert (run.path / name).stat().st_size > 0
-    with safe_open(run.backbone, framework="pt") as file:
+    with safe_open(run.weights, framework="pt") as file:
         header = file.metadata()
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     built = build_backbone(header["architecture"], image_size=int(header["image_size"]), stem=header["stem"])
@@ -159,7 +159,8 @@ from moco.data.order import EpochOrder
 from moco.data.skipped import SkippedFiles
 from moco.data.source import open_source
 from moco.recipes import configure
-from moco.workload import view_recipe
+from moco.data.view_dataset import RecipeViews
+from moco.data.views import view_recipe
 import numpy as np
 
 def read(folder):
@@ -167,11 +168,11 @@ def read(folder):
     for index in range(len(source)):
         source.image(index)
     order = EpochOrder(np.arange(len(source)), batch_size=20, seed=0)
-    loader = ViewLoader(source, order, view_recipe(configure("v2", {})), image_size=32, device=torch.device("cpu"),
-                        skipped=SkippedFiles(), workers=2)
+    make = RecipeViews(view_recipe(configure("v2", {})), 32, order, device_type="cpu")
+    loader = ViewLoader(source, order, make, device=torch.device("cpu"), skipped=SkippedFiles(), workers=2)
     batches = loader.batches(0)
     for _ in range(order.steps_per_epoch):
-        x_q, x_k = next(batches)
+        next(batches)
     batches.close()
     # Not ru_maxrss, which begins with the peak of the process that started this one.
     return next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))

@@ -200,7 +200,7 @@ def read_config(path: Path) -> tuple[Config, str | None]:
     """
     try:
         stored = yaml.safe_load(path.read_text(encoding="utf-8"))
-        data, recipe = stored.pop("data"), stored.pop("recipe")
+        data, recipe, _ = stored.pop("data"), stored.pop("recipe"), stored.pop("own_views", None)
         for name, harmless in DROPPED_FIELDS.items():
             if stored.pop(name, harmless[0]) not in harmless:
                 raise RunError(f"{path} has a value of {name!r} that this version cannot honour: start a new run")
@@ -214,10 +214,13 @@ def read_config(path: Path) -> tuple[Config, str | None]:
         raise RunError(f"{path} cannot be read ({str(error).splitlines()[0]}): restore it") from error
 
 
-def write_config(config: Config, data: str | None) -> str:
+OWN_VIEWS = "own_views: true"  # the line of config.yaml of a run with a transform of the user's
+
+
+def write_config(config: Config, data: str | None, *, own_views: bool = False) -> str:
     """The text of config.yaml, which `read_config` takes back."""
     plain = {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(config).items()}
-    return yaml.safe_dump({"data": data, **plain}, sort_keys=False)
+    return yaml.safe_dump({"data": data, **plain}, sort_keys=False) + (f"{OWN_VIEWS}\n" if own_views else "")
 
 
 def _suit(base: dict[str, Any], mechanism: str, backbone: str) -> None:

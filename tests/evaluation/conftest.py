@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import moco
+
 
 @pytest.fixture(scope="session")
 def coloured(tmp_path_factory):
@@ -20,3 +22,23 @@ def coloured(tmp_path_factory):
                 pixels[..., 2 - number] += 120
                 Image.fromarray(pixels).save(root / part / name / f"{item}.png")
     return root
+
+
+def quick(*, protocol="knn", baselines="auto", **options):
+    """Options without bars, with few neighbours, and with one epoch where something is trained."""
+    few = {"num_neighbors": 3} if protocol == "knn" else {}
+    trains = protocol == "finetune" or (protocol != "scores" and baselines in ("auto", "all"))
+    short = {"epochs": 1} if trains else {}
+    return {"quiet": True, "seed": 0, "protocol": protocol, "baselines": baselines, **few, **short, **options}
+
+
+@pytest.fixture(scope="session")
+def run(coloured, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    options = {"backbone": "resnet_tiny", "image_size": 16, "batch_size": 8, "dictionary_size": 16, "steps": 4}
+    moco.pretrain(coloured / "train", out=folder, quiet=True, threads=1, knn_evaluations=0, **options)
+    return folder
+
+
+def evaluate(run, coloured, **options):
+    return moco.evaluate(run, train=coloured / "train", test=coloured / "test", **quick(**options))

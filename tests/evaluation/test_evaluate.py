@@ -12,29 +12,10 @@ from PIL import Image
 
 import moco
 from moco.cli import main
-from moco.errors import ArchitectureError, ConfigError, DataError, RunError
+from moco.errors import ConfigError
 from moco.evaluation.knn import knn_accuracy
 from moco.export.load import load
-
-
-def quick(*, protocol="knn", baselines="auto", **options):
-    """Options without bars, with few neighbours, and with one epoch where something is trained."""
-    few = {"num_neighbors": 3} if protocol == "knn" else {}
-    trains = protocol == "finetune" or (protocol != "scores" and baselines in ("auto", "all"))
-    short = {"epochs": 1} if trains else {}
-    return {"quiet": True, "seed": 0, "protocol": protocol, "baselines": baselines, **few, **short, **options}
-
-
-@pytest.fixture(scope="session")
-def run(coloured, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "run"
-    options = {"backbone": "resnet_tiny", "image_size": 16, "batch_size": 8, "dictionary_size": 16, "steps": 4}
-    moco.pretrain(coloured / "train", out=folder, quiet=True, threads=1, knn_evaluations=0, **options)
-    return folder
-
-
-def evaluate(run, coloured, **options):
-    return moco.evaluate(run, train=coloured / "train", test=coloured / "test", **quick(**options))
+from tests.evaluation.conftest import evaluate, quick
 
 
 def test_knn_stands_beside_random_weights_and_training_from_scratch(run, coloured):
@@ -191,99 +172,6 @@ def test_the_weights_file_alone_is_enough(run, coloured, tmp_path):
     shutil.copy(run / "backbone.safetensors", tmp_path / "mine.safetensors")
     alone = evaluate(tmp_path / "mine.safetensors", coloured, baselines="none")
     assert alone.value("knn_top1") == evaluate(run, coloured, baselines="none").value("knn_top1", inputs="features")
-
-
-def remove_class(root):
-    shutil.rmtree(root / "train" / "red")
-
-
-def empty_class(root):
-    for path in (root / "train" / "red").iterdir():
-        path.unlink()
-
-
-def one_class(root):
-    (root / "labels.csv").write_text("\n".join(["path,label", *(f"{p},x" for p in root.rglob("*.png"))]))
-
-
-def missing_file(root):
-    rows = ["path,label", *(f"{p},{p.parent.name}" for p in root.rglob("*.png")), f"{root}/train/gone.png,red"]
-    (root / "labels.csv").write_text("\n".join(rows))
-
-
-def same_images(root):
-    shutil.rmtree(root / "test")
-    shutil.copytree(root / "train", root / "test")
-
-
-def no_labels(root):
-    for path in list((root / "train").rglob("*.png")):
-        path.rename(root / "train" / f"{path.parent.name}{path.name}")
-    for name in ("blue", "green", "red"):
-        (root / "train" / name).rmdir()
-
-
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (remove_class, r"has classes that train has not \(red\)"),
-        (empty_class, "train/red holds no images"),
-        (one_class, r"all of one class \(x\)"),
-        (missing_file, r"1 of its paths are no image of train or test .*gone.png"),
-        (same_images, "every test image is among the train images"),
-        (no_labels, "train has no labels"),
-    ],
-)
-def test_what_would_make_a_figure_worthless_is_refused(run, coloured, tmp_path, spoil, message):
-    root = tmp_path / "data"
-    shutil.copytree(coloured, root)
-    spoil(root)
-    labels = str(root / "labels.csv") if (root / "labels.csv").exists() else None
-    with pytest.raises(DataError, match=message) as caught:
-        evaluate(run, root, labels=labels, baselines="none")
-    assert "\n" not in str(caught.value)
-
-
-def test_weights_of_another_architecture_are_refused(run, coloured, tmp_path):
-    from safetensors import safe_open
-    from safetensors.torch import load_file, save_file
-
-    with safe_open(run / "backbone.safetensors", framework="pt") as file:
-        stated = dict(file.metadata())
-    other = tmp_path / "other.safetensors"
-    save_file(load_file(run / "backbone.safetensors"), other, {**stated, "architecture": "torchvision/resnet18"})
-    with pytest.raises(ArchitectureError, match="does not fit"):
-        evaluate(other, coloured)
-
-
-@pytest.mark.parametrize(
-    ("change", "error", "message"),
-    [
-        ({"num_neighbors": 61}, ConfigError, "num_neighbors=61 with 60 train images"),
-        ({"protocol": "guess"}, ConfigError, "choose one of knn"),
-        ({"seeds": 0}, ConfigError, "seeds=0: need at least 1"),
-        ({"label_fractions": [2.0]}, ConfigError, "label_fractions"),
-        ({"learning_rates": []}, ConfigError, "learning_rates"),
-        ({"device": "abacus"}, ConfigError, "device='abacus'"),
-        ({"learning_rates": [3.0]}, ConfigError, "counts with protocol linear and probe paper or both; leave it out"),
-        ({"protocol": "scores", "num_neighbors": 3}, ConfigError, "num_neighbors=3 would change nothing"),
-        ({"protocol": "scores", "labels": "l.csv"}, ConfigError, "labels=l.csv would change nothing"),
-        ({"baselines": "none", "epochs": 3}, ConfigError, "epochs=3 would change nothing"),
-        ({"baselines": "all", "scratch_minutes": 3}, ConfigError, "scratch_minutes=3 would change nothing"),
-        ({"held_out": 0.5}, ConfigError, "held_out=0.5 would change nothing: it counts without test images"),
-    ],
-)
-def test_wrong_options_are_one_line(run, coloured, change, error, message):
-    with pytest.raises(error, match=message) as caught:
-        evaluate(run, coloured, **change)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_model_that_is_nowhere_is_said(coloured):
-    with pytest.raises(ArchitectureError, match="'resnet_smal' is no run, no file and no architecture"):
-        evaluate("resnet_smal", coloured)
-    with pytest.raises(RunError, match="no such file"):
-        evaluate("gone.safetensors", coloured)
 
 
 def test_the_command_prints_one_json_object_or_a_table(run, coloured, capsys):

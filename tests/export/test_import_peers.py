@@ -84,7 +84,7 @@ def test_a_sequence_without_relu_or_pooling_is_refused(tmp_path, left_out):
     file = files.saved(
         {"state_dict": files.prefixed(nn.Sequential(*children[:-1]).state_dict(), "backbone.")}, tmp_path / "a"
     )
-    with pytest.raises(ArchitectureError, match="between bn1 and layer1"):
+    with pytest.raises(ArchitectureError, match="from bn1 to layer1"):
         moco.import_weights(file, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

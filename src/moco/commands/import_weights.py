@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from moco.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from moco.export.load import Pretrained
 
 Normalization = Literal["imagenet", "cifar"]
@@ -104,8 +106,8 @@ def import_weights(
     )
     source = foreign.stated.source if foreign.stated else None
     if normalization is not None:
-        mean_and_std = NORMALIZATIONS[normalization]
-        model.preprocess, source = Preprocessing(model.preprocess.size, *mean_and_std), "normalization"
+        source = "normalization"
+        model.preprocess = Preprocessing(model.preprocess.size, *NORMALIZATIONS[normalization])
     imported = Imported(
         path=folder,
         kind=recognised.kind.name,
@@ -114,7 +116,7 @@ def import_weights(
         num_heads=model.num_heads,
         feature_dim=model.feature_dim,
         image_size=model.preprocess.size,
-        parameters=sum(t.numel() for name, t in foreign.tensors.items() if _is_parameter(name)),
+        parameters=_parameters(foreign.tensors),
         head=head,
         others=recognised.others,
         preprocessing=model.preprocess.as_dict(),
@@ -145,6 +147,7 @@ def _write(imported: Imported, model: Pretrained, file: Path) -> None:
         raise RunError(f"cannot write {folder}: {error.strerror or error}") from error
 
 
-def _is_parameter(name: str) -> bool:
-    last = name.rpartition(".")[2]
-    return last not in ("running_mean", "running_var", "num_batches_tracked", "queue", "queue_ptr")
+def _parameters(tensors: dict[str, Tensor]) -> int:
+    """Numbers that are learnt, counters, statistics and queues left out."""
+    others = ("running_mean", "running_var", "num_batches_tracked", "queue", "queue_ptr")
+    return sum(tensor.numel() for name, tensor in tensors.items() if name.rpartition(".")[2] not in others)

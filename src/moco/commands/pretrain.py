@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from moco.commands.options import Options
 from moco.config import Config
 from moco.errors import ConfigError, RunError
-from moco.recipes import configure, default_recipe, read_config
+from moco.recipes import OWN_VIEWS, configure, default_recipe, read_config
 
 if TYPE_CHECKING:
     from torch import nn
@@ -131,16 +131,12 @@ def pretrain(
     module = None if isinstance(backbone, str) else backbone
     if backbone is not None:
         given["backbone"] = backbone if isinstance(backbone, str) else f"module/{type(backbone).__name__}"
-    if config is not None and not isinstance(config, Config):
-        raise ConfigError(f"config is a {type(config).__name__}: expected a moco.Config")
-    if config is not None and resume:
-        raise ConfigError("config with resume: a run is resumed with its own, leave config out")
-    if config is not None and module is not None:
-        config = dataclasses.replace(config, backbone=given.pop("backbone"))
-    if config is not None and (recipe is not None or given):
-        raise ConfigError(f"config with {', '.join(['recipe'] * (recipe is not None) + list(given))}: give one of both")
+    if config is not None:
+        config = _checked(config, given, module, recipe, resume)
     if resume:
         folder, data, config = _stored(data, out, recipe, given)
+        if transform is None and OWN_VIEWS in folder.config.read_text(encoding="utf-8"):
+            raise ConfigError(f"the run in {folder.path} has a transform of the user's: hand it over with transform=")
     else:
         config = config or configure(recipe or default_recipe(data), given)
         folder = RunFolder(Path(out) if out is not None else _free_folder(data, config.recipe))
@@ -153,6 +149,19 @@ def pretrain(
     extras = Extras(module=module, transform=transform, callbacks=callbacks, loggers=loggers)
     Pretraining.prepare(data, config, folder, extras, quiet=quiet, start=start).run(resume=resume)
     return Run(folder.path, module)
+
+
+def _checked(config: Any, given: dict[str, Any], module: nn.Module | None, recipe: str | None, resume: bool) -> Config:
+    """A whole configuration of the user's, beside which nothing else may be stated but a module."""
+    if not isinstance(config, Config):
+        raise ConfigError(f"config is a {type(config).__name__}: expected a moco.Config")
+    if resume:
+        raise ConfigError("config with resume: a run is resumed with its own, leave config out")
+    if module is not None:
+        config = dataclasses.replace(config, backbone=given.pop("backbone"))
+    if recipe is not None or given:
+        raise ConfigError(f"config with {', '.join(['recipe'] * (recipe is not None) + list(given))}: give one of both")
+    return config
 
 
 # What a run may be resumed with: it changes how fast the run goes and no number in it.

@@ -25,10 +25,17 @@ _PROJECT = "moco"
 class Logger(Protocol):
     """What a logger has to do; those of Lightning and of Lightning Fabric do. `status` is "success" or "failed"."""
 
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None: ...
-    def log_hyperparams(self, params: dict[str, Any]) -> None: ...
-    def save(self) -> None: ...
-    def finalize(self, status: str) -> None: ...
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Note figures of a step."""
+
+    def log_hyperparams(self, params: dict[str, Any]) -> None:
+        """Note the configuration."""
+
+    def save(self) -> None:
+        """Write what is noted."""
+
+    def finalize(self, status: str) -> None:
+        """The run has ended."""
 
 
 Chosen = str | Logger | Sequence[str | Logger] | None

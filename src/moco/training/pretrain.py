@@ -113,7 +113,8 @@ class Pretraining:
             self.folder.take()
         try:
             if first and not resume:
-                self.folder.write_text("config.yaml", write_config(self.config, self.images.data))
+                own_views = self.extras.transform is not None
+                self.folder.write_text("config.yaml", write_config(self.config, self.images.data, own_views=own_views))
             gpus = [fabric.device] if fabric.device.type == "cuda" else []
             with convolutions_tried(), torch.random.fork_rng(devices=gpus):
                 summary = self._train(fabric, resume=resume)
