@@ -54,12 +54,9 @@ def test_the_parameter_counts_are_those_of_the_authors_models(tmp_path):
             "v2": files.v2(torchvision.models.resnet50(), arch="resnet50"),
             "v3": files.v3(torchvision.models.resnet50(), arch="resnet50"),
         }
-    from moco.commands.import_weights import _is_parameter
+    from moco.commands.import_weights import count_parameters
 
-    counts = {
-        name: sum(tensor.numel() for key, tensor in content["state_dict"].items() if _is_parameter(key))
-        for name, content in models.items()
-    }
+    counts = {name: count_parameters(content["state_dict"]) for name, content in models.items()}
     assert counts == {"v2": 55_933_312, "v3": 68_012_160}
 
 
@@ -71,12 +68,12 @@ def vit(name, **options):
 
 
 def test_the_authors_vits_have_the_published_number_of_parameters():
-    from moco.commands.import_weights import _is_parameter
+    from moco.commands.import_weights import count_parameters
 
     for name, arch, count in (("small", "vit_small", 84_266_752), ("base", "vit_base", 215_678_464)):
         with torch.device("meta"):
             content = files.v3(vit(f"vit_{name}_patch16_224", num_heads=12), arch=arch)
-        assert sum(t.numel() for key, t in content["state_dict"].items() if _is_parameter(key)) == count
+        assert count_parameters(content["state_dict"]) == count
 
 
 @pytest.mark.parametrize("module", [True, False])

@@ -104,9 +104,7 @@ def import_weights(
     model, recognised, head = convert(
         foreign, path, architecture=architecture, stem=stem, image_size=image_size, num_heads=num_heads
     )
-    source = foreign.stated.source if foreign.stated else None
     if normalization is not None:
-        source = "normalization"
         model.preprocess = Preprocessing(model.preprocess.size, *NORMALIZATIONS[normalization])
     imported = Imported(
         path=folder,
@@ -116,11 +114,11 @@ def import_weights(
         num_heads=model.num_heads,
         feature_dim=model.feature_dim,
         image_size=model.preprocess.size,
-        parameters=_parameters(foreign.tensors),
+        parameters=count_parameters(foreign.tensors),
         head=head,
         others=recognised.others,
         preprocessing=model.preprocess.as_dict(),
-        preprocessing_source=source,
+        preprocessing_source="normalization" if normalization else foreign.stated and foreign.stated.source,
     )
     _write(imported, model, foreign.path)
     return imported
@@ -147,7 +145,7 @@ def _write(imported: Imported, model: Pretrained, file: Path) -> None:
         raise RunError(f"cannot write {folder}: {error.strerror or error}") from error
 
 
-def _parameters(tensors: dict[str, Tensor]) -> int:
+def count_parameters(tensors: dict[str, Tensor]) -> int:
     """Numbers that are learnt, counters, statistics and queues left out."""
     others = ("running_mean", "running_var", "num_batches_tracked", "queue", "queue_ptr")
     return sum(tensor.numel() for name, tensor in tensors.items() if name.rpartition(".")[2] not in others)

@@ -161,7 +161,8 @@ def _checked(config: Any, given: dict[str, Any], module: nn.Module | None, recip
         config = dataclasses.replace(config, backbone=given.pop("backbone"))
     if recipe is not None or given:
         raise ConfigError(f"config with {', '.join(['recipe'] * (recipe is not None) + list(given))}: give one of both")
-    return config
+    checked: Config = config
+    return checked
 
 
 # What a run may be resumed with: it changes how fast the run goes and no number in it.
