@@ -104,6 +104,7 @@ def import_weights(
     model, recognised, head = convert(
         foreign, path, architecture=architecture, stem=stem, image_size=image_size, num_heads=num_heads
     )
+    source = "normalization" if normalization else foreign.stated.source if foreign.stated else None
     if normalization is not None:
         model.preprocess = Preprocessing(model.preprocess.size, *NORMALIZATIONS[normalization])
     imported = Imported(
@@ -118,7 +119,7 @@ def import_weights(
         head=head,
         others=recognised.others,
         preprocessing=model.preprocess.as_dict(),
-        preprocessing_source="normalization" if normalization else foreign.stated and foreign.stated.source,
+        preprocessing_source=source,
     )
     _write(imported, model, foreign.path)
     return imported
