@@ -91,8 +91,6 @@ def import_weights(
         ConfigError, ArchitectureError: a wrong value, an unknown layout, or other keys than the head's are missing.
         RunError: a file that cannot be read safely, or an output folder that cannot be used.
     """
-    path = Path(file).expanduser()
-    folder = _free_folder(path, out)
     from moco.data.preprocess import Preprocessing
     from moco.data.views import NORMALIZATIONS
     from moco.export.convert import convert
@@ -100,6 +98,7 @@ def import_weights(
 
     if normalization not in (None, *NORMALIZATIONS):
         raise ConfigError(f"normalization={normalization!r}: choose {' or '.join(NORMALIZATIONS)}")
+    folder = _free_folder(path := Path(file).expanduser(), out)
     foreign = read_foreign(path)
     model, recognised, head = convert(
         foreign, path, architecture=architecture, stem=stem, image_size=image_size, num_heads=num_heads
