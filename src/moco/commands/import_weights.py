@@ -96,16 +96,16 @@ def import_weights(
     from moco.export.convert import convert
     from moco.export.foreign import read_foreign
 
-    if normalization not in (None, *NORMALIZATIONS):
-        raise ConfigError(f"normalization={normalization!r}: choose {' or '.join(NORMALIZATIONS)}")
+    _check(normalization, tuple(NORMALIZATIONS))
     folder = _free_folder(path := Path(file).expanduser(), out)
     foreign = read_foreign(path)
     model, recognised, head = convert(
         foreign, path, architecture=architecture, stem=stem, image_size=image_size, num_heads=num_heads
     )
-    source = "normalization" if normalization else foreign.stated.source if foreign.stated else None
-    if normalization is not None:
-        model.preprocess = Preprocessing(model.preprocess.size, *NORMALIZATIONS[normalization])
+    source = foreign.stated.source if foreign.stated else None
+    if normalization:
+        source, size = "normalization", model.preprocess.size
+        model.preprocess = Preprocessing(size, *NORMALIZATIONS[normalization])
     imported = Imported(
         path=folder,
         kind=recognised.kind.name,
@@ -149,3 +149,8 @@ def count_parameters(tensors: dict[str, Tensor]) -> int:
     """Numbers that are learnt, counters, statistics and queues left out."""
     others = ("running_mean", "running_var", "num_batches_tracked", "queue", "queue_ptr")
     return sum(tensor.numel() for name, tensor in tensors.items() if name.rpartition(".")[2] not in others)
+
+
+def _check(normalization: str | None, known: tuple[str, ...]) -> None:
+    if normalization not in (None, *known):
+        raise ConfigError(f"normalization={normalization!r}: choose {' or '.join(known)}")
