@@ -120,8 +120,7 @@ def import_weights(
         preprocessing=model.preprocess.as_dict(),
         preprocessing_source=source,
     )
-    _write(imported, model, foreign.path)
-    return imported
+    return _written(imported, model, foreign.path)
 
 
 def _free_folder(file: Path, out: str | os.PathLike[str] | None) -> Path:
@@ -131,7 +130,7 @@ def _free_folder(file: Path, out: str | os.PathLike[str] | None) -> Path:
     return folder
 
 
-def _write(imported: Imported, model: Pretrained, file: Path) -> None:
+def _written(imported: Imported, model: Pretrained, file: Path) -> Imported:
     from moco.export.backbone import write_backbone
     from moco.export.reading import FILE_NAME, digest
 
@@ -143,6 +142,7 @@ def _write(imported: Imported, model: Pretrained, file: Path) -> None:
         (folder / "import.json").write_text(json.dumps(stated, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise RunError(f"cannot write {folder}: {error.strerror or error}") from error
+    return imported
 
 
 def count_parameters(tensors: dict[str, Tensor]) -> int:
