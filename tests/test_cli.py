@@ -161,6 +161,8 @@ def help_of(capsys, *arguments):
     return capsys.readouterr().out
 
 
+# The parser looks through all loaded subclasses of a type for its help, numpy's deprecated ones among them.
+@pytest.mark.filterwarnings("ignore:.*chararray:DeprecationWarning")
 @pytest.mark.parametrize("command", ["pretrain", *COMMANDS])
 def test_help_speaks_the_command_lines_words(capsys, command):
     said = help_of(capsys, command)

@@ -56,7 +56,7 @@ def convert(
     with torch.random.fork_rng(devices=[]):
         built = build_backbone(chosen.name, image_size=side, stem=cast(Stem, chosen.stem), num_heads=chosen.num_heads)
     if chosen.pool not in (None, pool := _pool(built.module)):
-        raise ArchitectureError(f"{file}: {chosen.name} pools by {chosen.pool!r}: only {pool!r} can be built here")
+        raise ArchitectureError(f"{file}: {chosen.name} has global_pool={chosen.pool!r}: only {pool!r} can be built")
     expected = built.module.state_dict()
     tensors = dict(recognised.tensors)
     head = [name for name in tensors if name not in expected and name.partition(".")[0] in _HEADS]
