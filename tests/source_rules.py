@@ -119,18 +119,14 @@ def names_used(source: str, module: str = "moco.x") -> set[str]:
 
 
 def function_lengths(source: str) -> list[tuple[str, int]]:
-    """Name and lines of each function, from `def` to the last line, without its docstring."""
+    """Name and lines of each function, from `def` to the last line, docstring included."""
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
     found = [node for node in ast.walk(ast.parse(source)) if isinstance(node, kinds)]
-    said = [node.body[0] if ast.get_docstring(node) is not None else None for node in found]
-    return [
-        (node.name, node.end_lineno - node.lineno + 1 - (first.end_lineno - first.lineno + 1 if first else 0))  # type: ignore[operator]
-        for node, first in zip(found, said, strict=True)
-    ]
+    return [(node.name, node.end_lineno - node.lineno + 1) for node in found]  # type: ignore[operator]
 
 
 def long_functions(source: str) -> list[str]:
-    """Functions of more than 40 lines; the docstring does not count: of a command it says what every option is."""
+    """Functions of more than 40 lines."""
     return [f"{name} has {length} lines" for name, length in function_lengths(source) if length > LONGEST_FUNCTION]
 
 
