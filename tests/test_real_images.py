@@ -159,7 +159,7 @@ from moco.data.order import EpochOrder
 from moco.data.skipped import SkippedFiles
 from moco.data.source import open_source
 from moco.recipes import configure
-from moco.data.view_dataset import RecipeViews
+from moco.data.augment import RecipeViews
 from moco.data.views import view_recipe
 import numpy as np
 

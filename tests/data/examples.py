@@ -14,12 +14,13 @@ from torch import Tensor
 
 from moco import recipes
 from moco.data.arrays import ArraySource
+from moco.data.augment import RecipeViews
 from moco.data.base import Source
 from moco.data.decode import DamagedImage
 from moco.data.loader import ViewLoader
 from moco.data.order import EpochOrder
 from moco.data.skipped import SkippedFiles
-from moco.data.view_dataset import RecipeViews, TransformViews
+from moco.data.user_transform import TransformViews
 from moco.data.views import ViewRecipe, view_recipe
 
 PLAIN = ViewRecipe(  # keeps colours as they are, so that a view of a flat image tells which one it is

@@ -9,7 +9,7 @@ import torch
 from tests.data.examples import EVERYTHING, PLAIN, RECIPES, generator, pictures
 from tests.reference.views import naive_photometric
 
-from moco.data.color_augment import BLOCK_PIXELS, SMALLEST_BLOCK, ColorDraws, color_views, draw_colors
+from moco.data.augment import BLOCK_PIXELS, SMALLEST_BLOCK, ColorDraws, color_views, draw_colors
 
 ALL = {
     **RECIPES,

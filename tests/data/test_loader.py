@@ -7,6 +7,7 @@ import os
 import signal
 import tempfile
 import time
+import warnings
 from collections import Counter
 
 import numpy as np
@@ -28,11 +29,11 @@ from tests.reference.views import naive_photometric
 
 from moco.data import loader as loader_module
 from moco.data.arrays import ArraySource
-from moco.data.color_augment import ColorDraws
+from moco.data.augment import ColorDraws, CropBoxes, resized_crop
 from moco.data.folder import FolderSource
 from moco.data.order import COLORS, VIEWS, EpochOrder, keyed_generator
-from moco.data.random_crop import CropBoxes, resized_crop
 from moco.data.skipped import SkippedFiles
+from moco.data.workers import cores
 from moco.errors import DataError, RunError
 
 DAMAGED = {0, 3, 4, 11}
@@ -81,6 +82,16 @@ def test_seed_decides_every_bit_and_a_resumed_run_continues_exactly(kind):
 def test_number_of_workers_does_not_change_a_bit(kind, workers):
     expected = take(loader(SOURCES[kind](23), recipe=EVERYTHING), 8, first_step=2)
     assert same(take(loader(SOURCES[kind](23), recipe=EVERYTHING, workers=workers), 8, first_step=2), expected)
+
+
+def test_more_workers_than_cores_are_started_without_a_word():
+    wanted = cores() + 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        batches = loader(Reddish(40), workers=wanted).batches(0)
+        next(batches)
+    assert len(multiprocessing.active_children()) == wanted
+    batches.close()
 
 
 @pytest.mark.parametrize("kind", SOURCES)

@@ -10,7 +10,7 @@ from PIL import Image
 import moco
 from moco.data.decode import DamagedImage
 from moco.data.folder import FolderSource
-from moco.data.labels import read_labels
+from moco.data.labels import with_labels
 from moco.data.pack_format import DATA, INDEX, META, NAMES, ROW, is_pack
 from moco.data.packed import PackedSource
 from moco.data.source import open_source
@@ -87,7 +87,8 @@ def test_reduced_shapes_are_those_of_the_decoded_images(tmp_path):
 
 def test_labels_may_come_from_a_table(packs, photos):
     (photos.parent / "labels.csv").write_text("path,label\nphotos/cats/roll0/00.jpg,old\ndogs/roll1/01.jpg,new\n")
-    labels, names = read_labels(photos.parent / "labels.csv", PackedSource(packs["jpeg"]))
+    labelled = with_labels(PackedSource(packs["jpeg"]), photos.parent / "labels.csv")
+    labels, names = labelled.labels, labelled.class_names
     assert names == ("new", "old")
     assert np.count_nonzero(labels >= 0) == 2
 

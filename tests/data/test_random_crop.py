@@ -9,7 +9,7 @@ from PIL import Image
 from tests.data.examples import generator, ks_distance
 from torchvision.transforms import RandomResizedCrop
 
-from moco.data.random_crop import RATIO, CropBoxes, resized_crop
+from moco.data.augment import RATIO, CropBoxes, resized_crop
 
 DRAWS = 3000
 SIZES = [(96, 96), (40, 90), (375, 250), (7, 7), (8, 200), (1, 30)]  # two square, two elongated, two extremely so

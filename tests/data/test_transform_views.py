@@ -9,6 +9,7 @@ from PIL import Image
 from tests.data.examples import SIZE, Reddish, loader, same, take
 from torchvision.transforms import v2
 
+from moco.data.order import EpochOrder
 from moco.errors import DataError
 
 
@@ -80,7 +81,7 @@ def test_the_global_generators_go_on_as_if_nothing_had_been_drawn():
     take(loader(Reddish(20), transform=twice), 3)
     assert draw() == expected
     seed()
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(DataError):
         take(loader(Reddish(20), transform=lambda image: (drawn(image), 1 / 0)), 1)
     assert draw() == expected
 
@@ -105,3 +106,32 @@ def test_what_a_transform_may_not_return_is_named_in_one_line(name, workers):
     with pytest.raises(DataError, match=f"transform.*{came}") as caught:
         take(loader(Reddish(20), transform=transform, workers=workers), 1)
     assert "\n" not in str(caught.value)
+
+
+def broken(image):
+    return drawn(image), 1 / 0
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("transform", [broken, (drawn, broken)])
+def test_a_transform_that_raises_is_named_with_image_and_cause_in_one_line(transform, workers):
+    first = EpochOrder(np.arange(20), batch_size=4, seed=3).batch(0)[0]
+    with pytest.raises(DataError, match=rf"broken .*{first.image:03d}\.jpg .*ZeroDivisionError: division") as caught:
+        take(loader(Reddish(20), transform=transform, workers=workers), 1)
+    assert "\n" not in str(caught.value)
+    assert "1 / 0" in str(caught.value.__cause__), "the user's own line is in the chain"
+
+
+def test_a_transform_that_raises_late_ends_the_run_and_not_the_worker():
+    late = EpochOrder(np.arange(20), batch_size=4, seed=3).batch(2)[1].image
+
+    def picky(image):
+        if image.getpixel((0, 0))[0] == late:
+            raise ValueError("not this\none")
+        return twice(image)
+
+    batches = loader(Reddish(20), transform=picky, workers=2).batches(0)
+    for _ in range(2):
+        next(batches)
+    with pytest.raises(DataError, match=rf"picky .*{late:03d}\.jpg .*ValueError: not this one"):
+        next(batches)

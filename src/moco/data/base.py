@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Self
 
 import numpy as np
@@ -76,6 +78,10 @@ class Source(Dataset[np.ndarray], ABC):
         Zeros stand for images that cannot be read.
         """
         return None
+
+    def reading(self, *key: int) -> AbstractContextManager[None]:
+        """Inside, what is random about reading an image follows from the key alone; nothing is, but in users' code."""
+        return contextlib.nullcontext()
 
     @abstractmethod
     def item_name(self, index: int) -> str:

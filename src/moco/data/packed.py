@@ -17,10 +17,9 @@ import numpy as np
 from PIL import Image
 
 from moco.data.base import Source
-from moco.data.decode import decode_image, decode_pixels
+from moco.data.decode import decode_image, decode_pixels, reduction
 from moco.data.fingerprint import Fingerprint
 from moco.data.folder import FolderSource
-from moco.data.jpeg import reduction
 from moco.data.pack_format import DATA, INDEX, NAMES, PARTIAL, ROW, Meta
 from moco.errors import DataError
 

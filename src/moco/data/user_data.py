@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from moco.data.arrays import ArraySource
 from moco.data.base import UNKNOWN, Source
 from moco.data.decode import DamagedImage, decode_image, read_image, to_rgb
 from moco.data.folder import FolderSource
+from moco.data.order import ITEMS, keyed_seed, seeded
 from moco.errors import DataError
 
 # What `moco.pretrain` takes; a sequence is one of paths, of folders, or of images.
@@ -68,6 +70,10 @@ class ItemSource(Source):
         except Exception as error:  # whatever the user's code raises
             reason = getattr(error, "reason", None) or " ".join(str(error).split()) or type(error).__name__
             raise DamagedImage(self.item_name(index), reason) from error
+
+    def reading(self, *key: int) -> AbstractContextManager[None]:
+        """The data set's own transform draws from the global generators."""
+        return seeded(keyed_seed(key[0], ITEMS, *key[1:]))
 
     def item_name(self, index: int) -> str:
         """Name and position in the data set."""
