@@ -31,7 +31,7 @@ def test_nested_folder_gives_every_image_once_in_sorted_order(tmp_path):
     assert names(source) == ["a.png", "b/a.webp", "b/z.png", "b/deep/er/a.JPG", "c/x.bmp"]
     assert source.labels is None
     assert source.class_names == ()
-    assert source.uniform_array() is None
+    assert source.uniform_shape is None
     assert source.name == tmp_path.name
 
 

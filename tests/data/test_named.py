@@ -64,7 +64,7 @@ def test_name_in_any_case_gives_both_parts(tmp_path, word):
     assert (len(train), len(test), train.name) == (9, 6, "CIFAR10")
     np.testing.assert_array_equal(train.labels, np.arange(9) % 3)
     assert train.class_names == ("plane", "car", "bird")
-    assert train.uniform_array().shape == (9, 4, 4, 3)
+    assert (len(train), train.uniform_shape) == (9, (4, 4))
     assert Standin.opened == [{"root": tmp_path / "sets", "train": part, "download": True} for part in (True, False)]
 
 
@@ -106,7 +106,7 @@ def test_nearest_names_are_suggested(tmp_path):
 def test_data_set_of_files_is_read_item_by_item(tmp_path):
     train, test = open_source("dtd", data_root=tmp_path)
     assert (len(train), len(test)) == (5, 4)
-    assert train.uniform_array() is None
+    assert train.uniform_shape is None
     assert (train.image(1).mode, train.image(1).size) == ("RGB", (8, 6))
     assert train.class_names == ("tench", "church")
     np.testing.assert_array_equal(train.labels, [0, 1, 0, 1, 0])
@@ -130,7 +130,7 @@ def test_labels_are_found_wherever_a_data_set_keeps_them():
         source = wrap_dataset(sized, name="set")
         assert source.class_names == names
         assert source.labels is None if labels is None else source.labels.tolist() == labels
-        assert source.uniform_array().shape == (3, 4, 4, 3)
+        assert (len(source), source.uniform_shape) == (3, (4, 4))
 
 
 def test_failed_download_is_one_clear_line(tmp_path, monkeypatch):
@@ -167,5 +167,5 @@ def test_nothing_means_the_embedded_picture_book(monkeypatch):
     for source, part in zip(open_source(None), parts, strict=True):
         assert source.class_names == picturebook.CLASSES
         np.testing.assert_array_equal(source.labels, part.labels)
-        np.testing.assert_array_equal(source.uniform_array(), part.images)
+        np.testing.assert_array_equal(list(source), part.images)
     assert not Standin.opened

@@ -55,23 +55,21 @@ def test_a_subset_of_a_pack_gives_its_members(kind, packs):
     np.testing.assert_array_equal(part.shapes(np.array([1])), pack.shapes(np.array([5])))
 
 
-def test_raw_images_of_one_size_are_one_array(tmp_path):
+def test_raw_images_of_one_size_tell_it(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (9, 20, 30, 3), dtype=np.uint8)
     (tmp_path / "images").mkdir()
     for number, image in enumerate(pixels):
         Image.fromarray(image).save(tmp_path / "images" / f"{number}.png")
     moco.pack(tmp_path / "images", out=tmp_path / "raw", format="raw", quiet=True)
     pack = PackedSource(tmp_path / "raw")
-    np.testing.assert_array_equal(pack.uniform_array(), pixels)
-    np.testing.assert_array_equal(pack.subset([3, 4, 5]).uniform_array(), pixels[3:6])
-    assert pack.subset([3, 5]).uniform_array() is None
-    assert not pack.uniform_array().flags.owndata
+    np.testing.assert_array_equal(list(pack), pixels)
+    assert pack.uniform_shape == pack.subset([3, 5]).uniform_shape == (20, 30)
     moco.pack(tmp_path / "images", out=tmp_path / "jpeg", quiet=True)
-    assert PackedSource(tmp_path / "jpeg").uniform_array() is None
+    assert PackedSource(tmp_path / "jpeg").uniform_shape is None
 
 
-def test_different_sizes_are_no_array(packs):
-    assert PackedSource(packs["raw"]).uniform_array() is None
+def test_different_sizes_have_no_one_shape(packs):
+    assert PackedSource(packs["raw"]).uniform_shape is None
 
 
 def test_reduced_shapes_are_those_of_the_decoded_images(tmp_path):

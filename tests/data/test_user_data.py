@@ -74,7 +74,7 @@ def test_every_kind_of_item_gives_the_same_pixels():
     for name, make in ITEMS.items():
         source, test = open_source(Items(make))
         assert test is None
-        assert (len(source), source.labels, source.uniform_array()) == (6, None, None), name
+        assert (len(source), source.labels, source.uniform_shape) == (6, None, None), name
         for index in range(6):
             np.testing.assert_array_equal(source[index], PIXELS[index], err_msg=name)
         assert source.subset([4, 2]).item_name(1) == "Items[2]"
@@ -169,10 +169,10 @@ def test_a_data_sets_own_random_transform_is_evaluated_alike_by_any_workers(clas
 def test_torchvisions_arrays_are_used_whole_unless_a_transform_stands_between():
     fake = torchvision.datasets.CIFAR10.__new__(torchvision.datasets.CIFAR10)
     vars(fake).update(data=PIXELS, targets=[0] * 6, transform=None, transforms=None, target_transform=None)
-    assert open_source(fake)[0].uniform_array() is not None
+    assert open_source(fake)[0].uniform_shape is not None
     fake.transform = v2.RandomVerticalFlip(p=1.0)
     source, _ = open_source(fake)
-    assert source.uniform_array() is None
+    assert source.uniform_shape is None
     np.testing.assert_array_equal(source[0], PIXELS[0, ::-1])
 
 
@@ -206,9 +206,9 @@ def test_several_folders_are_one_with_the_classes_of_all(classes, tmp_path):
 def test_tensors_of_bytes_and_of_fractions():
     bytes_NCHW = torch.from_numpy(PIXELS).permute(0, 3, 1, 2)
     for data in (bytes_NCHW, bytes_NCHW / 255, (bytes_NCHW / 255).double().requires_grad_()):
-        np.testing.assert_array_equal(open_source(data)[0].uniform_array(), PIXELS)
+        np.testing.assert_array_equal(list(open_source(data)[0]), PIXELS)
     halves, _ = open_source(torch.full((2, 3, 4, 4), 0.5))
-    assert np.all(halves.uniform_array() == 128)
+    assert np.all(halves[0] == 128)
     for data in (
         normalised(PIXELS[0])[None],
         bytes_NCHW.float(),

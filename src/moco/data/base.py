@@ -32,19 +32,21 @@ class Source(Dataset[np.ndarray], ABC):
         labels: (N,) int64, UNKNOWN where the class is not known; None where no class is.
         class_names: names of labels 0, 1, ...
         decoded: pixels lie in memory or in a mapped file already, so that keeping them would gain nothing.
+        uniform_shape: height and width of such images where they are those of all; else None.
 
     Raises:
         DataError: labels of another number than the images.
     """
 
     decoded = False
+    uniform_shape: tuple[int, int] | None = None
 
     def __init__(
         self, size: int, *, name: str, labels: np.ndarray | None = None, class_names: Sequence[str] = ()
     ) -> None:
         self.name = name
         self.class_names = tuple(class_names)
-        self.labels = None if labels is None else checked_labels(labels, size, name)
+        self.labels = None if labels is None else _checked_labels(labels, size, name)
         self._size = size
         self._members: np.ndarray | None = None  # indices into the whole; None for all of it
 
@@ -87,10 +89,6 @@ class Source(Dataset[np.ndarray], ABC):
     def item_name(self, index: int) -> str:
         """What the user calls the image."""
 
-    def uniform_array(self) -> np.ndarray | None:
-        """(N, H, W, 3) uint8 where all images lie in memory or in a mapped file at one size; None elsewhere."""
-        return None
-
     def subset(self, indices: Sequence[int] | np.ndarray) -> Self:
         """The images at `indices`, in that order; shares everything with this source.
 
@@ -112,7 +110,7 @@ class Source(Dataset[np.ndarray], ABC):
             DataError: labels of another number than the images.
         """
         relabelled = copy.copy(self)
-        relabelled.labels = None if labels is None else checked_labels(labels, len(self), self.name)
+        relabelled.labels = None if labels is None else _checked_labels(labels, len(self), self.name)
         relabelled.class_names = tuple(class_names)
         return relabelled
 
@@ -123,7 +121,7 @@ class Source(Dataset[np.ndarray], ABC):
         return int(index if self._members is None else self._members[index])
 
 
-def checked_labels(labels: np.ndarray, count: int, name: str) -> np.ndarray:
+def _checked_labels(labels: np.ndarray, count: int, name: str) -> np.ndarray:
     """Labels as (count,) int64, every negative one UNKNOWN.
 
     Raises:

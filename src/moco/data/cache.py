@@ -85,7 +85,7 @@ def keep_decoded(
         budget: bytes for decoded images; 0 keeps none.
         min_side: as for `Source.image`.
     """
-    if source.decoded or source.uniform_array() is not None:
+    if source.decoded:
         return source, f"{source.name} holds decoded images: nothing is left to decode"
     if budget <= 0:
         return source, "decoded images are not kept (--cache-gib 0): they are decoded at each visit"

@@ -140,8 +140,8 @@ def _cropped(size: int, crop_min: float, seed: int, pixels: np.ndarray, key: Key
 
 def _loader(images: _Images, batches: Iterable[list[Key]], count: int, workers: int | None = None) -> DataLoader[Any]:
     if workers is None:
-        array = images.source.uniform_array()
-        small = array is not None and max(array.shape[1:3]) <= SMALL
+        shape = images.source.uniform_shape
+        small = shape is not None and max(shape) <= SMALL
         workers = 0 if small or count < 2 else min(default_workers(), count)
     options: dict[str, Any] = {"persistent_workers": True} if workers else {}
     # `tuple`: batches are arrays that come through a pipe, since containers often have little shared memory.

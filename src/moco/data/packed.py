@@ -59,6 +59,7 @@ class PackedSource(Source):
         super().__init__(len(self._index), name=self.path.name, labels=labels, class_names=self.meta.class_names)
         self.root = None if self.meta.source is None else Path(self.meta.source)
         self.decoded = self.meta.options.format == "raw"
+        self.uniform_shape = self.meta.shape if self.decoded else None
 
     def _check_files(self) -> None:
         meta = self.meta
@@ -137,17 +138,6 @@ class PackedSource(Source):
         place = self._place(index)
         start = self._index["name_end"][place - 1] if place else 0
         return os.fsdecode(self._names[start : self._index["name_end"][place]].tobytes())
-
-    def uniform_array(self) -> np.ndarray | None:
-        """(N, H, W, 3) uint8, a view of the mapped file, for a raw pack of one image size; else None."""
-        if not self.decoded or self.meta.shape is None:
-            return None
-        whole = _mapped(self.path / DATA, np.dtype(np.uint8)).reshape(len(self._index), *self.meta.shape, 3)
-        if self._members is None:
-            return whole
-        if len(self._members) and not np.all(np.diff(self._members) == 1):
-            return None
-        return whole[self._members[0] : self._members[-1] + 1] if len(self._members) else whole[:0]
 
     def damaged_records(self) -> Iterator[int | None]:
         """For each record its index if its checksum is wrong, else None.
