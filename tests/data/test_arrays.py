@@ -7,7 +7,8 @@ import pytest
 from tests.real_data import cifar10
 
 from moco.data.arrays import ArraySource
-from moco.data.source import Source, open_source
+from moco.data.base import Source
+from moco.data.source import open_source
 from moco.errors import DataError
 
 

@@ -8,9 +8,10 @@ import pytest
 from PIL import Image
 from tests.real_data import imagenette
 
+from moco.data.base import Source
 from moco.data.decode import DamagedImage
 from moco.data.folder import FolderSource
-from moco.data.source import Source, open_source
+from moco.data.source import open_source
 from moco.errors import DataError
 
 

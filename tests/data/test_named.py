@@ -10,9 +10,10 @@ import torchvision
 from PIL import Image
 
 from moco.data import picturebook
+from moco.data.base import Source
 from moco.data.decode import DamagedImage
-from moco.data.named import NAMED, open_named, wrap_dataset
-from moco.data.source import Source, open_source
+from moco.data.named import BY_HAND, NAMED, wrap_dataset
+from moco.data.source import open_source
 from moco.errors import DataError
 
 
@@ -70,7 +71,7 @@ def test_name_in_any_case_gives_both_parts(tmp_path, word):
 
 def test_data_sets_are_stored_in_the_cache_by_default(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    open_named("CIFAR100")
+    open_source("CIFAR100")
     assert Standin.opened[0]["root"] == tmp_path / ".cache" / "moco"
 
 
@@ -97,10 +98,6 @@ def test_nearest_names_are_suggested(tmp_path):
     }.items():
         with pytest.raises(DataError, match=f"names alone: .*{near}"):
             open_source(word)
-    with pytest.raises(DataError, match=r"nearest names: .*STL10"):
-        open_named("STL-10")
-    with pytest.raises(DataError, match="nearest names: CIFAR10, "):
-        open_named("qqqqqqqq")
 
 
 def test_data_set_of_files_is_read_item_by_item(tmp_path):
@@ -150,15 +147,13 @@ def test_recipes_fit_torchvisions_signatures(monkeypatch):
     monkeypatch.undo()
     import inspect
 
-    for name, recipe in NAMED.items():
+    for name, parts in NAMED.items():
         signature = inspect.signature(getattr(torchvision.datasets, name).__init__)
-        fetch = {"download": True} if recipe.downloads else {}
-        for arguments in (recipe.train, recipe.test or {}):
+        fetch = {} if name in BY_HAND else {"download": True}
+        for arguments in filter(None, parts):
             bound = signature.bind(None, "root", **arguments, **fetch)
             loose = set(bound.arguments.get("kwargs", {}))
             assert loose <= {"train", "download"}, name  # EMNIST passes these on to MNIST
-        if not recipe.downloads:
-            assert name in ("ImageNet", "FER2013", "StanfordCars")
 
 
 def test_nothing_means_the_embedded_picture_book(monkeypatch):

@@ -5,21 +5,17 @@ from __future__ import annotations
 import io
 import os
 import pickle
-import random
 
 import numpy as np
 import pytest
 import torch
 import torchvision
 from PIL import Image
-from tests.data.examples import PLAIN, loader, same, take
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 from torchvision.transforms import v2
 
 from moco.data.decode import DamagedImage
 from moco.data.folder import FolderSource
-from moco.data.image_batches import image_batches
-from moco.data.skipped import SkippedFiles
 from moco.data.source import open_source
 from moco.errors import DataError
 
@@ -124,46 +120,6 @@ def test_a_data_sets_own_transform_is_kept(classes):
     source, _ = open_source(torchvision.datasets.ImageFolder(classes, transform=v2.Compose([flip, v2.ToImage()])))
     assert (source.labels.tolist(), source.class_names) == ([0, 0, 0, 1, 1, 1], ("cats", "dogs"))
     np.testing.assert_array_equal(source[0], PIXELS[0, :, ::-1])
-
-
-def flat(image):
-    """A random transform: one draw of each of the three global generators."""
-    values = [torch.rand(()).item(), np.random.rand(), random.random()]  # noqa: NPY002
-    return np.tile((255 * np.array(values)).astype(np.uint8), (24, 24, 1))
-
-
-AS_TENSOR = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
-
-
-@pytest.mark.parametrize("views", [{"recipe": PLAIN}, {"transform": (AS_TENSOR, AS_TENSOR)}], ids=["recipe", "pair"])
-def test_a_data_sets_own_random_transform_draws_by_seed_step_and_position(classes, views):
-    """Whatever the workers, and when a run goes on; this process draws as if nothing had been read."""
-
-    def made(count=6, first_step=0, **options):
-        return take(loader(source, batch=2, **views, **options), count, first_step)
-
-    source, _ = open_source(torchvision.datasets.ImageFolder(classes, transform=flat))
-    state = torch.get_rng_state()
-    expected = made()
-    for workers in (0, 1, 2):
-        assert same(made(workers=workers), expected)
-        assert same(made(2, first_step=4, workers=workers), expected[4:])
-    assert torch.equal(torch.get_rng_state(), state)
-    colors = torch.cat([first for first, _, _ in expected]).amax((2, 3))
-    assert len(colors.unique(dim=0)) == 12, "each sample draws for itself"
-    assert not torch.equal(made(1, seed=4)[0][0], expected[0][0])
-
-
-def test_a_data_sets_own_random_transform_is_evaluated_alike_by_any_workers(classes):
-    def read(workers):
-        batches = image_batches(source, np.array, batch_size=2, skipped=SkippedFiles(), workers=workers)
-        return np.concatenate([batch.pixels for batch in batches])
-
-    source, _ = open_source(torchvision.datasets.ImageFolder(classes, transform=flat))
-    expected = read(0)
-    assert len(np.unique(expected[:, 0, 0], axis=0)) == 6
-    for workers in (1, 2):
-        np.testing.assert_array_equal(read(workers), expected)
 
 
 def test_torchvisions_arrays_are_used_whole_unless_a_transform_stands_between():

@@ -203,20 +203,25 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB":
         return image
     if image.mode.startswith("I") or image.mode == "F":
-        image = Image.fromarray(_eight_bit(np.asarray(image)))
+        image = Image.fromarray(eight_bit(np.asarray(image)))
     image.info.pop("transparency", None)
     return image.convert("RGB")
 
 
-def _eight_bit(values: np.ndarray) -> np.ndarray:
-    """Grey values of 16 bit (0 to 65535) or float (0 to 1) to uint8, rounded; white stays white."""
-    low, high = values.min(), values.max()
+def eight_bit(values: np.ndarray, cure: str = "save as 8 or 16 bit") -> np.ndarray:
+    """Values of 16 bit (0 to 65535) or float (0 to 1) to uint8, rounded; white stays white.
+
+    Raises:
+        ValueError: values outside these ranges; `cure` is what to do then.
+    """
+    high = values.max(initial=0)
+    low = values.min(initial=high)
     if values.dtype.kind == "f":
         if not (low >= 0.0 and high <= 1.0):
-            raise ValueError(f"float grey values from {low:.4g} to {high:.4g}: expected 0 to 1, or save as 8 or 16 bit")
+            raise ValueError(f"float values from {low:.4g} to {high:.4g}: expected 0 to 1, or {cure}")
         return (values * 255.0 + 0.5).astype(np.uint8)
     if low < 0 or high > 65535:
-        raise ValueError(f"grey values from {low} to {high}: expected 0 to 65535, or save as 8 or 16 bit")
+        raise ValueError(f"grey values from {low} to {high}: expected 0 to 65535, or {cure}")
     return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import shutil
 import traceback
-from collections.abc import Generator, Iterable, Iterator
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Generator, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from moco.data.augment import RecipeViews
 from moco.data.base import Source
 from moco.data.decode import DamagedImage
 from moco.data.order import SHUFFLE, EpochOrder, Sample, keyed_generator
 from moco.data.skipped import SkippedFiles
+from moco.data.user_transform import TransformViews
 from moco.data.workers import default_workers, end_workers, make_loader, start_workers, worker_deaths
 from moco.errors import DataError
 
@@ -27,8 +29,8 @@ PREFETCH = 2  # batches that each worker makes ahead
 SHARED_MEMORY = "/dev/shm"
 SPARE_MEMORY = 2**27  # bytes; below, batches come through pipes: containers often have 64 MiB of shared memory
 
-
-Named = tuple[str, np.ndarray]
+MakeViews = RecipeViews | TransformViews  # what becomes of the images, in the worker and then on the device
+Damaged = list[tuple[str, str]]  # names and reasons
 
 
 class ViewBatch(NamedTuple):
@@ -37,30 +39,16 @@ class ViewBatch(NamedTuple):
     Attributes:
         views: V tensors of N samples.
         indices: source indices of the images, (N,) int64, those of replacements where images are damaged.
-        damaged: name and reason of each damaged image met.
+        damaged: the damaged images met.
         error: why there is no batch; None where there is one.
         cause: the traceback of what the user's transform raised, if that is why.
     """
 
     views: tuple[Tensor, ...]
     indices: Tensor
-    damaged: list[tuple[str, str]]
+    damaged: Damaged
     error: str | None = None
     cause: str = ""
-
-
-class MakeViews(Protocol):
-    """What becomes of the images of a step, in the worker and then on the device."""
-
-    min_side: int | None
-
-    def in_worker(self, images: Iterable[Named], samples: list[Sample]) -> tuple[Tensor, ...]:
-        """From names and images (H, W, 3) uint8, read one by one."""
-        ...
-
-    def on_device(self, views: tuple[Tensor, ...], samples: list[Sample]) -> tuple[Tensor, ...]:
-        """The views (N, 3, S, S) float32 from what the worker made."""
-        ...
 
 
 class ViewDataset(Dataset[ViewBatch]):
@@ -77,7 +65,7 @@ class ViewDataset(Dataset[ViewBatch]):
 
     def __getitems__(self, samples: list[Sample]) -> ViewBatch:
         indices = torch.zeros(len(samples), dtype=torch.int64)
-        damaged: list[tuple[str, str]] = []
+        damaged: Damaged = []
         try:
             views = self._make.in_worker(self._images(samples, indices, damaged), samples)
         except DataError as error:
@@ -85,8 +73,8 @@ class ViewDataset(Dataset[ViewBatch]):
             return ViewBatch((), indices, damaged, str(error), cause)
         return ViewBatch(views, indices, damaged)
 
-    def _images(self, samples: list[Sample], indices: Tensor, damaged: list[tuple[str, str]]) -> Iterator[Named]:
-        """Each sample's image, or the next one that can be read; which, and which cannot, is noted."""
+    def _images(self, samples: list[Sample], indices: Tensor, damaged: Damaged) -> Iterator[tuple[str, np.ndarray]]:
+        """Name and pixels of each sample's image, or of the next one that can be read; what was met is noted."""
         for row, sample in enumerate(samples):
             for candidate in self._candidates(sample):
                 try:

@@ -69,18 +69,9 @@ class EpochOrder(Sampler[list[Sample]]):
         first_step: the step with which an iteration begins; the whole state of this sampler.
     """
 
-    def __init__(
-        self,
-        indices: np.ndarray,
-        *,
-        batch_size: int,
-        seed: int,
-        rank: int = 0,
-        world_size: int = 1,
-        first_step: int = 0,
-    ) -> None:
+    def __init__(self, indices: np.ndarray, *, batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
         self.indices, self.batch_size, self.seed = indices, batch_size, seed
-        self.rank, self.world_size, self.first_step = rank, world_size, first_step
+        self.rank, self.world_size, self.first_step = rank, world_size, 0
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
 
     @property

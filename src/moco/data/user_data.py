@@ -16,7 +16,7 @@ from torch.utils.data import Dataset, Subset
 
 from moco.data.arrays import ArraySource
 from moco.data.base import UNKNOWN, Source
-from moco.data.decode import DamagedImage, decode_image, read_image, to_rgb
+from moco.data.decode import DamagedImage, decode_image, eight_bit, read_image, to_rgb
 from moco.data.folder import FolderSource
 from moco.data.order import ITEMS, keyed_seed, seeded
 from moco.errors import DataError
@@ -24,6 +24,7 @@ from moco.errors import DataError
 # What `moco.pretrain` takes; a sequence is one of paths, of folders, or of images.
 Images = str | os.PathLike[str] | Sequence[Any] | np.ndarray | torch.Tensor | Dataset[Any] | None
 _IMAGE_KEYS = ("image", "img", "pixel_values")
+_CURE = "take Normalize out of the transform, or give uint8"
 _PROBES = 8  # items tried before a data set is called unreadable
 
 
@@ -208,7 +209,7 @@ def _files(paths: Sequence[str | os.PathLike[str]]) -> FolderSource:
 def _tensor_source(images: torch.Tensor) -> ArraySource:
     values = images.detach().cpu().numpy()
     try:
-        return ArraySource(_eight_bit(values) if values.dtype.kind == "f" else values, name="tensor")
+        return ArraySource(eight_bit(values, _CURE) if values.dtype.kind == "f" else values, name="tensor")
     except ValueError as error:
         raise DataError(f"tensor of shape {values.shape}: {error}") from error
 
@@ -245,21 +246,13 @@ def _to_image(item: Any, column: str | None, min_side: int | None) -> Image.Imag
 
 
 def _from_array(values: np.ndarray) -> Image.Image:
-    values = _eight_bit(values) if values.dtype.kind == "f" else values
+    values = eight_bit(values, _CURE) if values.dtype.kind == "f" else values
     if values.dtype != np.uint8:
         raise TypeError(f"{values.dtype} array; expected uint8, or float from 0 to 1")
     values = values[..., 0] if values.ndim == 3 and values.shape[-1] == 1 else values
     if values.ndim != 2 and not (values.ndim == 3 and values.shape[-1] in (3, 4)):
         raise ValueError(f"array of shape {values.shape}; expected (H, W) or (H, W, 1, 3 or 4)")
     return Image.fromarray(np.ascontiguousarray(values))
-
-
-def _eight_bit(values: np.ndarray) -> np.ndarray:
-    low, high = values.min(initial=1.0), values.max(initial=0.0)
-    if not (low >= 0.0 and high <= 1.0):
-        cure = "take Normalize out of the transform, or give uint8"
-        raise ValueError(f"float values from {low:.3g} to {high:.3g}; expected 0 to 1: {cure}")
-    return (values * 255.0 + 0.5).astype(np.uint8)
 
 
 def _plain(dataset: Any) -> bool:
