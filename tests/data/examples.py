@@ -9,7 +9,6 @@ import time
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from moco import recipes
@@ -84,7 +83,7 @@ class Reddish(Source):
         self.visits = shared_counts(count)
         self.min_sides = set()  # of this process
 
-    def image(self, index: int, *, min_side: int | None = None) -> Image.Image:
+    def pixels(self, index: int, *, min_side: int | None = None) -> np.ndarray:
         place = self._place(index)
         self.visits[place] += 1
         self.min_sides.add(min_side)
@@ -97,7 +96,7 @@ class Reddish(Source):
         shape = (20 + place % 3, 25 - place % 4, 3)
         pixels = np.random.default_rng(place).integers(0, 256, shape, dtype=np.uint8)
         pixels[..., 0] = place
-        return Image.fromarray(pixels)
+        return pixels
 
     def item_name(self, index: int) -> str:
         return f"{self._place(index):03d}.jpg"

@@ -140,7 +140,7 @@ def test_each_image_comes_once_an_epoch_and_both_views_show_it(kind):
 
 def test_no_two_views_of_one_picture_are_alike():
     """Neither the two of a sample nor those of two samples, steps or ranks that hold the same picture."""
-    picture = np.asarray(Reddish(1).image(0))
+    picture = Reddish(1).pixels(0)
     source = ArraySource(np.repeat(picture[None], 8, axis=0))
     made = [take(loader(source, recipe=RECIPES["v1"], rank=rank, world_size=2), 3) for rank in (0, 1)]
     views = torch.cat([view for rank in made for step in rank for view in step[:2]]).flatten(1)

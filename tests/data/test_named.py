@@ -104,12 +104,12 @@ def test_data_set_of_files_is_read_item_by_item(tmp_path):
     train, test = open_source("dtd", data_root=tmp_path)
     assert (len(train), len(test)) == (5, 4)
     assert train.uniform_shape is None
-    assert (train.image(1).mode, train.image(1).size) == ("RGB", (8, 6))
+    assert train.pixels(1).shape == (6, 8, 3)
     assert train.class_names == ("tench", "church")
     np.testing.assert_array_equal(train.labels, [0, 1, 0, 1, 0])
     assert train.subset([4, 2]).item_name(0) == "DTD[4]"
     with pytest.raises(DamagedImage, match=r"DTD\[3\]: image file is truncated"):
-        train.image(3)
+        train.pixels(3)
 
 
 def test_labels_are_found_wherever_a_data_set_keeps_them():

@@ -243,7 +243,7 @@ def test_a_single_broken_item_is_damaged_and_not_the_data_set():
     source, _ = open_source(Items(make))
     np.testing.assert_array_equal(source[1], PIXELS[1])
     with pytest.raises(DamagedImage, match=r"Items\[3\]: image file is truncated"):
-        source.image(3)
+        source.pixels(3)
 
 
 def test_a_user_object_with_a_bytes_column_reads_like_files():

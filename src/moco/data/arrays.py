@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from moco.data.base import UNKNOWN, Source
 from moco.errors import DataError
@@ -49,12 +48,8 @@ class ArraySource(Source):
             labels, class_names = _numbered(np.asarray(labels), class_names, name)
         super().__init__(len(self._images), name=name, labels=labels, class_names=class_names)
 
-    def image(self, index: int, *, min_side: int | None = None) -> Image.Image:
-        """One image; `min_side` has no effect."""
-        return Image.fromarray(np.ascontiguousarray(self._images[self._place(index)]))
-
     def pixels(self, index: int, *, min_side: int | None = None) -> np.ndarray:
-        """One image as a view of the array."""
+        """One image as a view of the array; `min_side` has no effect."""
         view: np.ndarray = self._images[self._place(index)]
         return view
 

@@ -10,7 +10,6 @@ from contextlib import AbstractContextManager
 from typing import Self
 
 import numpy as np
-from PIL import Image
 from torch.utils.data import Dataset
 
 from moco.errors import DataError
@@ -23,9 +22,7 @@ class Source(Dataset[np.ndarray], ABC):
 
     Args:
         size: images in the whole.
-        name: what the user calls it.
-        labels: (size,) int64, UNKNOWN where the class is not known; None where no class is.
-        class_names: names of labels 0, 1, ...
+        name, labels, class_names: see below; negative labels are made UNKNOWN.
 
     Attributes:
         name: what the user calls it.
@@ -57,8 +54,8 @@ class Source(Dataset[np.ndarray], ABC):
         return self.pixels(index)
 
     @abstractmethod
-    def image(self, index: int, *, min_side: int | None = None) -> Image.Image:
-        """One image, RGB, 8 bit, upright.
+    def pixels(self, index: int, *, min_side: int | None = None) -> np.ndarray:
+        """One image, (H, W, 3) uint8, RGB, upright, perhaps read-only.
 
         Args:
             index: 0 to N - 1.
@@ -69,10 +66,6 @@ class Source(Dataset[np.ndarray], ABC):
             DamagedImage: the image cannot be read.
             IndexError: no such index.
         """
-
-    def pixels(self, index: int, *, min_side: int | None = None) -> np.ndarray:
-        """The image as (H, W, 3) uint8, perhaps read-only; the same pixels as `image`."""
-        return np.asarray(self.image(index, min_side=min_side))
 
     def shapes(self, indices: np.ndarray, *, min_side: int | None = None) -> np.ndarray | None:
         """Height and width of what `pixels` will give, (n, 2) int32, found without decoding; None if that cannot be.

@@ -9,7 +9,6 @@ import mmap
 import threading
 
 import numpy as np
-from PIL import Image
 
 from moco.data.base import Source
 from moco.data.workers import start_method
@@ -63,10 +62,6 @@ class CachedSource(Source):
             with self._fence:
                 self._kept[slot] = 1
         return pixels
-
-    def image(self, index: int, *, min_side: int | None = None) -> Image.Image:
-        """The same as a PIL image."""
-        return Image.fromarray(self.pixels(index, min_side=min_side))
 
     def item_name(self, index: int) -> str:
         """As the source says."""

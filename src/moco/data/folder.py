@@ -10,10 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from moco.data.base import Source
-from moco.data.decode import IMAGE_EXTENSIONS, image_shape, read_image, read_pixels
+from moco.data.decode import IMAGE_EXTENSIONS, image_shape, read_pixels
 from moco.errors import DataError
 
 # First-level folders with these names are parts of a data set, not classes.
@@ -68,16 +67,8 @@ class FolderSource(Source):
         """The file of one image."""
         return self.root / os.fsdecode(self._paths[self._place(index)])
 
-    def image(self, index: int, *, min_side: int | None = None) -> Image.Image:
-        """Decode one file; see `read_image` for `min_side`.
-
-        Raises:
-            DamagedImage: the file cannot be read.
-        """
-        return read_image(self.path(index), min_side=min_side)
-
     def pixels(self, index: int, *, min_side: int | None = None) -> np.ndarray:
-        """The same as an array."""
+        """Decode one file; see `read_image` for `min_side`."""
         return read_pixels(self.path(index), min_side=min_side)
 
     def shapes(self, indices: np.ndarray, *, min_side: int | None = None) -> np.ndarray:

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from moco.data.base import Source
-from moco.data.decode import decode_image, decode_pixels, reduction
+from moco.data.decode import decode_pixels, reduction
 from moco.data.fingerprint import Fingerprint
 from moco.data.folder import FolderSource
 from moco.data.pack_format import DATA, INDEX, NAMES, PARTIAL, ROW, Meta
@@ -107,12 +106,6 @@ class PackedSource(Source):
             shape = self._index["height"][place], self._index["width"][place], 3
             return np.frombuffer(record, dtype=np.uint8).reshape(shape)
         return decode_pixels(record, item=self.item_name(index), min_side=min_side)
-
-    def image(self, index: int, *, min_side: int | None = None) -> Image.Image:
-        """The same as a Pillow image."""
-        if self.decoded:
-            return Image.fromarray(self.pixels(index))
-        return decode_image(self.record(self._place(index)), item=self.item_name(index), min_side=min_side)
 
     def record(self, place: int) -> bytes:
         """What data.bin holds for the image at this place of the whole pack."""

@@ -102,7 +102,7 @@ def _probe(source: FolderSource) -> None:
     damage = None
     for index in tried:
         try:
-            source.image(int(index))
+            source.pixels(int(index))
             return
         except DamagedImage as error:
             damage = damage or error

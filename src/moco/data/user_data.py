@@ -57,15 +57,11 @@ class ItemSource(Source):
         self._dataset, self._key = dataset, _image_column(dataset)
         self._check()
 
-    def image(self, index: int, *, min_side: int | None = None) -> Image.Image:
-        """One image as the data set gives it, turned to RGB; `min_side` has no effect, but for paths.
-
-        Raises:
-            DamagedImage: it cannot be read.
-        """
+    def pixels(self, index: int, *, min_side: int | None = None) -> np.ndarray:
+        """One image as the data set gives it, turned to RGB; `min_side` has no effect, but for paths."""
         place = self._place(index)
         try:
-            return _to_image(self._dataset[place], self._key, min_side)
+            return np.asarray(_to_image(self._dataset[place], self._key, min_side))
         except MemoryError:
             raise
         except Exception as error:  # whatever the user's code raises
