@@ -74,13 +74,7 @@ class CropBoxes:
     """All that is random about a number of crops; a box follows once its image's size is known.
 
     Area uniform from `crop_min` to 1 (shares of the image), aspect ratio log-uniform in RATIO; the first of ten
-    attempts that fits, else the largest centre box of an allowed ratio. The distribution of torchvision's
-    RandomResizedCrop.
-
-    Args:
-        count: crops.
-        crop_min: smallest area of a crop, as a share of the image.
-        generator: where the draws come from.
+    attempts that fits, else the largest centre box of an allowed ratio: torchvision's RandomResizedCrop.
     """
 
     def __init__(self, count: int, *, crop_min: float, generator: torch.Generator) -> None:
@@ -113,7 +107,10 @@ def _centre(height: int, width: int) -> Box:
 
 
 def resized_crop(pixels_HWC: np.ndarray, box: Box, flip: bool, out_SSC: np.ndarray) -> None:
-    """Crop, resize and mirror one image into `out_SSC`, (S, S, 3) uint8."""
+    """Crop, resize and mirror one image into `out_SSC`, (S, S, 3) uint8.
+
+    Resampled as by Pillow's BILINEAR, to one level of 255, at a fraction of its time where the processor has AVX2.
+    """
     top, left, height, width = box
     size = len(out_SSC)
     crop = torch.from_numpy(pixels_HWC[top : top + height, left : left + width].copy())

@@ -83,7 +83,8 @@ class ItemSource(Source):
         first = None
         for index in range(min(_PROBES, len(self))):
             try:
-                item = self._dataset[index]
+                with self.reading(0, index):
+                    item = self._dataset[index]
             except Exception as error:
                 first = first or error
                 continue
