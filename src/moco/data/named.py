@@ -51,17 +51,17 @@ NAMED: dict[str, Parts] = {
     "SUN397": _WHOLE,
 }
 BY_HAND = ("ImageNet", "FER2013", "StanfordCars")  # torchvision cannot fetch them
+_BY_LOWER = {name.lower(): name for name in NAMED}
 
 
 def find_named(text: str) -> str | None:
     """The data set that this text names, whatever its case; None if there is none."""
-    return {name.lower(): name for name in NAMED}.get(text.lower())
+    return _BY_LOWER.get(text.lower())
 
 
 def nearest_named(text: str) -> list[str]:
     """Names of data sets that look like this text, best first, at most 3."""
-    by_lower = {name.lower(): name for name in NAMED}
-    return [by_lower[match] for match in difflib.get_close_matches(text.lower(), by_lower, n=3, cutoff=0.6)]
+    return [_BY_LOWER[match] for match in difflib.get_close_matches(text.lower(), _BY_LOWER, n=3, cutoff=0.6)]
 
 
 def open_named(name: str, *, data_root: str | Path | None = None) -> tuple[Source, Source | None]:

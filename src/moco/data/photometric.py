@@ -100,9 +100,9 @@ def _blur_matrices(sigmas: Tensor, size: int) -> Tensor:
     return matrices_NSS.div_(matrices_NSS.sum(dim=2, keepdim=True))
 
 
-def solarize(images: Tensor, threshold: float = 0.5) -> Tensor:
-    """Invert every channel value at or above the threshold."""
-    return torch.where(images >= threshold, 1.0 - images, images)
+def solarize(images: Tensor) -> Tensor:
+    """Invert every channel value at or above 0.5."""
+    return torch.where(images >= 0.5, 1.0 - images, images)
 
 
 def normalize_(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:

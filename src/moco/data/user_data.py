@@ -54,7 +54,7 @@ class ItemSource(Source):
             raise DataError(f"{name} has no length or no index, as a stream of images: {cure}")
         labels = labels_of(dataset)
         super().__init__(len(dataset), name=name, labels=labels, class_names=class_names_of(dataset, labels))
-        self._dataset, self._key = dataset, _image_column(dataset)
+        self._dataset, self._key = dataset, _column_of(dataset, "Image")
         self._check()
 
     def pixels(self, index: int, *, min_side: int | None = None) -> np.ndarray:
@@ -257,20 +257,20 @@ def _plain(dataset: Any) -> bool:
     return all(getattr(dataset, name, None) is None for name in ("transform", "transforms"))
 
 
-def _image_column(dataset: Any) -> str | None:
-    """Of a Hugging Face data set; None elsewhere."""
+def _features(dataset: Any) -> dict[str, Any]:
+    """Columns of a Hugging Face data set and what they hold; none of anything else."""
     features = getattr(dataset, "features", None)
-    columns = features.items() if hasattr(dataset, "column_names") and isinstance(features, dict) else ()
-    return next((name for name, feature in columns if type(feature).__name__ == "Image"), None)
+    return features if hasattr(dataset, "column_names") and isinstance(features, dict) else {}
+
+
+def _column_of(dataset: Any, kind: str) -> str | None:
+    """The first column of this kind of a Hugging Face data set."""
+    return next((name for name, feature in _features(dataset).items() if type(feature).__name__ == kind), None)
 
 
 def _label_column(dataset: Any) -> str | None:
-    """The first column of classes of a Hugging Face data set, or its whole numbers called "label"; None elsewhere."""
-    features = getattr(dataset, "features", None)
-    if not hasattr(dataset, "column_names") or not isinstance(features, dict):
-        return None
-    classes = (name for name, feature in features.items() if type(feature).__name__ == "ClassLabel")
-    return next(classes, "label" if "label" in features else None)
+    """The first column of classes, or the whole numbers called "label"."""
+    return _column_of(dataset, "ClassLabel") or ("label" if "label" in _features(dataset) else None)
 
 
 def _whole_numbers(values: Any) -> np.ndarray | None:
