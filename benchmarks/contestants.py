@@ -21,11 +21,11 @@ import torch
 import moco
 from moco.config import Config
 from moco.contrast import moco_step
+from moco.data.augment import RecipeViews
 from moco.data.cache import keep_decoded
 from moco.data.loader import ViewLoader
 from moco.data.order import EpochOrder
 from moco.data.skipped import SkippedFiles
-from moco.data.view_dataset import RecipeViews
 from moco.data.views import view_recipe
 from moco.recipes import configure
 from moco.training import loop

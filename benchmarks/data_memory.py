@@ -104,11 +104,11 @@ def take_batches(data: Path) -> dict[str, float]:
 
     import torch
 
+    from moco.data.augment import RecipeViews
     from moco.data.loader import ViewLoader
     from moco.data.order import EpochOrder
     from moco.data.skipped import SkippedFiles
     from moco.data.source import open_source
-    from moco.data.view_dataset import RecipeViews
     from moco.data.views import view_recipe
     from moco.recipes import v2
 

@@ -35,15 +35,16 @@ import torch
 from torchvision.transforms import v2
 
 import moco
-from moco.data import jpeg
+from moco.data import decode
+from moco.data.augment import RecipeViews
 from moco.data.base import Source
 from moco.data.cache import keep_decoded
 from moco.data.folder import FolderSource
-from moco.data.loader import ViewLoader
+from moco.data.loader import MakeViews, ViewLoader
 from moco.data.order import EpochOrder
 from moco.data.packed import PackedSource
 from moco.data.skipped import SkippedFiles
-from moco.data.view_dataset import MakeViews, RecipeViews, TransformViews
+from moco.data.user_transform import TransformViews
 from moco.data.views import view_recipe
 from moco.recipes import configure
 from photographs import make_photographs
@@ -68,7 +69,9 @@ def main() -> None:
         report["memory"] = json.loads(printed)["mib_and_seconds"]
     stated = {name: value for name, value in vars(options).items() if name not in ("scratch", "out")}
     stated["data"] = Path(options.data).name if options.data else "drawings"
-    text = json.dumps({**report, "options": stated, "simplejpeg": jpeg.library() is not None, **provenance()}, indent=2)
+    text = json.dumps(
+        {**report, "options": stated, "simplejpeg": decode.jpeg_library() is not None, **provenance()}, indent=2
+    )
     print(text)
     if options.out:
         Path(options.out).write_text(text + "\n", encoding="utf-8")
@@ -156,12 +159,12 @@ def next_of(iterator: Iterator[Any]) -> Callable[[], Any]:
 
 def without_simplejpeg(step: Callable[[], Any]) -> None:
     """As where it is not installed."""
-    library = jpeg.library
-    jpeg.library = lambda: None  # type: ignore[assignment]
+    library = decode.jpeg_library
+    decode.jpeg_library = lambda: None  # type: ignore[assignment]
     try:
         step()
     finally:
-        jpeg.library = library
+        decode.jpeg_library = library
 
 
 if __name__ == "__main__":

@@ -22,6 +22,6 @@ def test_the_walks_of_config_and_batch_are_short():
     found = house.walks()
     assert {"commands/pretrain.py", "training/loop.py"} <= found.config.keys()
     assert len(found.config) <= house.TARGETS["config"], list(found.config)
-    assert {"data/view_dataset.py", "data/decode.py", "contrast/algorithm.py"} <= found.batch.keys()
+    assert {"data/loader.py", "data/decode.py", "contrast/algorithm.py"} <= found.batch.keys()
     assert len(found.batch_outside_algorithm) <= house.TARGETS["batch"], list(found.batch)
     assert {"training/schedule.py"} <= found.beside.keys() - found.batch.keys()

@@ -82,9 +82,10 @@ def test_a_pair_and_a_callable_that_makes_both_views_are_the_same(pretrain, phot
         (view, 3),
         (view, view, view),
         lambda image: None,
+        lambda image: 1 / 0,
         lambda image: (view(image), torch.zeros(3, 16, 16, dtype=torch.uint8)),
     ],
-    ids=["one view", "a number", "half a pair", "three", "nothing", "uint8"],
+    ids=["one view", "a number", "half a pair", "three", "nothing", "raises", "uint8"],
 )
 def test_a_transform_that_makes_no_two_views_is_refused_with_nothing_written(pretrain, tmp_path, transform):
     with pytest.raises(DataError, match="transform"):

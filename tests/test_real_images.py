@@ -159,14 +159,14 @@ from moco.data.order import EpochOrder
 from moco.data.skipped import SkippedFiles
 from moco.data.source import open_source
 from moco.recipes import configure
-from moco.data.view_dataset import RecipeViews
+from moco.data.augment import RecipeViews
 from moco.data.views import view_recipe
 import numpy as np
 
 def read(folder):
     source, _ = open_source(folder)
     for index in range(len(source)):
-        source.image(index)
+        source.pixels(index)
     order = EpochOrder(np.arange(len(source)), batch_size=20, seed=0)
     make = RecipeViews(view_recipe(configure("v2", {})), 32, order, device_type="cpu")
     loader = ViewLoader(source, order, make, device=torch.device("cpu"), skipped=SkippedFiles(), workers=2)

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from moco.data.arrays import ArraySource
+from moco.data.augment import RecipeViews
 from moco.data.order import EpochOrder
-from moco.data.view_dataset import RecipeViews
 from moco.data.views import view_recipe
 from moco.recipes import configure
 from moco.training.encoder import build_checked_encoder
@@ -64,7 +64,7 @@ def test_a_step_of_views(name, monkeypatch):
     source = ArraySource(np.random.default_rng(0).integers(0, 256, (60, 40, 36, 3), dtype=np.uint8))
     order = EpochOrder(np.arange(60), batch_size=BATCH, seed=1)
     samples, recipe = order.batch(2), view_recipe(configure(name, {}))
-    images = [source.pixels(sample.image) for sample in samples]
+    images = [("", source.pixels(sample.image)) for sample in samples]
     expected = RecipeViews(recipe, SIZE, order, device_type="cpu").in_worker(images, samples)
     make = RecipeViews(recipe, SIZE, order, device_type="cuda")
     crops = make.in_worker(images, samples)

@@ -9,17 +9,17 @@ import time
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from moco import recipes
 from moco.data.arrays import ArraySource
+from moco.data.augment import RecipeViews
 from moco.data.base import Source
 from moco.data.decode import DamagedImage
 from moco.data.loader import ViewLoader
 from moco.data.order import EpochOrder
 from moco.data.skipped import SkippedFiles
-from moco.data.view_dataset import RecipeViews, TransformViews
+from moco.data.user_transform import TransformViews
 from moco.data.views import ViewRecipe, view_recipe
 
 PLAIN = ViewRecipe(  # keeps colours as they are, so that a view of a flat image tells which one it is
@@ -83,7 +83,7 @@ class Reddish(Source):
         self.visits = shared_counts(count)
         self.min_sides = set()  # of this process
 
-    def image(self, index: int, *, min_side: int | None = None) -> Image.Image:
+    def pixels(self, index: int, *, min_side: int | None = None) -> np.ndarray:
         place = self._place(index)
         self.visits[place] += 1
         self.min_sides.add(min_side)
@@ -96,7 +96,7 @@ class Reddish(Source):
         shape = (20 + place % 3, 25 - place % 4, 3)
         pixels = np.random.default_rng(place).integers(0, 256, shape, dtype=np.uint8)
         pixels[..., 0] = place
-        return Image.fromarray(pixels)
+        return pixels
 
     def item_name(self, index: int) -> str:
         return f"{self._place(index):03d}.jpg"

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from tests.real_data import cifar10
 
-from moco.data import arrays
 from moco.data.arrays import ArraySource
-from moco.data.source import Source, open_source
+from moco.data.base import Source
+from moco.data.source import open_source
 from moco.errors import DataError
 
 
@@ -42,17 +42,15 @@ def test_every_layout_shows_the_same_pictures(tmp_path, layout, stored):
     source, test = open_source(data)
     assert isinstance(source, Source)
     assert (len(source), test, source.labels) == (6, None, None)
-    np.testing.assert_array_equal(source.uniform_array(), expected)
-    assert source.uniform_array().dtype == np.uint8
-    image = source.image(4)
-    assert image.mode == "RGB"
-    np.testing.assert_array_equal(np.asarray(image), expected[4])
+    np.testing.assert_array_equal(list(source), expected)
+    assert source[0].dtype == np.uint8
+    assert source.uniform_shape == expected.shape[1:3]
 
 
 def test_nothing_is_copied():
     for layout in LAYOUTS.values():
         given = np.ascontiguousarray(layout(pictures()))
-        assert np.shares_memory(ArraySource(given).uniform_array(), given)
+        assert np.shares_memory(ArraySource(given)[0], given)
 
 
 def test_npy_is_mapped_not_loaded(tmp_path):
@@ -61,7 +59,7 @@ def test_npy_is_mapped_not_loaded(tmp_path):
     tracemalloc.start()
     try:
         source, _ = open_source(path)
-        source.image(999)
+        source.pixels(999)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -69,23 +67,20 @@ def test_npy_is_mapped_not_loaded(tmp_path):
     assert peak < 1_000_000
 
 
-def test_subset_shows_its_members(monkeypatch):
+def test_subset_shows_its_members():
     images, labels = pictures(10), np.arange(10)
     source = ArraySource(images, labels, name="mine")
     run, scattered = source.subset([3, 4, 5]), source.subset([9, 1, 1]).subset([2, 0])
-    assert np.shares_memory(run.uniform_array(), images)
-    np.testing.assert_array_equal(run.uniform_array(), images[3:6])
-    np.testing.assert_array_equal(scattered.uniform_array(), images[[1, 9]])
-    np.testing.assert_array_equal(source.subset([8, 0, 3]).uniform_array(), images[[8, 0, 3]])
+    np.testing.assert_array_equal(list(run), images[3:6])
+    np.testing.assert_array_equal(list(scattered), images[[1, 9]])
+    np.testing.assert_array_equal(list(source.subset([8, 0, 3])), images[[8, 0, 3]])
     np.testing.assert_array_equal(scattered.labels, [1, 9])
-    np.testing.assert_array_equal(np.asarray(scattered.image(1)), images[9])
+    np.testing.assert_array_equal(scattered.pixels(1), images[9])
     assert scattered.item_name(1) == "mine[9]"
-    assert source.subset([]).uniform_array().shape == (0, 5, 7, 3)
-    monkeypatch.setattr(arrays, "_COPY_LIMIT", 100)
-    assert scattered.uniform_array() is None
-    assert run.uniform_array() is not None
+    assert len(source.subset([])) == 0
+    assert source.uniform_shape == scattered.uniform_shape == (5, 7)
     with pytest.raises(IndexError):
-        source.image(10)
+        source.pixels(10)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +120,7 @@ def test_npz_keys(tmp_path):
         assert source.class_names == ("0", "1", "2")
         assert test is None
     np.savez_compressed(path, meta=np.zeros((2, 2)), pixels=images)
-    np.testing.assert_array_equal(open_source(path)[0].uniform_array(), images)
+    np.testing.assert_array_equal(list(open_source(path)[0]), images)
 
 
 @pytest.mark.parametrize("keys", [("x_train", "y_train", "x_test", "y_test"), ("images", "labels", "x_test", "y_test")])
@@ -137,7 +132,7 @@ def test_npz_with_a_test_part(tmp_path, keys):
     assert train.class_names == test.class_names == ("a", "b", "c")
     np.testing.assert_array_equal(train.labels, [0, 0, 1, 1, 2, 2])
     np.testing.assert_array_equal(test.labels, [2, 0])
-    np.testing.assert_array_equal(test.uniform_array(), images[:2])
+    np.testing.assert_array_equal(list(test), images[:2])
 
 
 def test_array_files_that_are_something_else_are_refused(tmp_path):
@@ -200,7 +195,7 @@ def test_cifar10_arrays():
     train, train_labels, test, test_labels = cifar10()
     source = ArraySource(train, train_labels, name="cifar10")
     assert (len(source), len(test)) == (50_000, 10_000)
-    assert source.uniform_array().shape == (50_000, 32, 32, 3)
+    assert source.uniform_shape == (32, 32)
     np.testing.assert_array_equal(np.bincount(source.labels), [5000] * 10)
     np.testing.assert_array_equal(np.bincount(test_labels), [1000] * 10)
-    assert 100 < np.asarray(source.uniform_array()[::100]).mean() < 140
+    assert 100 < np.mean([source[index] for index in range(0, 50_000, 100)]) < 140

@@ -9,7 +9,7 @@ import torch
 from tests.data.examples import EVERYTHING, PLAIN, RECIPES, generator, pictures
 from tests.reference.views import naive_photometric
 
-from moco.data.color_augment import BLOCK_PIXELS, SMALLEST_BLOCK, ColorDraws, color_views, draw_colors
+from moco.data.augment import BLOCK_PIXELS, SMALLEST_BLOCK, ColorDraws, color_views, draw_colors
 
 ALL = {
     **RECIPES,
@@ -70,27 +70,6 @@ def test_the_order_of_the_operations_shows():
     turned = dataclasses.replace(draws, order=draws.order.flip(1))
     straight, other = (color_views(crops_of(64)[:1], EVERYTHING, [d])[0][3:] for d in (draws, turned))
     assert (straight - other).abs().amax((1, 2, 3)).median() > 0.05
-
-
-@pytest.mark.parametrize("name", ["v1", "v3", "everything"])
-def test_a_rank_draws_its_part_of_the_whole_and_gets_its_part_of_the_views(name):
-    """Positions in any order and number: the draws equal, the pixels bit for bit."""
-    recipe, count = ALL[name], 48
-    crops, whole = crops_of(count), of_all(count, recipe)
-    views = color_views(crops, recipe, whole)
-    for positions in (torch.arange(16, 32), torch.arange(5), torch.tensor([47, 3, 20])):
-        part = draw_colors(count, positions, recipe, generator(3))
-        for one, other in zip(part, whole, strict=True):
-            assert all(torch.equal(drawn, fields(other)[key][positions]) for key, drawn in fields(one).items())
-        for one, other in zip(color_views(crops[:, positions], recipe, part), views, strict=True):
-            assert torch.equal(one, other[positions])
-
-
-@pytest.mark.parametrize("name", ALL)
-def test_one_view_is_the_first_of_two(name):
-    crops, draws = crops_of(33), of_all(33, ALL[name])
-    (alone,) = color_views(crops[:1], ALL[name], draws)
-    assert torch.equal(alone, color_views(crops, ALL[name], draws)[0])
 
 
 def test_choices_come_through_to_the_pixels():
@@ -162,9 +141,3 @@ def test_a_second_view_of_its_own_kind_changes_nothing_else():
         for one, other in zip(own, same, strict=True)
     ]
     assert differing == [set(), {"blur", "solarize"}]
-
-
-def test_drawing_leaves_the_global_generator_alone():
-    state = torch.get_rng_state()
-    color_views(crops_of(5), EVERYTHING, of_all(5, EVERYTHING))
-    assert torch.equal(torch.get_rng_state(), state)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from moco.data import jpeg
+from moco.data import decode
 from moco.data.decode import DamagedImage, decode_image, decode_pixels, image_shape, read_image, read_pixels
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 13, 3), dtype=np.uint8)).resize((130, 90))
@@ -23,7 +23,7 @@ FILES = {
 def encoded(image=PICTURE, *, orientation=None, **options):
     if orientation is not None:
         options["exif"] = Image.Exif()
-        options["exif"][jpeg.ORIENTATION_TAG] = orientation
+        options["exif"][decode.ORIENTATION_TAG] = orientation
     buffer = io.BytesIO()
     image.save(buffer, format="JPEG", **options)
     return buffer.getvalue()
@@ -40,7 +40,7 @@ def test_both_decoders_give_the_same_bits(kind, mode):
     if (kind, mode) == ("rgb", "L"):
         return
     data = encoded(PICTURE.convert(mode), **FILES[kind])
-    fast = jpeg.plain_pixels(data)
+    fast = decode.plain_pixels(data)
     assert fast is not None
     assert fast.shape == (90, 130, 3)
     np.testing.assert_array_equal(fast, np.asarray(decode_image(data, item="x")))
@@ -50,7 +50,7 @@ def test_both_decoders_give_the_same_bits(kind, mode):
 def test_turned_files_come_out_upright(orientation, tmp_path):
     data = encoded(orientation=orientation)
     (tmp_path / "a.jpg").write_bytes(data)
-    assert (jpeg.plain_pixels(data) is None) is (orientation != 1)
+    assert (decode.plain_pixels(data) is None) is (orientation != 1)
     expected = np.asarray(read_image(tmp_path / "a.jpg"))
     np.testing.assert_array_equal(decode_pixels(data, item="x"), expected)
     np.testing.assert_array_equal(read_pixels(tmp_path / "a.jpg"), expected)
@@ -86,7 +86,7 @@ def test_reduced_sizes_are_pillows(min_side, tmp_path):
     data = encoded()
     (tmp_path / "a.jpg").write_bytes(data)
     expected = np.asarray(read_image(tmp_path / "a.jpg", min_side=min_side))
-    factor = jpeg.reduction(90, 130, min_side)
+    factor = decode.reduction(90, 130, min_side)
     assert (
         expected.shape[:2]
         == (-(-90 // factor), -(-130 // factor))
@@ -99,8 +99,8 @@ def test_without_the_library_the_pixels_are_the_same(monkeypatch, tmp_path):
     data = encoded()
     (tmp_path / "a.jpg").write_bytes(data)
     fast = decode_pixels(data, item="x")
-    monkeypatch.setattr(jpeg, "library", lambda: None)
-    assert jpeg.plain_pixels(data) is None
+    monkeypatch.setattr(decode, "jpeg_library", lambda: None)
+    assert decode.plain_pixels(data) is None
     np.testing.assert_array_equal(decode_pixels(data, item="x"), fast)
     np.testing.assert_array_equal(read_pixels(tmp_path / "a.jpg"), fast)
 

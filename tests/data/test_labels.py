@@ -6,10 +6,15 @@ from PIL import Image
 
 from moco.data.arrays import ArraySource
 from moco.data.folder import FolderSource
-from moco.data.labels import count_unlabelled, read_labels
+from moco.data.labels import with_labels
 from moco.errors import DataError
 
 FILES = ("a/1.png", "a/2.png", "b/1.png", "c 3.png", "ü,4.png")
+
+
+def read_labels(path, source):
+    labelled = with_labels(source, path)
+    return labelled.labels, labelled.class_names
 
 
 @pytest.fixture
@@ -29,11 +34,7 @@ def read(folder, tmp_path):
         path = tmp_path / at
         path.write_bytes(text.encode(encoding) if isinstance(text, str) else text)
         labels, class_names = read_labels(path, folder)
-        assert labels.shape == (5,)
-        assert labels.dtype == np.int64
-        found = {folder.item_name(i): class_names[labels[i]] for i in range(5) if labels[i] >= 0}
-        assert count_unlabelled(labels) == 5 - len(found)
-        return found
+        return {folder.item_name(i): class_names[labels[i]] for i in range(5) if labels[i] >= 0}
 
     return reader
 

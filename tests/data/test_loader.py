@@ -7,6 +7,7 @@ import os
 import signal
 import tempfile
 import time
+import warnings
 from collections import Counter
 
 import numpy as np
@@ -28,11 +29,11 @@ from tests.reference.views import naive_photometric
 
 from moco.data import loader as loader_module
 from moco.data.arrays import ArraySource
-from moco.data.color_augment import ColorDraws
+from moco.data.augment import ColorDraws, CropBoxes, resized_crop
 from moco.data.folder import FolderSource
 from moco.data.order import COLORS, VIEWS, EpochOrder, keyed_generator
-from moco.data.random_crop import CropBoxes, resized_crop
 from moco.data.skipped import SkippedFiles
+from moco.data.workers import cores
 from moco.errors import DataError, RunError
 
 DAMAGED = {0, 3, 4, 11}
@@ -83,6 +84,16 @@ def test_number_of_workers_does_not_change_a_bit(kind, workers):
     assert same(take(loader(SOURCES[kind](23), recipe=EVERYTHING, workers=workers), 8, first_step=2), expected)
 
 
+def test_more_workers_than_cores_are_started_without_a_word():
+    wanted = cores() + 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        batches = loader(Reddish(40), workers=wanted).batches(0)
+        next(batches)
+    assert len(multiprocessing.active_children()) == wanted
+    batches.close()
+
+
 @pytest.mark.parametrize("kind", SOURCES)
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_ranks_together_make_the_views_of_one_process_bit_for_bit(kind, world_size):
@@ -129,7 +140,7 @@ def test_each_image_comes_once_an_epoch_and_both_views_show_it(kind):
 
 def test_no_two_views_of_one_picture_are_alike():
     """Neither the two of a sample nor those of two samples, steps or ranks that hold the same picture."""
-    picture = np.asarray(Reddish(1).image(0))
+    picture = Reddish(1).pixels(0)
     source = ArraySource(np.repeat(picture[None], 8, axis=0))
     made = [take(loader(source, recipe=RECIPES["v1"], rank=rank, world_size=2), 3) for rank in (0, 1)]
     views = torch.cat([view for rank in made for step in rank for view in step[:2]]).flatten(1)

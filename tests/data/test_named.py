@@ -10,9 +10,10 @@ import torchvision
 from PIL import Image
 
 from moco.data import picturebook
+from moco.data.base import Source
 from moco.data.decode import DamagedImage
-from moco.data.named import NAMED, open_named, wrap_dataset
-from moco.data.source import Source, open_source
+from moco.data.named import BY_HAND, NAMED, wrap_dataset
+from moco.data.source import open_source
 from moco.errors import DataError
 
 
@@ -64,13 +65,13 @@ def test_name_in_any_case_gives_both_parts(tmp_path, word):
     assert (len(train), len(test), train.name) == (9, 6, "CIFAR10")
     np.testing.assert_array_equal(train.labels, np.arange(9) % 3)
     assert train.class_names == ("plane", "car", "bird")
-    assert train.uniform_array().shape == (9, 4, 4, 3)
+    assert (len(train), train.uniform_shape) == (9, (4, 4))
     assert Standin.opened == [{"root": tmp_path / "sets", "train": part, "download": True} for part in (True, False)]
 
 
 def test_data_sets_are_stored_in_the_cache_by_default(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    open_named("CIFAR100")
+    open_source("CIFAR100")
     assert Standin.opened[0]["root"] == tmp_path / ".cache" / "moco"
 
 
@@ -97,22 +98,18 @@ def test_nearest_names_are_suggested(tmp_path):
     }.items():
         with pytest.raises(DataError, match=f"names alone: .*{near}"):
             open_source(word)
-    with pytest.raises(DataError, match=r"nearest names: .*STL10"):
-        open_named("STL-10")
-    with pytest.raises(DataError, match="nearest names: CIFAR10, "):
-        open_named("qqqqqqqq")
 
 
 def test_data_set_of_files_is_read_item_by_item(tmp_path):
     train, test = open_source("dtd", data_root=tmp_path)
     assert (len(train), len(test)) == (5, 4)
-    assert train.uniform_array() is None
-    assert (train.image(1).mode, train.image(1).size) == ("RGB", (8, 6))
+    assert train.uniform_shape is None
+    assert train.pixels(1).shape == (6, 8, 3)
     assert train.class_names == ("tench", "church")
     np.testing.assert_array_equal(train.labels, [0, 1, 0, 1, 0])
     assert train.subset([4, 2]).item_name(0) == "DTD[4]"
     with pytest.raises(DamagedImage, match=r"DTD\[3\]: image file is truncated"):
-        train.image(3)
+        train.pixels(3)
 
 
 def test_labels_are_found_wherever_a_data_set_keeps_them():
@@ -130,7 +127,7 @@ def test_labels_are_found_wherever_a_data_set_keeps_them():
         source = wrap_dataset(sized, name="set")
         assert source.class_names == names
         assert source.labels is None if labels is None else source.labels.tolist() == labels
-        assert source.uniform_array().shape == (3, 4, 4, 3)
+        assert (len(source), source.uniform_shape) == (3, (4, 4))
 
 
 def test_failed_download_is_one_clear_line(tmp_path, monkeypatch):
@@ -150,15 +147,13 @@ def test_recipes_fit_torchvisions_signatures(monkeypatch):
     monkeypatch.undo()
     import inspect
 
-    for name, recipe in NAMED.items():
+    for name, parts in NAMED.items():
         signature = inspect.signature(getattr(torchvision.datasets, name).__init__)
-        fetch = {"download": True} if recipe.downloads else {}
-        for arguments in (recipe.train, recipe.test or {}):
+        fetch = {} if name in BY_HAND else {"download": True}
+        for arguments in filter(None, parts):
             bound = signature.bind(None, "root", **arguments, **fetch)
             loose = set(bound.arguments.get("kwargs", {}))
             assert loose <= {"train", "download"}, name  # EMNIST passes these on to MNIST
-        if not recipe.downloads:
-            assert name in ("ImageNet", "FER2013", "StanfordCars")
 
 
 def test_nothing_means_the_embedded_picture_book(monkeypatch):
@@ -167,5 +162,5 @@ def test_nothing_means_the_embedded_picture_book(monkeypatch):
     for source, part in zip(open_source(None), parts, strict=True):
         assert source.class_names == picturebook.CLASSES
         np.testing.assert_array_equal(source.labels, part.labels)
-        np.testing.assert_array_equal(source.uniform_array(), part.images)
+        np.testing.assert_array_equal(list(source), part.images)
     assert not Standin.opened

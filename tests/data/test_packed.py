@@ -10,7 +10,7 @@ from PIL import Image
 import moco
 from moco.data.decode import DamagedImage
 from moco.data.folder import FolderSource
-from moco.data.labels import read_labels
+from moco.data.labels import with_labels
 from moco.data.pack_format import DATA, INDEX, META, NAMES, ROW, is_pack
 from moco.data.packed import PackedSource
 from moco.data.source import open_source
@@ -37,7 +37,6 @@ def test_a_pack_gives_what_the_folder_gives(kind, packs, photos):
     for index in range(24):
         assert pack.item_name(index) == folder.item_name(index)
         np.testing.assert_array_equal(pack.pixels(index), folder.pixels(index))
-        np.testing.assert_array_equal(np.asarray(pack.image(index)), folder.pixels(index))
         if kind == "jpeg":
             assert pack.record(index) == folder.path(index).read_bytes()
     np.testing.assert_array_equal(pack.shapes(np.arange(24)), folder.shapes(np.arange(24)))
@@ -55,23 +54,21 @@ def test_a_subset_of_a_pack_gives_its_members(kind, packs):
     np.testing.assert_array_equal(part.shapes(np.array([1])), pack.shapes(np.array([5])))
 
 
-def test_raw_images_of_one_size_are_one_array(tmp_path):
+def test_raw_images_of_one_size_tell_it(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (9, 20, 30, 3), dtype=np.uint8)
     (tmp_path / "images").mkdir()
     for number, image in enumerate(pixels):
         Image.fromarray(image).save(tmp_path / "images" / f"{number}.png")
     moco.pack(tmp_path / "images", out=tmp_path / "raw", format="raw", quiet=True)
     pack = PackedSource(tmp_path / "raw")
-    np.testing.assert_array_equal(pack.uniform_array(), pixels)
-    np.testing.assert_array_equal(pack.subset([3, 4, 5]).uniform_array(), pixels[3:6])
-    assert pack.subset([3, 5]).uniform_array() is None
-    assert not pack.uniform_array().flags.owndata
+    np.testing.assert_array_equal(list(pack), pixels)
+    assert pack.uniform_shape == pack.subset([3, 5]).uniform_shape == (20, 30)
     moco.pack(tmp_path / "images", out=tmp_path / "jpeg", quiet=True)
-    assert PackedSource(tmp_path / "jpeg").uniform_array() is None
+    assert PackedSource(tmp_path / "jpeg").uniform_shape is None
 
 
-def test_different_sizes_are_no_array(packs):
-    assert PackedSource(packs["raw"]).uniform_array() is None
+def test_different_sizes_have_no_one_shape(packs):
+    assert PackedSource(packs["raw"]).uniform_shape is None
 
 
 def test_reduced_shapes_are_those_of_the_decoded_images(tmp_path):
@@ -87,7 +84,8 @@ def test_reduced_shapes_are_those_of_the_decoded_images(tmp_path):
 
 def test_labels_may_come_from_a_table(packs, photos):
     (photos.parent / "labels.csv").write_text("path,label\nphotos/cats/roll0/00.jpg,old\ndogs/roll1/01.jpg,new\n")
-    labels, names = read_labels(photos.parent / "labels.csv", PackedSource(packs["jpeg"]))
+    labelled = with_labels(PackedSource(packs["jpeg"]), photos.parent / "labels.csv")
+    labels, names = labelled.labels, labelled.class_names
     assert names == ("new", "old")
     assert np.count_nonzero(labels >= 0) == 2
 
@@ -180,7 +178,7 @@ def test_a_damaged_record_is_a_damaged_image(packs):
     with (packs["jpeg"] / DATA).open("r+b") as file:
         file.write(bytes(200))
     with pytest.raises(DamagedImage, match="cats/roll0/00.jpg: not an image"):
-        pack.image(0)
+        pack.pixels(0)
 
 
 def test_an_interrupted_pack_is_not_taken_for_images(packs, photos):

@@ -1,23 +1,14 @@
 """Damaged files are counted once and listed."""
 
 import json
-import threading
 
 from moco.data.skipped import SkippedFiles
 
 
 def test_skipped_files_count_once_and_are_listed(tmp_path):
     skipped = SkippedFiles()
-
-    def meet():
-        for number in range(200):
-            skipped.add(f"{number % 50}.jpg", "empty file")
-
-    threads = [threading.Thread(target=meet) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    for number in range(200):
+        skipped.add(f"{number % 50}.jpg", "empty file")
     skipped.add("0.jpg", "another reason")
     skipped.add("odd\udce9.jpg", "truncated")
     assert skipped.count == 51

@@ -1,4 +1,7 @@
-"""A user's own transform: it decides the views, seed and sample decide its draws, and what it may return is checked."""
+"""A user's own transform, of the pair of views or of a data set: seed and sample decide its draws.
+
+What it may return is checked, and what it raises is told.
+"""
 
 import random
 
@@ -6,9 +9,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.data.examples import SIZE, Reddish, loader, same, take
+from tests.data.examples import PLAIN, SIZE, Reddish, loader, same, take
+from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
+from moco.data.image_batches import image_batches
+from moco.data.order import EpochOrder
+from moco.data.skipped import SkippedFiles
+from moco.data.source import open_source
 from moco.errors import DataError
 
 
@@ -80,7 +88,7 @@ def test_the_global_generators_go_on_as_if_nothing_had_been_drawn():
     take(loader(Reddish(20), transform=twice), 3)
     assert draw() == expected
     seed()
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(DataError):
         take(loader(Reddish(20), transform=lambda image: (drawn(image), 1 / 0)), 1)
     assert draw() == expected
 
@@ -105,3 +113,83 @@ def test_what_a_transform_may_not_return_is_named_in_one_line(name, workers):
     with pytest.raises(DataError, match=f"transform.*{came}") as caught:
         take(loader(Reddish(20), transform=transform, workers=workers), 1)
     assert "\n" not in str(caught.value)
+
+
+def broken(image):
+    return drawn(image), 1 / 0
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("transform", [broken, (drawn, broken)])
+def test_a_transform_that_raises_is_named_with_image_and_cause_in_one_line(transform, workers):
+    first = EpochOrder(np.arange(20), batch_size=4, seed=3).batch(0)[0]
+    with pytest.raises(DataError, match=rf"broken .*{first.image:03d}\.jpg .*ZeroDivisionError: division") as caught:
+        take(loader(Reddish(20), transform=transform, workers=workers), 1)
+    assert "\n" not in str(caught.value)
+    assert "1 / 0" in str(caught.value.__cause__), "the user's own line is in the chain"
+
+
+def test_a_transform_that_raises_late_ends_the_run_and_not_the_worker():
+    late = EpochOrder(np.arange(20), batch_size=4, seed=3).batch(2)[1].image
+
+    def picky(image):
+        if image.getpixel((0, 0))[0] == late:
+            raise ValueError("not this\none")
+        return twice(image)
+
+    batches = loader(Reddish(20), transform=picky, workers=2).batches(0)
+    for _ in range(2):
+        next(batches)
+    with pytest.raises(DataError, match=rf"picky .*{late:03d}\.jpg .*ValueError: not this one"):
+        next(batches)
+
+
+def flat(image):
+    """A random transform: one draw of each of the three global generators."""
+    values = [torch.rand(()).item(), np.random.rand(), random.random()]  # noqa: NPY002
+    return np.tile((255 * np.array(values)).astype(np.uint8), (24, 24, 1))
+
+
+AS_TENSOR = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
+
+
+@pytest.fixture
+def of_own_transform(tmp_path):
+    """A data set whose images come out of a random transform of its own."""
+    for index in range(6):
+        path = tmp_path / "ab"[index % 2] / f"{index}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8)).save(path)
+    return ImageFolder(tmp_path, transform=flat)
+
+
+@pytest.mark.parametrize("views", [{"recipe": PLAIN}, {"transform": (AS_TENSOR, AS_TENSOR)}], ids=["recipe", "pair"])
+def test_a_data_sets_own_random_transform_draws_by_seed_step_and_position(of_own_transform, views):
+    """Whatever the workers, and when a run goes on; this process draws as if nothing had been read."""
+
+    def made(count=6, first_step=0, **options):
+        return take(loader(source, batch=2, **views, **options), count, first_step)
+
+    source, _ = open_source(of_own_transform)
+    state = torch.get_rng_state()
+    expected = made()
+    for workers in (1, 2):
+        assert same(made(workers=workers), expected)
+    for workers in (0, 2):
+        assert same(made(2, first_step=4, workers=workers), expected[4:])
+    assert torch.equal(torch.get_rng_state(), state)
+    colors = torch.cat([first for first, _, _ in expected]).amax((2, 3))
+    assert len(colors.unique(dim=0)) == 12, "each sample draws for itself"
+    assert not torch.equal(made(1, seed=4)[0][0], expected[0][0])
+
+
+def test_a_data_sets_own_random_transform_is_evaluated_alike_by_any_workers(of_own_transform):
+    def read(workers):
+        batches = image_batches(source, np.array, batch_size=2, skipped=SkippedFiles(), workers=workers)
+        return np.concatenate([batch.pixels for batch in batches])
+
+    source, _ = open_source(of_own_transform)
+    expected = read(0)
+    assert len(np.unique(expected[:, 0, 0], axis=0)) == 6
+    for workers in (1, 2):
+        np.testing.assert_array_equal(read(workers), expected)

@@ -1,33 +1,40 @@
 """No worker outlives the process that trains, however that ends, and nothing of it is left behind."""
 
+import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from tests.data.examples import PLAIN, Reddish
 
+from moco.data.augment import RecipeViews
+from moco.data.loader import ViewLoader
+from moco.data.order import EpochOrder
+from moco.data.skipped import SkippedFiles
 from moco.data.workers import default_workers
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
 
-# Batches of 4 MiB, so that much shared memory is in use; after the first, an image takes half a minute.
-TRAINING = """
-import sys, time, torch
-from tests.data import examples
-from tests.data.examples import *
+SIDE = 256  # pixels of a view, so that batches are of 4 MiB and much shared memory is in use
 
-examples.SIZE = 256
-first = {{sample.image for sample in EpochOrder(np.arange(40), batch_size=4, seed=3).batch(0)}}
-slow = set(range(40)) - first if {slow} else ()
-batches = loader(Reddish(40, slow=slow), workers=2).batches(0)
-for views, indices in batches:
-    print("made", flush=True)
-    time.sleep({pause})
-"""
+
+def train(made, slow: bool, pause: float) -> None:
+    """Start two workers, tell of each batch, pause after it; if slow, images after the first batch take long."""
+    multiprocessing.current_process()._config.pop("tempdir", None)  # the folder of the process that it is forked from
+    order = EpochOrder(np.arange(40), batch_size=4, seed=3)
+    first = {sample.image for sample in order.batch(0)}
+    source = Reddish(40, slow=set(range(40)) - first if slow else ())
+    make = RecipeViews(PLAIN, SIDE, order, device_type="cpu")
+    loader = ViewLoader(source, order, make, device=torch.device("cpu"), skipped=SkippedFiles(), workers=2)
+    for _ in loader.batches(0):
+        made.set()
+        time.sleep(pause)
 
 
 def children(pid: int) -> set[int]:
@@ -54,16 +61,16 @@ def alive(pid: int) -> bool:
 
 @pytest.fixture
 def start(tmp_path, monkeypatch):
-    """Start a process that trains; returns it with its workers once it has a batch."""
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
-    monkeypatch.setenv("TMPDIR", str(tmp_path))  # traces of other tests do not count
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    """Fork a process that trains; returns it with its workers once it has a batch."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # traces of other tests do not count
     started = []
 
     def starter(**options):
-        command = [sys.executable, "-c", TRAINING.format(**options)]
-        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
-        assert started[-1].stdout.readline() == "made\n"
+        fork = multiprocessing.get_context("fork")
+        made = fork.Event()
+        started.append(fork.Process(target=train, args=(made,), kwargs=options))
+        started[-1].start()
+        assert made.wait(20)
         workers = children(started[-1].pid)
         assert len(workers) == 2
         return started[-1], workers
@@ -71,7 +78,7 @@ def start(tmp_path, monkeypatch):
     yield starter
     for process in started:
         process.kill()
-        process.communicate()
+        process.join()
 
 
 @pytest.mark.parametrize(
@@ -83,7 +90,7 @@ def test_a_killed_process_leaves_no_workers_and_no_traces(start, options):
     process, workers = start(**options)
     time.sleep(0.2)
     process.kill()
-    process.wait()
+    process.join()
     deadline = time.monotonic() + 2
     while any(map(alive, workers)) and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -98,8 +105,9 @@ def test_ctrl_c_of_a_terminal_is_for_the_process_that_trains(start):
         os.kill(worker, signal.SIGINT)
     time.sleep(0.2)
     assert all(map(alive, workers))
-    process.send_signal(signal.SIGINT)
-    process.wait(timeout=10)
+    os.kill(process.pid, signal.SIGINT)
+    process.join(10)
+    assert process.exitcode is not None
     assert not any(map(alive, workers))
     assert {trace for trace in traces() if "pymp" in trace} == set()
 

@@ -9,9 +9,8 @@ import pytest
 
 from moco.data.arrays import ArraySource
 from moco.data.folder import FolderSource
-from moco.data.labels import is_multilabel, read_labels, unmatched_paths
+from moco.data.labels import is_multilabel, read_multilabels, unmatched_paths, with_labels
 from moco.data.leakage import shared_images
-from moco.data.multilabel import read_multilabels
 from moco.errors import DataError
 from tests.evaluation.test_image_batches import noise
 
@@ -54,7 +53,7 @@ def test_several_labels_of_an_image_from_one_file(photos):
     assert targets[:3].tolist() == [[0, 1, 1], [0, 0, 0], [1, 1, 0]]
     assert np.isnan(targets[3:]).all()
     with pytest.raises(DataError, match="label"):
-        read_labels(csv, source)
+        with_labels(source, csv)
     csv.write_text("path,label\na,b\n")
     assert not is_multilabel(csv)
 

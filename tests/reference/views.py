@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from moco.data.color_augment import ColorDraws
+from moco.data.augment import ColorDraws
 from moco.data.views import ViewRecipe
 
 JITTER = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation, F.adjust_hue)

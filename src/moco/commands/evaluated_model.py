@@ -60,8 +60,8 @@ def open_model(model: Weights, settings: Settings, preprocessing: Preprocessing 
 
 def square_side(source: Source) -> int | None:
     """Side of the images where all are squares of one size in an array."""
-    array = source.uniform_array()
-    return int(array.shape[1]) if array is not None and array.shape[1] == array.shape[2] else None
+    shape = source.uniform_shape
+    return shape[0] if shape is not None and shape[0] == shape[1] else None
 
 
 def _resized(preprocess: Preprocessing, settings: Settings) -> Preprocessing:

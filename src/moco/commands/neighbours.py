@@ -160,13 +160,15 @@ def _stored(file: Path, model: Pretrained, source: Source) -> Table:
 
 
 def _draw(source: Source, queries: list[_Query], found: list[list[Neighbour]], picture: Path) -> None:
+    from PIL import Image
+
     from moco.data.contact_sheet import contact_sheet
     from moco.export.table import plain_name
 
     places = {plain_name(source.item_name(index)): index for index in range(len(source))}
 
     def shown(name: str) -> Image.Image:
-        return source.image(places[name])
+        return Image.fromarray(source.pixels(places[name]))
 
     rows = [
         [(query.image or shown(query.name), query.name)]

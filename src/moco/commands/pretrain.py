@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from moco.contrast import ContrastiveModel
     from moco.data.user_data import Images
-    from moco.data.view_dataset import Transform
+    from moco.data.user_transform import Transform
     from moco.export.load import Pretrained
     from moco.training.callbacks import Callback
     from moco.training.loggers import Chosen

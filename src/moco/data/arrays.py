@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from moco.data.base import UNKNOWN, Source
 from moco.errors import DataError
 
 _LAYOUTS = "uint8 of shape (N, H, W), (N, H, W, 1 or 3 or 4) or (N, 1 or 3, H, W)"
-_COPY_LIMIT = 2**31  # bytes; a scattered subset above this is read image by image instead of being copied
 _IMAGE_KEYS = ("images", "x", "data", "x_train", "train_images")
 _LABEL_KEYS = ("labels", "y", "targets", "y_train", "train_labels")
 _TEST_KEYS = (("x_test", "y_test"), ("test_images", "test_labels"))
@@ -45,38 +43,19 @@ class ArraySource(Source):
         name: str = "array",
     ) -> None:
         self._images = _as_nhwc(images, name)
+        self.uniform_shape = self._images.shape[1:3]
         if labels is not None:
             labels, class_names = _numbered(np.asarray(labels), class_names, name)
         super().__init__(len(self._images), name=name, labels=labels, class_names=class_names)
 
-    def image(self, index: int, *, min_side: int | None = None) -> Image.Image:
-        """One image; `min_side` has no effect."""
-        return Image.fromarray(np.ascontiguousarray(self._images[self._place(index)]))
-
     def pixels(self, index: int, *, min_side: int | None = None) -> np.ndarray:
-        """One image as a view of the array."""
+        """One image as a view of the array; `min_side` has no effect."""
         view: np.ndarray = self._images[self._place(index)]
         return view
 
     def item_name(self, index: int) -> str:
         """Name and position in the array."""
         return f"{self.name}[{self._place(index)}]"
-
-    def uniform_array(self) -> np.ndarray | None:
-        """(N, H, W, 3) uint8: a view of the array or file.
-
-        For a subset that is not a run of neighbours it is a copy, made at each call; None if that would take more
-        than 2 GiB.
-        """
-        if self._members is None:
-            return self._images
-        if not len(self._members):
-            return self._images[:0]
-        if np.all(np.diff(self._members) == 1):
-            return self._images[self._members[0] : self._members[-1] + 1]
-        if len(self._members) * int(np.prod(self._images.shape[1:])) > _COPY_LIMIT:
-            return None
-        return np.take(self._images, self._members, axis=0)
 
 
 def open_array_file(path: Path) -> tuple[ArraySource, ArraySource | None]:

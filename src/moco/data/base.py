@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Self
 
 import numpy as np
-from PIL import Image
 from torch.utils.data import Dataset
 
 from moco.errors import DataError
@@ -21,28 +22,28 @@ class Source(Dataset[np.ndarray], ABC):
 
     Args:
         size: images in the whole.
-        name: what the user calls it.
-        labels: (size,) int64, UNKNOWN where the class is not known; None where no class is.
-        class_names: names of labels 0, 1, ...
+        name, labels, class_names: see below; negative labels are made UNKNOWN.
 
     Attributes:
         name: what the user calls it.
         labels: (N,) int64, UNKNOWN where the class is not known; None where no class is.
         class_names: names of labels 0, 1, ...
         decoded: pixels lie in memory or in a mapped file already, so that keeping them would gain nothing.
+        uniform_shape: height and width of such images where they are those of all; else None.
 
     Raises:
         DataError: labels of another number than the images.
     """
 
     decoded = False
+    uniform_shape: tuple[int, int] | None = None
 
     def __init__(
         self, size: int, *, name: str, labels: np.ndarray | None = None, class_names: Sequence[str] = ()
     ) -> None:
         self.name = name
         self.class_names = tuple(class_names)
-        self.labels = None if labels is None else checked_labels(labels, size, name)
+        self.labels = None if labels is None else _checked_labels(labels, size, name)
         self._size = size
         self._members: np.ndarray | None = None  # indices into the whole; None for all of it
 
@@ -53,8 +54,8 @@ class Source(Dataset[np.ndarray], ABC):
         return self.pixels(index)
 
     @abstractmethod
-    def image(self, index: int, *, min_side: int | None = None) -> Image.Image:
-        """One image, RGB, 8 bit, upright.
+    def pixels(self, index: int, *, min_side: int | None = None) -> np.ndarray:
+        """One image, (H, W, 3) uint8, RGB, upright, perhaps read-only.
 
         Args:
             index: 0 to N - 1.
@@ -66,10 +67,6 @@ class Source(Dataset[np.ndarray], ABC):
             IndexError: no such index.
         """
 
-    def pixels(self, index: int, *, min_side: int | None = None) -> np.ndarray:
-        """The image as (H, W, 3) uint8, perhaps read-only; the same pixels as `image`."""
-        return np.asarray(self.image(index, min_side=min_side))
-
     def shapes(self, indices: np.ndarray, *, min_side: int | None = None) -> np.ndarray | None:
         """Height and width of what `pixels` will give, (n, 2) int32, found without decoding; None if that cannot be.
 
@@ -77,13 +74,13 @@ class Source(Dataset[np.ndarray], ABC):
         """
         return None
 
+    def reading(self, *key: int) -> AbstractContextManager[None]:
+        """Inside, what is random about reading an image follows from the key alone; nothing is, but in users' code."""
+        return contextlib.nullcontext()
+
     @abstractmethod
     def item_name(self, index: int) -> str:
         """What the user calls the image."""
-
-    def uniform_array(self) -> np.ndarray | None:
-        """(N, H, W, 3) uint8 where all images lie in memory or in a mapped file at one size; None elsewhere."""
-        return None
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> Self:
         """The images at `indices`, in that order; shares everything with this source.
@@ -106,7 +103,7 @@ class Source(Dataset[np.ndarray], ABC):
             DataError: labels of another number than the images.
         """
         relabelled = copy.copy(self)
-        relabelled.labels = None if labels is None else checked_labels(labels, len(self), self.name)
+        relabelled.labels = None if labels is None else _checked_labels(labels, len(self), self.name)
         relabelled.class_names = tuple(class_names)
         return relabelled
 
@@ -117,7 +114,7 @@ class Source(Dataset[np.ndarray], ABC):
         return int(index if self._members is None else self._members[index])
 
 
-def checked_labels(labels: np.ndarray, count: int, name: str) -> np.ndarray:
+def _checked_labels(labels: np.ndarray, count: int, name: str) -> np.ndarray:
     """Labels as (count,) int64, every negative one UNKNOWN.
 
     Raises:

@@ -9,7 +9,6 @@ import mmap
 import threading
 
 import numpy as np
-from PIL import Image
 
 from moco.data.base import Source
 from moco.data.workers import start_method
@@ -64,10 +63,6 @@ class CachedSource(Source):
                 self._kept[slot] = 1
         return pixels
 
-    def image(self, index: int, *, min_side: int | None = None) -> Image.Image:
-        """The same as a PIL image."""
-        return Image.fromarray(self.pixels(index, min_side=min_side))
-
     def item_name(self, index: int) -> str:
         """As the source says."""
         return self._source.item_name(self._place(index))
@@ -85,7 +80,7 @@ def keep_decoded(
         budget: bytes for decoded images; 0 keeps none.
         min_side: as for `Source.image`.
     """
-    if source.decoded or source.uniform_array() is not None:
+    if source.decoded:
         return source, f"{source.name} holds decoded images: nothing is left to decode"
     if budget <= 0:
         return source, "decoded images are not kept (--cache-gib 0): they are decoded at each visit"

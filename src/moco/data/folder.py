@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from moco.data.base import Source
-from moco.data.decode import IMAGE_EXTENSIONS, image_shape, read_image, read_pixels
-from moco.data.paths import PathTable, ScanReport, walk_images
+from moco.data.decode import IMAGE_EXTENSIONS, image_shape, read_pixels
 from moco.errors import DataError
 
 # First-level folders with these names are parts of a data set, not classes.
@@ -35,8 +34,6 @@ class FolderSource(Source):
 
     Attributes:
         root: the folder.
-        stray_files: files below it that are not images by their extension, counted by lower-case extension.
-        unreadable_folders: subfolders that could not be listed.
 
     Raises:
         DataError: no such folder, not a folder, or no images in it.
@@ -47,43 +44,31 @@ class FolderSource(Source):
         if not root.is_dir():
             problem = "not a folder" if root.exists() else "no such folder"
             raise DataError(f"{root}: {problem}; expected a folder of images")
-        report = ScanReport()
-        self._fill(root, walk_images(os.fsencode(root), report), report)
+        strays: Counter[str] = Counter()
+        unlisted: list[str] = []
+        self._fill(root, _walk(os.fsencode(root), strays, unlisted))
         if not len(self):
-            raise DataError(_no_images(root, report))
+            raise DataError(_no_images(root, strays, unlisted))
 
     @classmethod
     def from_names(cls, root: str | Path, names: Iterable[bytes]) -> FolderSource:
         """A source from known relative paths, without a look at the disk."""
         source = cls.__new__(cls)
-        source._fill(Path(root), names, ScanReport())
+        source._fill(Path(root), names)
         return source
 
-    def _fill(self, root: Path, names: Iterable[bytes], report: ScanReport) -> None:
-        first_level = _FirstLevel()
-        self._paths = PathTable(first_level.watch(names))
-        labels, class_names = first_level.classes()
-        super().__init__(
-            len(self._paths), name=root.name or root.resolve().name or str(root), labels=labels, class_names=class_names
-        )
-        self.root = root
-        self.stray_files = dict(report.stray_files)
-        self.unreadable_folders = tuple(report.unreadable_folders)
+    def _fill(self, root: Path, names: Iterable[bytes]) -> None:
+        self.root, self._paths = root, _PathTable(names)
+        labels, class_names = _classes(self._paths)
+        name = root.name or root.resolve().name or str(root)
+        super().__init__(len(self._paths), name=name, labels=labels, class_names=class_names)
 
     def path(self, index: int) -> Path:
         """The file of one image."""
         return self.root / os.fsdecode(self._paths[self._place(index)])
 
-    def image(self, index: int, *, min_side: int | None = None) -> Image.Image:
-        """Decode one file; see `read_image` for `min_side`.
-
-        Raises:
-            DamagedImage: the file cannot be read.
-        """
-        return read_image(self.path(index), min_side=min_side)
-
     def pixels(self, index: int, *, min_side: int | None = None) -> np.ndarray:
-        """The same as an array."""
+        """Decode one file; see `read_image` for `min_side`."""
         return read_pixels(self.path(index), min_side=min_side)
 
     def shapes(self, indices: np.ndarray, *, min_side: int | None = None) -> np.ndarray:
@@ -98,39 +83,135 @@ class FolderSource(Source):
         return os.fsdecode(self._paths[self._place(index)]).replace(os.sep, "/")
 
 
-class _FirstLevel:
-    """Notes the first-level folder of each path that passes by."""
+class _PathTable:
+    """N paths, relative to a folder, in one run of bytes and N + 1 offsets.
 
-    def __init__(self) -> None:
-        self._numbers: dict[bytes, int] = {}
-        self._of_image = array("q")
-        self._all_inside = True
+    Costs the characters of the paths plus 8 bytes for each.
+    """
 
-    def watch(self, paths: Iterable[bytes]) -> Iterator[bytes]:
-        separator = os.fsencode(os.sep)
+    def __init__(self, paths: Iterable[bytes]) -> None:
+        text, ends = bytearray(), array("q", [0])
         for path in paths:
-            folder, inside, _ = path.partition(separator)
-            self._all_inside = self._all_inside and bool(inside)
-            if self._all_inside:
-                self._of_image.append(self._numbers.setdefault(folder, len(self._numbers)))
-            yield path
+            text += path
+            ends.append(len(text))
+        self._text = bytes(text)
+        self._offsets = np.frombuffer(ends, dtype=np.int64)
 
-    def classes(self) -> tuple[np.ndarray | None, tuple[str, ...]]:
-        """Labels and class names, sorted by bytes; None and () where the folders are not classes."""
-        folders = sorted(self._numbers)
-        names = tuple(os.fsdecode(folder) for folder in folders)
-        if not self._all_inside or len(names) < 2 or _PART_NAMES.issuperset(name.lower() for name in names):
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    def __getitem__(self, index: int) -> bytes:
+        return self._text[self._offsets[index] : self._offsets[index + 1]]
+
+
+def _classes(paths: _PathTable) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """Labels and class names by first-level folder, sorted by bytes; None and () where those are not classes."""
+    separator = os.fsencode(os.sep)
+    numbers: dict[bytes, int] = {}
+    of_image = array("q")
+    for index in range(len(paths)):
+        folder, inside, _ = paths[index].partition(separator)
+        if not inside:
             return None, ()
-        rank = np.empty(len(folders), dtype=np.int64)
-        rank[[self._numbers[folder] for folder in folders]] = np.arange(len(folders))
-        return rank[np.frombuffer(self._of_image, dtype=np.int64)], names
+        of_image.append(numbers.setdefault(folder, len(numbers)))
+    folders = sorted(numbers)
+    names = tuple(os.fsdecode(folder) for folder in folders)
+    if len(names) < 2 or _PART_NAMES.issuperset(name.lower() for name in names):
+        return None, ()
+    rank = np.empty(len(folders), dtype=np.int64)
+    rank[[numbers[folder] for folder in folders]] = np.arange(len(folders))
+    return rank[np.frombuffer(of_image, dtype=np.int64)], names
 
 
-def _no_images(root: Path, report: ScanReport) -> str:
+def _walk(root: bytes, strays: Counter[str], unlisted: list[str]) -> Iterator[bytes]:
+    """Relative paths of all files below `root` with an image extension, in an order that depends on names alone.
+
+    In each folder its files come first, then its subfolders, both sorted by bytes. Hidden files and folders are passed
+    over. Links to folders are followed; each folder is visited once, so loops end.
+
+    Args:
+        root: an existing folder.
+        strays: counts the files that are not images, by lower-case extension.
+        unlisted: collects the folders that cannot be listed.
+    """
+    visited = _Visited(root)
+    pending = [b""]
+    while pending:
+        relative = pending.pop()
+        folder = os.path.join(root, relative)
+        try:
+            if not visited.first_time(folder, is_root=not relative):
+                continue
+            images, folders = _list_folder(folder, strays)
+        except OSError:
+            unlisted.append(os.fsdecode(folder))
+            continue
+        for name in images:
+            yield os.path.join(relative, name)
+        pending.extend(os.path.join(relative, name) for name in reversed(folders))
+
+
+def _list_folder(folder: bytes, strays: Counter[str]) -> tuple[list[bytes], list[bytes]]:
+    """Sorted names of the images and the subfolders of one folder."""
+    images, folders = [], []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith(b"."):
+                continue
+            kind = _kind(entry)
+            if kind == "folder":
+                folders.append(entry.name)
+                continue
+            extension = os.fsdecode(os.path.splitext(entry.name)[1]).lower()
+            if extension in IMAGE_EXTENSIONS and kind == "file":
+                images.append(entry.name)
+            else:
+                strays[extension] += 1
+    return sorted(images), sorted(folders)
+
+
+def _kind(entry: os.DirEntry[bytes]) -> str:
+    """folder, file or other. A broken link is a file, so that reading reports it; pipes and devices are other."""
+    try:
+        if entry.is_dir():
+            return "folder"
+        return "file" if entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path)) else "other"
+    except OSError:  # a link to itself
+        return "file"
+
+
+class _Visited:
+    """Which folders were entered already."""
+
+    def __init__(self, root: bytes) -> None:
+        self._real_root = os.path.realpath(root)
+        self._seen: set[tuple[int, int]] = set()
+
+    def first_time(self, folder: bytes, *, is_root: bool) -> bool:
+        if not is_root and os.path.islink(folder) and self._walked_anyway(folder):
+            return False
+        status = os.stat(folder)
+        identity = status.st_dev, status.st_ino
+        if identity in self._seen:
+            return False
+        self._seen.add(identity)
+        return True
+
+    def _walked_anyway(self, link: bytes) -> bool:
+        """True if the target lies visibly below the root: it is entered under its own name."""
+        target = os.path.realpath(link)
+        if target == self._real_root:
+            return True
+        inside = target.startswith(os.path.join(self._real_root, b""))
+        parts = target[len(self._real_root) :].split(os.fsencode(os.sep))
+        return inside and not any(part.startswith(b".") for part in parts)
+
+
+def _no_images(root: Path, strays: Counter[str], unlisted: list[str]) -> str:
     expected = " ".join(sorted(IMAGE_EXTENSIONS))
-    if report.unreadable_folders:
-        return f"{root}: no images; {len(report.unreadable_folders)} folders could not be listed: check permissions"
-    if not report.stray_files:
+    if unlisted:
+        return f"{root}: no images; {len(unlisted)} folders could not be listed: check permissions"
+    if not strays:
         return f"{root}: the folder holds no files; expected images ({expected})"
-    seen = ", ".join(f"{count} {extension or 'without one'}" for extension, count in report.stray_files.most_common(5))
-    return f"{root}: no images among {report.stray_files.total()} files (extensions: {seen}); expected {expected}"
+    seen = ", ".join(f"{count} {extension or 'without one'}" for extension, count in strays.most_common(5))
+    return f"{root}: no images among {strays.total()} files (extensions: {seen}); expected {expected}"

@@ -14,14 +14,13 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from moco.data.augment import CropBoxes, resized_crop
 from moco.data.base import Source
 from moco.data.decode import DamagedImage
-from moco.data.order import keyed_generator
-from moco.data.random_crop import CropBoxes, resized_crop
+from moco.data.order import CROPS, keyed_generator
 from moco.data.skipped import SkippedFiles
-from moco.data.workers import default_workers, start_method, start_workers, worker_deaths, worker_init
+from moco.data.workers import default_workers, make_loader, start_workers, worker_deaths
 
-CROPS = 5  # purpose of the seed, see `moco.data.order`
 SMALL = 128  # pixels a side; up to it, where nothing is to be decoded, processes cost more than they save
 Key = tuple[int, int]  # epoch, index of the image
 
@@ -118,11 +117,13 @@ class _Images(Dataset[Any]):
         damaged = []
         for key in keys:
             try:
-                made[key[1]] = self._make(self.source.pixels(key[1], min_side=self._min_side), key)
+                with self.source.reading(0, *key):
+                    pixels = self.source.pixels(key[1], min_side=self._min_side)
+                made[key[1]] = self._make(pixels, key)
             except DamagedImage as error:
                 damaged.append((key[1], error.reason))
-        pixels = np.stack(list(made.values())) if made else np.empty((0, 1, 1, 3), dtype=np.uint8)
-        return np.array(list(made), dtype=np.int64), pixels, damaged
+        together = np.stack(list(made.values())) if made else np.empty((0, 1, 1, 3), dtype=np.uint8)
+        return np.array(list(made), dtype=np.int64), together, damaged
 
 
 def _fixed(transform: Callable[[np.ndarray], np.ndarray], pixels: np.ndarray, key: Key) -> np.ndarray:
@@ -139,21 +140,12 @@ def _cropped(size: int, crop_min: float, seed: int, pixels: np.ndarray, key: Key
 
 def _loader(images: _Images, batches: Iterable[list[Key]], count: int, workers: int | None = None) -> DataLoader[Any]:
     if workers is None:
-        array = images.source.uniform_array()
-        small = array is not None and max(array.shape[1:3]) <= SMALL
+        shape = images.source.uniform_shape
+        small = shape is not None and max(shape) <= SMALL
         workers = 0 if small or count < 2 else min(default_workers(), count)
-    options: dict[str, Any] = {"multiprocessing_context": start_method(), "persistent_workers": True} if workers else {}
-    # A generator of its own, as the loader draws a seed; `tuple`: batches are arrays that come through a pipe, since
-    # containers often have little shared memory.
-    return DataLoader(
-        images,
-        batch_sampler=batches,
-        num_workers=workers,
-        collate_fn=tuple,
-        generator=torch.Generator(),
-        worker_init_fn=worker_init,
-        **options,
-    )
+    options: dict[str, Any] = {"persistent_workers": True} if workers else {}
+    # `tuple`: batches are arrays that come through a pipe, since containers often have little shared memory.
+    return make_loader(images, batches, workers=workers, collate_fn=tuple, **options)
 
 
 def _read(loader: DataLoader[Any], source: Source, skipped: SkippedFiles) -> Generator[tuple[np.ndarray, np.ndarray]]:

@@ -1,4 +1,7 @@
-"""Classes of images from a CSV file."""
+"""Classes of images from a CSV file: one for each image, or any number.
+
+N: images   C: classes
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,28 +18,26 @@ from moco.data.base import UNKNOWN, Source
 from moco.errors import DataError
 
 _PATH_NAMES = frozenset({"path", "file", "filename", "image"})
-LABEL_NAMES = frozenset({"label", "class", "target"})
-MULTI_NAMES = frozenset({"labels", "classes"})
+_LABEL_NAMES = frozenset({"label", "class", "target"})
+_MULTI_NAMES = frozenset({"labels", "classes"})
 _DELIMITERS = ",;\t"
+_SEPARATOR = "|"  # of the classes of one image
 
 
-def read_labels(path: str | Path, source: Source) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Labels of a source's images from a CSV file of paths and classes.
+def with_labels(source: Source, path: str | Path) -> Source:
+    """The source with labels from a CSV file of paths and classes.
 
     The file is UTF-8, with a header that names `path` and `label` columns, or without one and with the path in the
     first and the class in the second column. Paths are relative to the source's folder, or to the CSV file, or
-    absolute, or bare file names where those are unique. An empty class means unknown.
-
-    Returns:
-        labels (N,) int64, -1 for the images that the file does not label (`count_unlabelled` counts them), and the
-        class names: sorted as numbers if all of them are, else as text.
+    absolute, or bare file names where those are unique. An empty class means unknown, as does no row. Class names are
+    sorted as numbers if all of them are, else as text.
 
     Raises:
         DataError: no such file, a missing column, two different classes for one image, or nothing that matches.
     """
     path = Path(path)
-    rows = read_rows(path)
-    finder = Finder(source, path.parent)
+    rows = _read_rows(path, _LABEL_NAMES)
+    finder = _Finder(source, path.parent)
     classes: dict[int, str] = {}
     for item, label in rows:
         index = finder.find(item)
@@ -45,24 +47,49 @@ def read_labels(path: str | Path, source: Source) -> tuple[np.ndarray, tuple[str
             name = source.item_name(index)
             raise DataError(f"{path}: {name} is labelled both {classes[index]!r} and {label!r}; keep one of them")
     if not classes:
-        raise DataError(
-            f"{path}: none of its {len(rows)} paths is an image of {source.name}; it says {rows[0][0]!r}, "
-            f"the images are called like {source.item_name(0)!r}"
-        )
-    names = sorted_names({label for label in classes.values() if label})
+        raise _nothing_matches(path, rows, source)
+    names = _sorted_names({label for label in classes.values() if label})
     if not names:
         raise DataError(f"{path}: every label is empty; expected a class beside each path")
     number = {name: position for position, name in enumerate(names)}
     labels = np.full(len(source), UNKNOWN, dtype=np.int64)
     for index, label in classes.items():
         labels[index] = number.get(label, UNKNOWN)
-    return labels, names
+    return source.with_labels(labels, names)
 
 
-def with_labels(source: Source, path: str) -> Source:
-    """The source with the labels of a CSV file; see `read_labels`."""
-    labels, class_names = read_labels(path, source)
-    return source.with_labels(labels, class_names)
+def read_multilabels(path: str | Path, sources: Sequence[Source]) -> tuple[list[np.ndarray], tuple[str, ...]]:
+    """Classes of the images of several sources from one CSV file.
+
+    Classes of one cell are separated by `|`; several rows for one image add up. An empty cell means that the image has
+    none of the classes. Paths are understood as `with_labels` understands them.
+
+    Returns:
+        for each source (N, C) float32: 1 where the image has the class, 0 where not, a row of NaN for an image that
+        the file does not name; and the class names, sorted as numbers if all of them are, else as text.
+
+    Raises:
+        DataError: no such file, a missing column, no class at all, or nothing that matches.
+    """
+    path = Path(path)
+    rows = [(item, [name.strip() for name in cell.split(_SEPARATOR)]) for item, cell in _read_rows(path, _MULTI_NAMES)]
+    names = _sorted_names({name for _, cell in rows for name in cell if name})
+    if not names:
+        raise DataError(f"{path}: every cell of labels is empty; expected classes separated by {_SEPARATOR}")
+    number = {name: position for position, name in enumerate(names)}
+    found = []
+    for source in sources:
+        finder = _Finder(source, path.parent)
+        targets = np.full((len(source), len(names)), np.nan, dtype=np.float32)
+        for item, cell in rows:
+            index = finder.find(item)
+            if index is not None:
+                targets[index] = np.nan_to_num(targets[index])
+                targets[index, [number[name] for name in cell if name]] = 1.0
+        if np.isnan(targets).all():
+            raise _nothing_matches(path, rows, source)
+        found.append(targets)
+    return found, names
 
 
 def same_classes(source: Source, test: Source) -> Source:
@@ -84,11 +111,6 @@ def same_classes(source: Source, test: Source) -> Source:
     return test.with_labels(np.where(test.labels >= 0, number[test.labels], -1), source.class_names)
 
 
-def count_unlabelled(labels: np.ndarray) -> int:
-    """Images whose class is not known."""
-    return int(np.count_nonzero(labels == UNKNOWN))
-
-
 def unmatched_paths(path: str | Path, sources: Sequence[Source]) -> list[str]:
     """Paths of a CSV file of labels, single or multiple, that are an image of none of the sources.
 
@@ -96,8 +118,8 @@ def unmatched_paths(path: str | Path, sources: Sequence[Source]) -> list[str]:
         DataError: the file is not one of labels.
     """
     path = Path(path)
-    rows = read_rows(path, MULTI_NAMES if is_multilabel(path) else LABEL_NAMES)
-    finders = [Finder(source, path.parent) for source in sources]
+    rows = _read_rows(path, _MULTI_NAMES if is_multilabel(path) else _LABEL_NAMES)
+    finders = [_Finder(source, path.parent) for source in sources]
     return [item for item, _ in rows if all(finder.find(item) is None for finder in finders)]
 
 
@@ -108,10 +130,10 @@ def is_multilabel(path: str | Path) -> bool:
             words = [word.strip().strip('"').lower() for word in re.split(f"[{_DELIMITERS}]", file.readline())]
     except (OSError, UnicodeDecodeError):  # what is wrong with it is said by whoever reads it
         return False
-    return not _PATH_NAMES.isdisjoint(words) and not MULTI_NAMES.isdisjoint(words)
+    return not _PATH_NAMES.isdisjoint(words) and not _MULTI_NAMES.isdisjoint(words)
 
 
-def read_rows(path: Path, label_names: frozenset[str] = LABEL_NAMES) -> list[tuple[str, str]]:
+def _read_rows(path: Path, label_names: frozenset[str]) -> list[tuple[str, str]]:
     """(path, class) of every row, header taken off; `label_names` are the headers that the second may have."""
     if not path.is_file():
         raise DataError(f"{path}: {'not a file' if path.exists() else 'no such file'}; expected a CSV file path,label")
@@ -152,14 +174,21 @@ def _columns(first: list[str], path: Path, label_names: frozenset[str]) -> tuple
     return 0, 1, False
 
 
-def sorted_names(names: set[str]) -> tuple[str, ...]:
+def _nothing_matches(path: Path, rows: Sequence[tuple[str, Any]], source: Source) -> DataError:
+    return DataError(
+        f"{path}: none of its {len(rows)} paths is an image of {source.name}; it says {rows[0][0]!r}, "
+        f"the images are called like {source.item_name(0)!r}"
+    )
+
+
+def _sorted_names(names: set[str]) -> tuple[str, ...]:
     """Class names in the order of their numbers: as numbers if all of them are, else as text."""
     if all(name.isascii() and name.lstrip("-").isdigit() for name in names):
         return tuple(sorted(names, key=int))
     return tuple(sorted(names))
 
 
-class Finder:
+class _Finder:
     """Images by any of the ways in which a CSV file may call them."""
 
     def __init__(self, source: Source, beside: Path) -> None:

@@ -1,9 +1,12 @@
-"""Which images come in which step: a pure function of seed and step, so that a resumed run continues exactly."""
+"""Which images come in which step, and random numbers by key: pure functions of seed and step, so that a resumed run
+continues exactly."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Iterator
+import random
+from collections.abc import Generator, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +14,7 @@ import torch
 from torch.utils.data import Sampler
 
 # Purposes keep the streams of one seed apart.
-SHUFFLE, VIEWS, COLORS, MODEL = 0, 1, 2, 3
+SHUFFLE, VIEWS, COLORS, MODEL, ITEMS, CROPS = range(6)
 
 
 def keyed_seed(seed: int, purpose: int, *counters: int) -> int:
@@ -25,6 +28,24 @@ def keyed_seed(seed: int, purpose: int, *counters: int) -> int:
 def keyed_generator(seed: int, purpose: int, *counters: int) -> torch.Generator:
     """A CPU generator for one use."""
     return torch.Generator().manual_seed(keyed_seed(seed, purpose, *counters))
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Generator[None]:
+    """Inside, the global CPU generators of PyTorch, NumPy and Python start from the seed; after it they are as before.
+
+    For code of the user's, which draws from them.
+    """
+    torch_state, numpy_state, python_state = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPUs' generators too
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(torch_state)
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)
 
 
 class Sample(NamedTuple):
@@ -48,18 +69,9 @@ class EpochOrder(Sampler[list[Sample]]):
         first_step: the step with which an iteration begins; the whole state of this sampler.
     """
 
-    def __init__(
-        self,
-        indices: np.ndarray,
-        *,
-        batch_size: int,
-        seed: int,
-        rank: int = 0,
-        world_size: int = 1,
-        first_step: int = 0,
-    ) -> None:
+    def __init__(self, indices: np.ndarray, *, batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
         self.indices, self.batch_size, self.seed = indices, batch_size, seed
-        self.rank, self.world_size, self.first_step = rank, world_size, first_step
+        self.rank, self.world_size, self.first_step = rank, world_size, 0
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
 
     @property

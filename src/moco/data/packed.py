@@ -14,13 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from moco.data.base import Source
-from moco.data.decode import decode_image, decode_pixels
+from moco.data.decode import decode_pixels, reduction
 from moco.data.fingerprint import Fingerprint
 from moco.data.folder import FolderSource
-from moco.data.jpeg import reduction
 from moco.data.pack_format import DATA, INDEX, NAMES, PARTIAL, ROW, Meta
 from moco.errors import DataError
 
@@ -60,6 +58,7 @@ class PackedSource(Source):
         super().__init__(len(self._index), name=self.path.name, labels=labels, class_names=self.meta.class_names)
         self.root = None if self.meta.source is None else Path(self.meta.source)
         self.decoded = self.meta.options.format == "raw"
+        self.uniform_shape = self.meta.shape if self.decoded else None
 
     def _check_files(self) -> None:
         meta = self.meta
@@ -108,12 +107,6 @@ class PackedSource(Source):
             return np.frombuffer(record, dtype=np.uint8).reshape(shape)
         return decode_pixels(record, item=self.item_name(index), min_side=min_side)
 
-    def image(self, index: int, *, min_side: int | None = None) -> Image.Image:
-        """The same as a Pillow image."""
-        if self.decoded:
-            return Image.fromarray(self.pixels(index))
-        return decode_image(self.record(self._place(index)), item=self.item_name(index), min_side=min_side)
-
     def record(self, place: int) -> bytes:
         """What data.bin holds for the image at this place of the whole pack."""
         start = int(self._index["end"][place - 1]) if place else 0
@@ -138,17 +131,6 @@ class PackedSource(Source):
         place = self._place(index)
         start = self._index["name_end"][place - 1] if place else 0
         return os.fsdecode(self._names[start : self._index["name_end"][place]].tobytes())
-
-    def uniform_array(self) -> np.ndarray | None:
-        """(N, H, W, 3) uint8, a view of the mapped file, for a raw pack of one image size; else None."""
-        if not self.decoded or self.meta.shape is None:
-            return None
-        whole = _mapped(self.path / DATA, np.dtype(np.uint8)).reshape(len(self._index), *self.meta.shape, 3)
-        if self._members is None:
-            return whole
-        if len(self._members) and not np.all(np.diff(self._members) == 1):
-            return None
-        return whole[self._members[0] : self._members[-1] + 1] if len(self._members) else whole[:0]
 
     def damaged_records(self) -> Iterator[int | None]:
         """For each record its index if its checksum is wrong, else None.

@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from moco.data.decode import DamagedImage, decode_image, decode_pixels, jpeg_content
+from moco.data.decode import DamagedImage, decode_image, decode_pixels, jpeg_content, read_image
 from moco.data.folder import FolderSource
 from moco.data.folder_lock import locked
 from moco.data.pack_format import DAMAGED, DATA, INDEX, NAMES, PARTIAL, ROW, Meta, PackOptions, is_pack
@@ -57,7 +57,7 @@ def encode(source: FolderSource, index: int, options: PackOptions) -> Encoded:
         if content is not None and options.format == "jpeg" and _is_small(content, side):
             height, width, _ = decode_pixels(content, item=item).shape  # whole, or it would not decode
             return Encoded(content, height, width)
-        image = source.image(index, min_side=side or None) if content is None else None
+        image = read_image(source.path(index), min_side=side or None) if content is None else None
         image = image or decode_image(content or b"", item=item, min_side=side or None)
     except DamagedImage as error:
         return Encoded(None, damage=error.reason)

@@ -21,26 +21,11 @@ def luma(images: Tensor) -> Tensor:
     return (red * LUMA[0]).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2]).unsqueeze_(1)
 
 
-def adjust_brightness(images: Tensor, factors: Tensor) -> Tensor:
-    """Blend with black: factor 0 black, 1 unchanged. Factors: (N,), at least 0."""
-    return (images * factors.view(-1, 1, 1, 1)).clamp_(0.0, 1.0)
-
-
-def adjust_contrast(images: Tensor, factors: Tensor) -> Tensor:
-    """Blend with the image's mean grey value: factor 0 uniform grey, 1 unchanged. Factors: (N,), at least 0."""
-    return blend_(images.clone(), factors, torch.zeros_like(factors), 1.0 - factors)
-
-
-def adjust_saturation(images: Tensor, factors: Tensor) -> Tensor:
-    """Blend with the grey image: factor 0 grey, 1 unchanged. Factors: (N,), at least 0."""
-    return blend_(images.clone(), factors, 1.0 - factors, torch.zeros_like(factors))
-
-
 def blend_(images: Tensor, scale: Tensor, grey_share: Tensor, mean_share: Tensor) -> Tensor:
     """scale * image + grey_share * grey image + mean_share * its mean, cut off at 0 and 1. Shares: (N,).
 
-    Brightness, contrast and saturation are this with different shares, so that one pass serves samples that are at
-    different operations.
+    Brightness is this with shares (f, 0, 0), contrast with (f, 0, 1 - f), saturation with (f, 1 - f, 0), so that one
+    pass serves samples that are at different operations.
     """
     grey_N1HW = luma(images)
     mean_N111 = grey_N1HW.mean(dim=(2, 3), keepdim=True).mul_(mean_share.view(-1, 1, 1, 1))
@@ -48,13 +33,11 @@ def blend_(images: Tensor, scale: Tensor, grey_share: Tensor, mean_share: Tensor
     return images.mul_(scale.view(-1, 1, 1, 1)).add_(offset_N1HW).clamp_(0.0, 1.0)
 
 
-def adjust_hue(images: Tensor, shifts: Tensor) -> Tensor:
-    """Turn the hue in HSV by a share of the colour circle, -0.5 to 0.5; value and saturation stay. Shifts: (N,)."""
-    return adjust_hue_(images.clone(), shifts)
-
-
 def adjust_hue_(images: Tensor, shifts: Tensor) -> Tensor:
-    """`adjust_hue` in place; few passes over the planes and no masks, which are slow on a CPU."""
+    """Turn hues by these shares of the colour circle, -0.5 to 0.5; value and saturation stay. Shifts: (N,).
+
+    Few passes over the planes and no masks, which are slow on a CPU.
+    """
     red, green, blue = images.unbind(dim=1)
     value = torch.maximum(torch.maximum(red, green), blue)
     chroma = torch.minimum(torch.minimum(red, green), blue).neg_().add_(value)
@@ -117,9 +100,9 @@ def _blur_matrices(sigmas: Tensor, size: int) -> Tensor:
     return matrices_NSS.div_(matrices_NSS.sum(dim=2, keepdim=True))
 
 
-def solarize(images: Tensor, threshold: float = 0.5) -> Tensor:
-    """Invert every channel value at or above the threshold."""
-    return torch.where(images >= threshold, 1.0 - images, images)
+def solarize(images: Tensor) -> Tensor:
+    """Invert every channel value at or above 0.5."""
+    return torch.where(images >= 0.5, 1.0 - images, images)
 
 
 def normalize_(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:

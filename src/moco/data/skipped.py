@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 from pathlib import Path
 
 
@@ -14,11 +13,10 @@ def damaged_were(count: int, what: str = "image") -> str:
 
 
 class SkippedFiles:
-    """Collects damaged files from many threads; each file counts once, however often it is met."""
+    """Collects damaged files; each counts once, however often it is met."""
 
     def __init__(self) -> None:
         self._reasons: dict[str, str] = {}
-        self._lock = threading.Lock()
 
     @classmethod
     def read(cls, path: Path) -> SkippedFiles:
@@ -32,8 +30,7 @@ class SkippedFiles:
 
     def add(self, item: str, reason: str) -> None:
         """Note one file; the first reason stays."""
-        with self._lock:
-            self._reasons.setdefault(item, reason)
+        self._reasons.setdefault(item, reason)
 
     @property
     def count(self) -> int:
@@ -42,8 +39,7 @@ class SkippedFiles:
 
     def items(self) -> list[tuple[str, str]]:
         """File and reason, sorted by file."""
-        with self._lock:
-            return sorted(self._reasons.items())
+        return sorted(self._reasons.items())
 
     def write(self, path: str | Path) -> None:
         """Write one JSON object a line with `path` and `reason`; the file is replaced whole."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from moco.data.arrays import ArraySource, open_array_file
-from moco.data.base import UNKNOWN, Source
+from moco.data.base import Source
 from moco.data.decode import IMAGE_EXTENSIONS, DamagedImage
 from moco.data.folder import FolderSource
 from moco.data.named import find_named, nearest_named, open_named
@@ -16,8 +16,6 @@ from moco.data.pack_format import PARTIAL, is_pack
 from moco.data.packed import PackedSource
 from moco.data.user_data import Images, adapt
 from moco.errors import DataError
-
-__all__ = ["UNKNOWN", "DamagedImage", "Images", "Source", "open_source"]
 
 _ARRAY_EXTENSIONS = frozenset({".npy", ".npz"})
 _ARCHIVE_EXTENSIONS = frozenset({".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"})
@@ -52,8 +50,9 @@ def _open(data: Images, data_root: str | Path | None) -> tuple[Source, Source | 
         return ArraySource(data), None
     if isinstance(data, str | os.PathLike):
         path = Path(data).expanduser()
-        if not path.exists() and isinstance(data, str) and find_named(data) is not None:
-            return open_named(data, data_root=data_root)
+        name = find_named(data) if isinstance(data, str) and not path.exists() else None
+        if name is not None:
+            return open_named(name, data_root=data_root)
         return _open_path(path)
     return data if isinstance(data, Source) else adapt(data), None
 
@@ -103,7 +102,7 @@ def _probe(source: FolderSource) -> None:
     damage = None
     for index in tried:
         try:
-            source.image(int(index))
+            source.pixels(int(index))
             return
         except DamagedImage as error:
             damage = damage or error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,15 @@ from torch.utils.data import Dataset, Subset
 
 from moco.data.arrays import ArraySource
 from moco.data.base import UNKNOWN, Source
-from moco.data.decode import DamagedImage, decode_image, read_image, to_rgb
+from moco.data.decode import DamagedImage, decode_image, eight_bit, read_image, to_rgb
 from moco.data.folder import FolderSource
+from moco.data.order import ITEMS, keyed_seed, seeded
 from moco.errors import DataError
 
 # What `moco.pretrain` takes; a sequence is one of paths, of folders, or of images.
 Images = str | os.PathLike[str] | Sequence[Any] | np.ndarray | torch.Tensor | Dataset[Any] | None
 _IMAGE_KEYS = ("image", "img", "pixel_values")
+_CURE = "take Normalize out of the transform, or give uint8"
 _PROBES = 8  # items tried before a data set is called unreadable
 
 
@@ -51,23 +54,23 @@ class ItemSource(Source):
             raise DataError(f"{name} has no length or no index, as a stream of images: {cure}")
         labels = labels_of(dataset)
         super().__init__(len(dataset), name=name, labels=labels, class_names=class_names_of(dataset, labels))
-        self._dataset, self._key = dataset, _image_column(dataset)
+        self._dataset, self._key = dataset, _column_of(dataset, "Image")
         self._check()
 
-    def image(self, index: int, *, min_side: int | None = None) -> Image.Image:
-        """One image as the data set gives it, turned to RGB; `min_side` has no effect, but for paths.
-
-        Raises:
-            DamagedImage: it cannot be read.
-        """
+    def pixels(self, index: int, *, min_side: int | None = None) -> np.ndarray:
+        """One image as the data set gives it, turned to RGB; `min_side` has no effect, but for paths."""
         place = self._place(index)
         try:
-            return _to_image(self._dataset[place], self._key, min_side)
+            return np.asarray(_to_image(self._dataset[place], self._key, min_side))
         except MemoryError:
             raise
         except Exception as error:  # whatever the user's code raises
             reason = getattr(error, "reason", None) or " ".join(str(error).split()) or type(error).__name__
             raise DamagedImage(self.item_name(index), reason) from error
+
+    def reading(self, *key: int) -> AbstractContextManager[None]:
+        """The data set's own transform draws from the global generators."""
+        return seeded(keyed_seed(key[0], ITEMS, *key[1:]))
 
     def item_name(self, index: int) -> str:
         """Name and position in the data set."""
@@ -80,7 +83,8 @@ class ItemSource(Source):
         first = None
         for index in range(min(_PROBES, len(self))):
             try:
-                item = self._dataset[index]
+                with self.reading(0, index):
+                    item = self._dataset[index]
             except Exception as error:
                 first = first or error
                 continue
@@ -202,7 +206,7 @@ def _files(paths: Sequence[str | os.PathLike[str]]) -> FolderSource:
 def _tensor_source(images: torch.Tensor) -> ArraySource:
     values = images.detach().cpu().numpy()
     try:
-        return ArraySource(_eight_bit(values) if values.dtype.kind == "f" else values, name="tensor")
+        return ArraySource(eight_bit(values, _CURE) if values.dtype.kind == "f" else values, name="tensor")
     except ValueError as error:
         raise DataError(f"tensor of shape {values.shape}: {error}") from error
 
@@ -239,7 +243,7 @@ def _to_image(item: Any, column: str | None, min_side: int | None) -> Image.Imag
 
 
 def _from_array(values: np.ndarray) -> Image.Image:
-    values = _eight_bit(values) if values.dtype.kind == "f" else values
+    values = eight_bit(values, _CURE) if values.dtype.kind == "f" else values
     if values.dtype != np.uint8:
         raise TypeError(f"{values.dtype} array; expected uint8, or float from 0 to 1")
     values = values[..., 0] if values.ndim == 3 and values.shape[-1] == 1 else values
@@ -248,33 +252,25 @@ def _from_array(values: np.ndarray) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(values))
 
 
-def _eight_bit(values: np.ndarray) -> np.ndarray:
-    low, high = values.min(initial=1.0), values.max(initial=0.0)
-    if not (low >= 0.0 and high <= 1.0):
-        cure = "take Normalize out of the transform, or give uint8"
-        raise ValueError(f"float values from {low:.3g} to {high:.3g}; expected 0 to 1: {cure}")
-    return (values * 255.0 + 0.5).astype(np.uint8)
-
-
 def _plain(dataset: Any) -> bool:
     """No transform of the user's own stands between files and items."""
     return all(getattr(dataset, name, None) is None for name in ("transform", "transforms"))
 
 
-def _image_column(dataset: Any) -> str | None:
-    """Of a Hugging Face data set; None elsewhere."""
+def _features(dataset: Any) -> dict[str, Any]:
+    """Columns of a Hugging Face data set and what they hold; none of anything else."""
     features = getattr(dataset, "features", None)
-    columns = features.items() if hasattr(dataset, "column_names") and isinstance(features, dict) else ()
-    return next((name for name, feature in columns if type(feature).__name__ == "Image"), None)
+    return features if hasattr(dataset, "column_names") and isinstance(features, dict) else {}
+
+
+def _column_of(dataset: Any, kind: str) -> str | None:
+    """The first column of this kind of a Hugging Face data set."""
+    return next((name for name, feature in _features(dataset).items() if type(feature).__name__ == kind), None)
 
 
 def _label_column(dataset: Any) -> str | None:
-    """The first column of classes of a Hugging Face data set, or its whole numbers called "label"; None elsewhere."""
-    features = getattr(dataset, "features", None)
-    if not hasattr(dataset, "column_names") or not isinstance(features, dict):
-        return None
-    classes = (name for name, feature in features.items() if type(feature).__name__ == "ClassLabel")
-    return next(classes, "label" if "label" in features else None)
+    """The first column of classes, or the whole numbers called "label"."""
+    return _column_of(dataset, "ClassLabel") or ("label" if "label" in _features(dataset) else None)
 
 
 def _whole_numbers(values: Any) -> np.ndarray | None:

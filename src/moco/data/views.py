@@ -67,20 +67,6 @@ class ViewRecipe:
 def view_recipe(config: Config) -> ViewRecipe:
     """The views' part of the configuration."""
     mean, std = NORMALIZATIONS[config.normalization]
-    return ViewRecipe(
-        crop_min=config.crop_min,
-        brightness=config.brightness,
-        contrast=config.contrast,
-        saturation=config.saturation,
-        hue=config.hue,
-        jitter_probability=config.jitter_probability,
-        grayscale_probability=config.grayscale_probability,
-        grayscale_first=config.grayscale_first,
-        blur_probability=config.blur_probability,
-        blur_probability_2=config.blur_probability_2,
-        solarize_probability=config.solarize_probability,
-        solarize_probability_2=config.solarize_probability_2,
-        flip_probability=config.flip_probability,
-        mean=mean,
-        std=std,
-    )
+    stated = dataclasses.asdict(config)
+    shared = {field.name: stated[field.name] for field in dataclasses.fields(ViewRecipe) if field.name in stated}
+    return ViewRecipe(mean=mean, std=std, **shared)

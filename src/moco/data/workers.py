@@ -12,11 +12,13 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Generator, Iterator, Sequence
+import warnings
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from types import FrameType
 from typing import Any, TypeVar
 
-from torch.utils.data import DataLoader
+import torch
+from torch.utils.data import DataLoader, Dataset
 
 from moco.errors import RunError
 
@@ -59,6 +61,22 @@ def worker_init(worker: int) -> None:
             _end(signal.SIGTERM, None)
 
 
+def make_loader(dataset: Dataset[T], batches: Iterable[list[Any]], *, workers: int, **options: Any) -> DataLoader[T]:
+    """A DataLoader of batches that the data set makes whole, with workers as this module describes them."""
+    if workers:
+        options |= {"multiprocessing_context": start_method(), "worker_init_fn": worker_init}
+    with _as_many_as_wanted():  # its own generator: seeds of workers would be drawn from the global one
+        return DataLoader(dataset, batch_sampler=batches, num_workers=workers, generator=torch.Generator(), **options)
+
+
+@contextlib.contextmanager
+def _as_many_as_wanted() -> Generator[None]:
+    """Without PyTorch's warning that there are more workers than cores: their number is an option of ours."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
+        yield
+
+
 def start_workers(loader: DataLoader[T]) -> Iterator[T]:
     """An iterator whose `next` alone tells that a worker died.
 
@@ -67,7 +85,8 @@ def start_workers(loader: DataLoader[T]) -> Iterator[T]:
     """
     handled = threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD")
     handler = signal.getsignal(signal.SIGCHLD) if handled else None
-    made: Iterator[T] = iter(loader)
+    with _as_many_as_wanted():
+        made: Iterator[T] = iter(loader)
     if handled:
         signal.signal(signal.SIGCHLD, handler)
     return made

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from moco.data.augment import RecipeViews
 from moco.data.base import Source
 from moco.data.loader import ViewLoader
 from moco.data.order import EpochOrder
 from moco.data.skipped import SkippedFiles
-from moco.data.view_dataset import RecipeViews
 from moco.evaluation.features import extract_features
 from moco.evaluation.images import LabelledImages
 from moco.evaluation.network import Model, Network

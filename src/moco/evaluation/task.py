@@ -13,9 +13,8 @@ from torch import Tensor
 
 from moco.data.base import Source
 from moco.data.folder import FolderSource
-from moco.data.labels import is_multilabel, same_classes, unmatched_paths, with_labels
+from moco.data.labels import is_multilabel, read_multilabels, same_classes, unmatched_paths, with_labels
 from moco.data.leakage import shared_images
-from moco.data.multilabel import read_multilabels
 from moco.data.skipped import SkippedFiles, damaged_were
 from moco.data.source import open_source
 from moco.data.split import hold_out

@@ -12,12 +12,13 @@ import torch
 from torch import nn
 
 from moco.config import Config
+from moco.data.augment import RecipeViews
 from moco.data.cache import GIB, keep_decoded
 from moco.data.decode import DamagedImage
-from moco.data.loader import ViewLoader
+from moco.data.loader import MakeViews, ViewLoader
 from moco.data.order import EpochOrder
 from moco.data.skipped import SkippedFiles
-from moco.data.view_dataset import MakeViews, RecipeViews, Transform, TransformViews
+from moco.data.user_transform import Transform, TransformViews
 from moco.data.views import ViewRecipe, view_recipe
 from moco.data.workers import default_workers
 from moco.encoder import Encoder
@@ -284,7 +285,7 @@ def _check_transform(transform: Any, images: RunImages, seed: int) -> None:
             pixels = images.source.pixels(int(index))
         except DamagedImage:
             continue
-        TransformViews(transform, seed=seed).pair(pixels, seed)
+        TransformViews(transform, seed=seed).pair(pixels, item=images.source.item_name(int(index)), seed=seed)
         return
 
 

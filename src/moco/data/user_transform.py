@@ -1,0 +1,89 @@
+"""The user's own transform, from an image to its two views."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from moco.data.order import VIEWS, Sample, keyed_seed, seeded
+from moco.errors import DataError
+
+Transform = Callable[[Image.Image], Any]
+
+
+class TransformViews:
+    """The user's own transform, from a PIL image to two views; it draws from generators that are seeded for it.
+
+    Args:
+        transform: a callable that returns two tensors (3, S, S), or a pair of callables that return one each.
+        seed: of torch's, NumPy's and Python's global generators, with step and position.
+        views: 2, or 1 for the first alone.
+
+    Raises:
+        DataError: it cannot be called; or, when called, it raises, or anything but two float tensors (3, H, W) of one
+            size comes back.
+    """
+
+    min_side: int | None = None
+
+    def __init__(self, transform: Transform | tuple[Transform, Transform], *, seed: int, views: int = 2) -> None:
+        self._transform = tuple(transform) if isinstance(transform, list) else transform
+        self._seed, self._views = seed, views
+        for each in self._transform if isinstance(self._transform, tuple) else (self._transform,):
+            if not callable(each):
+                raise DataError(f"transform is a {type(each).__name__}: expected a callable, or a pair of callables")
+
+    def in_worker(self, images: Iterable[tuple[str, np.ndarray]], samples: list[Sample]) -> tuple[Tensor, ...]:
+        """The views."""
+        pairs = []
+        for (item, pixels), sample in zip(images, samples, strict=True):
+            seed = keyed_seed(self._seed, VIEWS, sample.step, sample.position)
+            pairs.append(self.pair(pixels, item=item, seed=seed))
+        shapes = {view.shape for pair in pairs for view in pair}
+        if len(shapes) > 1:
+            raise DataError(f"transform returned views of different sizes ({_listed(shapes)}): resize them alike")
+        return tuple(torch.stack(views) for views in zip(*pairs, strict=True))[: self._views]
+
+    def on_device(self, views: tuple[Tensor, ...], samples: list[Sample]) -> tuple[Tensor, ...]:
+        """Nothing is left to do."""
+        return views
+
+    def pair(self, pixels: np.ndarray, *, item: str, seed: int) -> tuple[Tensor, Tensor]:
+        """Both views of one image, checked; `item` is what messages call the image."""
+        image = Image.fromarray(np.ascontiguousarray(pixels))
+        with seeded(seed):
+            if isinstance(self._transform, tuple):
+                both: Any = [_called(each, image, item) for each in self._transform]
+            else:
+                both = _called(self._transform, image, item)
+        if not isinstance(both, tuple | list) or len(both) != 2:
+            raise DataError(f"transform returned {_told(both)}: expected two views; a pair (t, t) applies t twice")
+        first, second = both
+        for view in both:
+            if not isinstance(view, Tensor) or view.ndim != 3 or len(view) != 3 or not view.is_floating_point():
+                raise DataError(f"transform returned {_told(view)} as a view: expected a float tensor (3, H, W)")
+        return first, second
+
+
+def _called(transform: Transform, image: Image.Image, item: str) -> Any:
+    try:
+        return transform(image)
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever the user's code raises
+        name = getattr(transform, "__name__", type(transform).__name__)
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        raise DataError(f"transform {name} failed on {item} ({what}): mend it, or leave that image out") from error
+
+
+def _told(value: object) -> str:
+    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+
+
+def _listed(shapes: set[torch.Size]) -> str:
+    return ", ".join(sorted(str(tuple(shape)) for shape in shapes))
