@@ -20,11 +20,6 @@ from tests.export.models import trained, written
 FORMATS = (".npz", ".pt", ".parquet")
 
 
-@pytest.fixture
-def run(tmp_path):
-    return written(tmp_path / "run", trained())
-
-
 def read(path):
     """Paths, features and what travels with them, with the format's own library alone."""
     if path.suffix == ".npz":
@@ -173,6 +168,10 @@ def test_a_folder_without_a_readable_image_is_one_line(run, photos, tmp_path):
     for path, content in whole.items():
         path.write_bytes(content)
     assert embed(run, photos, tmp_path / "out.npz").images == 24, "repaired, they are looked at again"
+
+
+def test_the_case_of_a_suffix_does_not_matter(run, photos, tmp_path):
+    assert embed(run, photos, tmp_path / "out.NPZ").features.shape[0] == 24
 
 
 def test_one_image_is_a_folder_too(run, photos, tmp_path):

@@ -12,13 +12,7 @@ from PIL import Image
 import moco
 from moco.data.views import IMAGENET
 from moco.errors import ArchitectureError, ConfigError
-from tests.export.models import trained, written
 from tests.export.test_embed import embed
-
-
-@pytest.fixture
-def run(tmp_path):
-    return written(tmp_path / "run", trained())
 
 
 def test_runs_loaded_backbones_and_modules_are_taken(run, photos):

@@ -12,14 +12,6 @@ from PIL import Image
 from torchvision import transforms
 
 import moco
-from moco.export.formats import FORMATS
-from tests.export.models import trained, written
-from tests.export.test_export import needed
-
-
-@pytest.fixture(scope="module")
-def resnet(tmp_path_factory):
-    return written(tmp_path_factory.mktemp("r18") / "run", trained("resnet18", image_size=72))
 
 
 def own_transform(name, path):
@@ -55,10 +47,8 @@ def documented(stated):
 
 
 @pytest.mark.parametrize("name", ["torchvision", "timm", "huggingface", "onnx"])
-def test_from_a_photograph_to_its_features_the_target_is_equal(resnet, tmp_path, name):
-    needed(name)
-    path = moco.export_weights(resnet, format=name, out=tmp_path / f"x{FORMATS[name].suffix}").path
-    ours, theirs = moco.load(resnet), own_transform(name, path)
+def test_from_a_photograph_to_its_features_the_target_is_equal(resnet, exported, tmp_path, name):
+    ours, theirs = moco.load(resnet), own_transform(name, exported(name).path)
     coarse = Image.fromarray(np.random.default_rng(5).integers(0, 256, (7, 6, 3), dtype=np.uint8))
     # Larger than the target, odd, portrait and landscape; 75 after resizing: 3 pixels to cut, rounded differently.
     for shape in ((301, 289), (289, 301), (151, 158), (333, 500), (61, 59)):

@@ -71,7 +71,7 @@ class Settings:
 
 def test_a_file_runs_no_code(tmp_path):
     for number, harm in enumerate((Trap(tmp_path / "harm"), Settings(), np.array([Settings()], dtype=object))):
-        file = files.saved({**files.v2(files.resnet()), "args": harm}, tmp_path / f"{number}.pth")
+        file = files.saved({"state_dict": {"conv1.weight": torch.ones(1)}, "args": harm}, tmp_path / f"{number}.pth")
         with pytest.raises(RunError, match="is not loaded: it could run code") as error:
             moco.import_weights(file, out=tmp_path / "run")
         assert "\n" not in str(error.value)
@@ -148,9 +148,9 @@ def test_the_command_says_what_the_file_is(tmp_path, capsys, monkeypatch):
 
 
 def twice_as_wide():
-    """ResNet-50 with twice the channels in every layer (R50w2x), which torchvision has not."""
+    """A ResNet with twice the channels in every layer, as R50w2x has them and torchvision's models do not."""
     from torch import nn
-    from torchvision.models.resnet import Bottleneck, ResNet
+    from torchvision.models.resnet import BasicBlock, ResNet
 
     class Wide(ResNet):
         def _make_layer(self, block, planes, blocks, stride=1, dilate=False):
@@ -159,7 +159,7 @@ def twice_as_wide():
                 self.conv1, self.bn1 = nn.Conv2d(3, 128, 7, stride=2, padding=3, bias=False), nn.BatchNorm2d(128)
             return super()._make_layer(block, 2 * planes, blocks, stride, dilate)
 
-    model = Wide(Bottleneck, [3, 4, 6, 3])
+    model = Wide(BasicBlock, [1, 1, 1, 1])
     model.fc = nn.Identity()
     return model
 
@@ -167,7 +167,6 @@ def twice_as_wide():
 def test_a_resnet_that_is_wide_everywhere_is_named_and_can_be_built_by_a_function(tmp_path):
     torch.manual_seed(1)
     model = twice_as_wide().eval()
-    assert (len(model.conv1.weight), sum(p.numel() for p in model.parameters())) == (128, 93_907_072)
     file = files.saved({"state_dict": model.state_dict()}, tmp_path / "w2.pth")
     with pytest.raises(ArchitectureError, match=r"2 times the channels .*R50w2x.*--architecture package") as error:
         moco.import_weights(file, out=tmp_path / "run")

@@ -18,11 +18,6 @@ from moco.evaluation.nearest import nearest
 from tests.export.models import trained, written
 
 
-@pytest.fixture
-def run(tmp_path):
-    return written(tmp_path / "run", trained())
-
-
 @pytest.mark.parametrize("block", [1, 7, 50])
 @pytest.mark.parametrize("count", [1, 5, 100])
 def test_blocks_do_not_change_who_is_nearest(block, count):

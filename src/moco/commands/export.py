@@ -97,7 +97,7 @@ def export_weights(
         out = run_folder(path) / "export" / (format + fitting(subject, format).suffix)
         out.parent.mkdir(exist_ok=True)
     proof = export(subject, format, Path(out).expanduser(), overwrite=overwrite)
-    return Exported(path=Path(out).expanduser(), format=format, **dataclasses.asdict(proof))
+    return Exported(path=Path(out).expanduser(), format=format, **proof._asdict())
 
 
 def _with_checkpoint(subject: Subject, path: Path) -> Subject:

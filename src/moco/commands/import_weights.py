@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -96,16 +97,16 @@ def import_weights(
     from moco.export.convert import convert
     from moco.export.foreign import read_foreign
 
-    _check(normalization, tuple(NORMALIZATIONS))
+    if normalization not in (None, *NORMALIZATIONS):
+        raise ConfigError(f"normalization={normalization!r}: choose {' or '.join(NORMALIZATIONS)}")
     folder = _free_folder(path := Path(file).expanduser(), out)
     foreign = read_foreign(path)
     model, recognised, head = convert(
         foreign, path, architecture=architecture, stem=stem, image_size=image_size, num_heads=num_heads
     )
-    source = foreign.stated.source if foreign.stated else None
+    stated = foreign.stated.source if foreign.stated else None
     if normalization:
-        source, size = "normalization", model.preprocess.size
-        model.preprocess = Preprocessing(size, *NORMALIZATIONS[normalization])
+        model.preprocess = Preprocessing(model.preprocess.size, *NORMALIZATIONS[normalization])
     imported = Imported(
         path=folder,
         kind=recognised.kind.name,
@@ -118,7 +119,7 @@ def import_weights(
         head=head,
         others=recognised.others,
         preprocessing=model.preprocess.as_dict(),
-        preprocessing_source=source,
+        preprocessing_source="normalization" if normalization else stated,
     )
     return _written(imported, model, foreign.path)
 
@@ -132,13 +133,15 @@ def _free_folder(file: Path, out: str | os.PathLike[str] | None) -> Path:
 
 def _written(imported: Imported, model: Pretrained, file: Path) -> Imported:
     from moco.export.backbone import write_backbone
-    from moco.export.reading import FILE_NAME, digest
+    from moco.export.reading import FILE_NAME
 
     folder = imported.path
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_backbone(model.backbone, folder / FILE_NAME, metadata=model.metadata())
-        stated = {**imported.as_dict(), "file": file.name, "sha256": digest(file)}
+        with file.open("rb") as opened:
+            digest = hashlib.file_digest(opened, "sha256").hexdigest()
+        stated = {**imported.as_dict(), "file": file.name, "sha256": digest}
         (folder / "import.json").write_text(json.dumps(stated, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise RunError(f"cannot write {folder}: {error.strerror or error}") from error
@@ -149,8 +152,3 @@ def count_parameters(tensors: dict[str, Tensor]) -> int:
     """Numbers that are learnt, counters, statistics and queues left out."""
     others = ("running_mean", "running_var", "num_batches_tracked", "queue", "queue_ptr")
     return sum(tensor.numel() for name, tensor in tensors.items() if name.rpartition(".")[2] not in others)
-
-
-def _check(normalization: str | None, known: tuple[str, ...]) -> None:
-    if normalization not in (None, *known):
-        raise ConfigError(f"normalization={normalization!r}: choose {' or '.join(known)}")

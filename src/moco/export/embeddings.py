@@ -23,7 +23,7 @@ from moco.data.image_batches import ImageBatch
 from moco.data.skipped import SkippedFiles
 from moco.errors import RunError
 from moco.export.load import Pretrained
-from moco.export.table import Table, plain_name, write_table
+from moco.export.table import WRITERS, Table, plain_name
 
 COMMIT_SECONDS = 20.0  # work that a kill may cost
 Features = tuple[int, np.ndarray, np.ndarray]  # index after the last image looked at, indices (n,), features (n, D)
@@ -144,7 +144,7 @@ class Store:
         features = np.memmap(self._features, "<f4", "c", shape=(self._rows, self._width))
         table = Table(features, [plain_name(item_name(int(index))) for index in indices], about)
         partial = self.folder / f"whole{self.out.suffix}"
-        write_table(table, partial, suffix=self.out.suffix)
+        WRITERS[self.out.suffix.lower()](table, partial)
         listed = self.out.with_name(self.out.name + ".skipped.jsonl")
         listed.unlink(missing_ok=True)
         if self.skipped.count:

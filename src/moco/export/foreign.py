@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from moco.errors import RunError
-from moco.export.reading import FILE_NAME, first_few, read_content, read_header, read_tensors
+from moco.export.reading import FILE_NAME, first_few, read_content, read_safetensors
 
 _PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel and of torch.compile
 # Where the tensors lie in the file, most specific first, and whose place it is.
@@ -106,8 +106,10 @@ def _file(path: Path) -> Path:
 
 
 def _content(path: Path) -> Any:
+    content: Any
     if path.suffix == ".safetensors":
-        ours, content = {"architecture", "preprocessing"} <= read_header(path).keys(), read_tensors(path)
+        content, header = read_safetensors(path)
+        ours = {"architecture", "preprocessing"} <= header.keys()
     else:
         content = read_content(path)
         ours = isinstance(content, Mapping) and {"model", "progression"} <= content.keys()

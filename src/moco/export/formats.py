@@ -2,52 +2,42 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
 
 import torch
 
 from moco.errors import ArchitectureError, ConfigError, RunError
 from moco.export import to_detectron2, to_huggingface, to_moco, to_onnx, to_safetensors, to_timm, to_torchvision
-from moco.export.proof import Proof, Reader, prove, quiet
+from moco.export.proof import Proof, prove, quiet
 from moco.export.subject import Subject
+from moco.export.table import check_free
 
 
-@dataclasses.dataclass(frozen=True)
-class Format:
-    """One target.
+class Format(NamedTuple):
+    """One target: its module, the suffix of its files ("" for a folder), the packages that it needs.
 
-    Attributes:
-        suffix: of the file's name; "" for a folder.
-        needs: packages that must be installed, by their import names.
-        refusal: why these weights cannot be expressed there, in a few words; None if they can.
-        write: makes the file or folder.
-        read: reads it as the target does.
+    The module has `refusal(subject)`: why these weights cannot be expressed there, in a few words, or None;
+    `write(subject, path)`; and `read(path)`, a `Reader` that reads the file as the target does.
     """
 
+    module: ModuleType
     suffix: str
-    needs: tuple[str, ...]
-    refusal: Callable[[Subject], str | None]
-    write: Callable[[Subject, Path], None]
-    read: Callable[[Path], Reader]
+    needs: tuple[str, ...] = ()
 
 
-def _format(suffix: str, module: object, *needs: str) -> Format:
-    return Format(suffix, needs, module.refusal, module.write, module.read)  # type: ignore[attr-defined]
-
-
-FORMATS: dict[str, Format] = {
-    "torchvision": _format(".pth", to_torchvision),
-    "timm": _format("", to_timm, "timm"),
-    "huggingface": _format("", to_huggingface, "transformers", "timm"),
-    "safetensors": _format(".safetensors", to_safetensors),
-    "onnx": _format(".onnx", to_onnx, "onnx", "onnxscript", "onnxruntime"),
-    "detectron2": _format(".pth", to_detectron2),
-    "moco": _format(".pth.tar", to_moco),
+FORMATS = {
+    "torchvision": Format(to_torchvision, ".pth"),
+    "timm": Format(to_timm, "", ("timm",)),
+    "huggingface": Format(to_huggingface, "", ("transformers", "timm")),
+    "safetensors": Format(to_safetensors, ".safetensors"),
+    "onnx": Format(to_onnx, ".onnx", ("onnx", "onnxscript", "onnxruntime")),
+    "detectron2": Format(to_detectron2, ".pth"),
+    "moco": Format(to_moco, ".pth.tar"),
 }
 
 
@@ -64,9 +54,9 @@ def fitting(subject: Subject, name: str) -> Format:
     missing = [package for package in form.needs if importlib.util.find_spec(package) is None]
     if missing:
         raise ConfigError(f"format {name} needs {', '.join(missing)}: pip install {' '.join(missing)}")
-    refusal = form.refusal(subject)
+    refusal = form.module.refusal(subject)
     if refusal is not None:
-        fit = [other for other, candidate in FORMATS.items() if candidate.refusal(subject) is None]
+        fit = [other for other, candidate in FORMATS.items() if candidate.module.refusal(subject) is None]
         raise ArchitectureError(f"format {name}: {refusal}; these fit: {', '.join(fit)}")
     return form
 
@@ -79,16 +69,13 @@ def export(subject: Subject, name: str, out: Path, *, overwrite: bool = False) -
         RunError: `out` cannot be written, or its target gives other features.
     """
     form = fitting(subject, name)
-    if out.exists() and not overwrite:
-        raise RunError(f"{out} is there already: choose another --out, or add --overwrite")
+    check_free(out, overwrite=overwrite)
     partial = out.with_name(f".{out.name}.partial{form.suffix}")
     try:
-        if not out.parent.is_dir():
-            raise RunError(f"{out.parent} is no folder: make it, or choose another --out")
         _remove(partial)
         with quiet(), torch.random.fork_rng(devices=[]):  # targets draw random weights before they load ours
-            form.write(subject, partial)
-            proof = prove(subject.model, form.read(partial), what=f"{name}'s reading of the export")
+            form.module.write(subject, partial)
+            proof = prove(subject.model, form.module.read(partial), what=f"{name}'s reading of the export")
         _remove(out)
         os.replace(partial, out)
     except OSError as error:

@@ -17,13 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from moco.data.preprocess import Preprocessing
+from moco.data.views import NORMALIZATIONS
 from moco.encoder import Backbone, build_backbone
 from moco.encoder.backbone import GIVEN
 from moco.encoder.stem import Stem
 from moco.errors import ArchitectureError, ConfigError, DataError, RunError
-from moco.export.reading import FILE_NAME, first_few, read_header, read_tensors, run_folder, weights_file
-from moco.export.run_checkpoint import read_checkpoint
+from moco.export.reading import FILE_NAME, first_few, read_content, read_safetensors, run_folder, weights_file
+from moco.recipes import read_config
 
+_BACKBONE, _HEAD = "encoder_q.backbone.", "encoder_q.head."  # in a checkpoint
 _STATED = ("architecture", "stem", "image_size", "feature_dim", "preprocessing")
 
 
@@ -141,9 +143,9 @@ def _copied(module: nn.Module, preprocessing: Preprocessing | None) -> Pretraine
 def _read(file: Path, module: nn.Module | None, allow_factory: bool) -> Pretrained:
     """Built as the file says, or the user's module, filled."""
     if file.suffix == Path(FILE_NAME).suffix:
-        tensors, stated = read_tensors(file), read_header(file)
+        tensors, stated = read_safetensors(file)
     else:
-        tensors, stated = read_checkpoint(file, run_folder(file))
+        tensors, stated = _read_checkpoint(file)
     try:
         architecture, stem = stated["architecture"], stated["stem"]
         image_size, feature_dim = int(stated["image_size"]), int(stated["feature_dim"])
@@ -170,6 +172,30 @@ def _read(file: Path, module: nn.Module | None, allow_factory: bool) -> Pretrain
     if built.feature_dim != feature_dim:
         raise ArchitectureError(f"{file} states {feature_dim} features, {architecture} gives {built.feature_dim}")
     return Pretrained(built, preprocess)
+
+
+def _read_checkpoint(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """f_q's backbone, also of a run that was killed, and the header that its backbone.safetensors would have."""
+    content = read_content(file)
+    model = content.get("model") if isinstance(content, dict) and "progression" in content else None
+    if not isinstance(model, dict) or not any(name.startswith(_BACKBONE) for name in model):
+        raise RunError(f"{file} is no checkpoint of a moco run: make a run of it with moco import {file}")
+    tensors = {name.removeprefix(_BACKBONE): value for name, value in model.items() if name.startswith(_BACKBONE)}
+    head_inputs = [value.shape[1] for name, value in model.items() if name.startswith(_HEAD) and value.ndim == 2]
+    if not head_inputs:
+        raise RunError(f"{file} holds no head, whose inputs are the features: take backbone.safetensors of its run")
+    stated = run_folder(file) / "config.yaml"
+    if not stated.is_file():
+        raise RunError(f"{file}: there is no {stated}: name the checkpoint in its run's folder")
+    config, _ = read_config(stated)
+    preprocessing = Preprocessing(config.image_size, *NORMALIZATIONS[config.normalization])
+    return tensors, {
+        "architecture": config.backbone,
+        "stem": config.stem,
+        "image_size": str(config.image_size),
+        "feature_dim": str(head_inputs[0]),
+        "preprocessing": json.dumps(preprocessing.as_dict()),
+    }
 
 
 def fill(module: nn.Module, tensors: Mapping[str, Tensor], *, what: str) -> None:

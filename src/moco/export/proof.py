@@ -9,6 +9,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -38,17 +39,8 @@ class Reader:
     preprocess: Callable[[Image.Image], Tensor] | None = None
 
 
-@dataclasses.dataclass(frozen=True)
-class Proof:
-    """How far the target's answers are from ours, from JPEG file to feature.
-
-    Attributes:
-        difference: largest difference of two features.
-        largest_feature: largest absolute feature, to compare with.
-        pixels: largest difference of two preprocessed images, in normalised units; None where the target has no
-            preprocessing of its own, and was given ours.
-        images: how many files were compared.
-    """
+class Proof(NamedTuple):
+    """How far the target's answers are from ours, from JPEG file to feature; see `moco.Exported`."""
 
     difference: float
     largest_feature: float

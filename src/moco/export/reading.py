@@ -1,15 +1,13 @@
-"""What lies in a weights file: tensors, header, digest. Reading runs no code and builds no network."""
+"""What lies in a weights file: tensors and header. Reading runs no code and builds no network."""
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import re
 import warnings
 import zipfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from pickle import UnpicklingError  # the exception alone; nothing is unpickled
 from typing import Any
@@ -22,36 +20,20 @@ from moco.errors import RunError
 
 FILE_NAME = "backbone.safetensors"
 CHECKPOINT = Path("checkpoints", "last.pt")  # in a run's folder
-_SHOWN = 3  # keys named in a message
 
 
-def read_tensors(file: Path) -> dict[str, Tensor]:
-    """Tensors by name of a safetensors file.
-
-    Raises:
-        RunError: the file cannot be read as such.
-    """
-    with _opened(file) as opened:
-        return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-
-
-def read_header(file: Path) -> dict[str, str]:
-    """The text values that a safetensors file states beside its tensors; empty where it states none.
+def read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors by name of a safetensors file, and the text values that it states beside them.
 
     Raises:
         RunError: the file cannot be read as such.
     """
-    with _opened(file) as opened:
-        return dict(opened.metadata() or {})
-
-
-@contextmanager
-def _opened(file: Path) -> Iterator[Any]:
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(file, framework="pt") as opened:
-            yield opened
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            return tensors, opened.metadata() or {}
     except (SafetensorError, OSError, ValueError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise RunError(f"{file} is not a whole safetensors file ({reason}): copy it again") from error
@@ -118,10 +100,4 @@ def run_folder(path: str | os.PathLike[str]) -> Path:
 def first_few(keys: Iterable[str]) -> str:
     """The first three keys for a message."""
     keys = list(keys)
-    return ", ".join(keys[:_SHOWN]) + (", ..." if len(keys) > _SHOWN else "")
-
-
-def digest(file: Path) -> str:
-    """SHA-256 of a file's content."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+    return ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")

@@ -92,6 +92,5 @@ def _names() -> Iterator[str]:
 def _parts(name: str) -> tuple[str, ...]:
     """Stage, block, conv or bn, its number, place in the shortcut, tensor."""
     match = _BLOCK.fullmatch(name)
-    if match is None:
-        raise ValueError(f"{name} is no tensor of a ResNet")
+    assert match is not None, name
     return match.groups()

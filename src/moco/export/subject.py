@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 from torch import Tensor
 
@@ -45,10 +44,6 @@ class Subject:
     def tensors(self) -> dict[str, Tensor]:
         """Its tensors by their names, each laid out in memory in its own order."""
         return {name: value.detach().contiguous() for name, value in self.model.backbone.state_dict().items()}
-
-    def about(self) -> dict[str, Any]:
-        """Architecture, stem, size, feature width, preprocessing: plain data."""
-        return self.model.metadata()
 
     def stem_refusal(self) -> str | None:
         """Why a target that only has the standard stem cannot take these weights; None if it can."""

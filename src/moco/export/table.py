@@ -1,5 +1,9 @@
 """A table of features with paths, as .npz, .parquet or .pt.
 
+.npz: arrays `features` (N, D) float32, `paths` (N,) str, `about` (JSON text); `numpy.load` reads it without pickle.
+.parquet: columns `path` and `features`, `about` in the schema's metadata. .pt: a dict of `features`, `paths` (list) and
+`about`; `torch.load(weights_only=True)` reads it.
+
 N: images   D: feature width
 """
 
@@ -43,34 +47,29 @@ def check_output(path: Path, suffixes: Iterable[str], *, overwrite: bool) -> Non
     """Raise ConfigError or RunError unless a file of one of these suffixes can be written there."""
     if path.suffix.lower() not in suffixes:
         raise ConfigError(f"{path}: need a name that ends in {', '.join(suffixes)}")
-    if path.suffix == ".parquet":
+    if path.suffix.lower() == ".parquet":
         _parquet()
+    check_free(path, overwrite=overwrite)
+
+
+def check_free(path: Path, *, overwrite: bool) -> None:
+    """Raise RunError where something is there already that may not be replaced, or no folder to write into."""
     if path.exists() and not overwrite:
         raise RunError(f"{path} is there already: choose another --out, or add --overwrite")
     if not path.parent.is_dir():
         raise RunError(f"{path.parent} is no folder: make it, or choose another --out")
 
 
-def write_table(table: Table, path: Path, *, suffix: str) -> None:
-    """Write the table to `path` in the format that `suffix` names.
-
-    .npz: arrays `features` (N, D) float32, `paths` (N,) str, `about` (JSON text); `numpy.load` reads it without
-    pickle. .parquet: columns `path` and `features`, `about` in the schema's metadata. .pt: a dict of `features`,
-    `paths` (list) and `about`; `torch.load(weights_only=True)` reads it.
-    """
-    WRITERS[suffix](table, path)
-
-
 def read_table(path: Path) -> Table:
-    """Undo `write_table`.
+    """Read what one of `WRITERS` has written.
 
     Raises:
-        DataError: missing, cut short, or not written by `write_table`.
+        DataError: missing, cut short, or another file.
     """
-    if path.suffix not in READERS:
+    if path.suffix.lower() not in READERS:
         raise DataError(f"{path}: need a file of `moco embed`, which ends in {', '.join(READERS)}")
     try:
-        return READERS[path.suffix](path)
+        return READERS[path.suffix.lower()](path)
     except (OSError, KeyError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DataError(f"{path} is not a file of `moco embed` ({reason}): make it again") from error

@@ -37,7 +37,7 @@ def input_of(subject: Subject) -> dict[str, Any]:
 
 
 def read(path: Path) -> Reader:
-    """Build torchvision's model, load with only the classifier missing, and watch what the classifier is given."""
+    """Build torchvision's model, load with only the classifier missing, and take what the classifier is given."""
     content = torch.load(path, map_location="cpu", weights_only=True)
     features = classifier_input(content["arch"], content["state_dict"], image_size=content["image_size"])
     return Reader(features, transform(content["preprocessing"]))
@@ -55,8 +55,8 @@ def transform(stated: Mapping[str, Any]) -> Callable[[Image.Image], Tensor]:
     return composed
 
 
-def classifier_input(arch: str, state: dict[str, Tensor], *, image_size: int) -> Callable[[Tensor], Tensor]:
-    """Features of torchvision's model: images (N, 3, S, S) -> what its last linear layer is given, (N, D).
+def classifier_input(arch: str, state: dict[str, Tensor], *, image_size: int) -> nn.Module:
+    """torchvision's model without its last linear layer: images (N, 3, S, S) -> what that layer is given, (N, D).
 
     Raises:
         RunError: more or less than the classifier is missing.
@@ -68,17 +68,11 @@ def classifier_input(arch: str, state: dict[str, Tensor], *, image_size: int) ->
         options = {"input_size": (image_size, image_size)}
     elif arch in ("googlenet", "inception_v3"):
         options = {"aux_logits": False, "init_weights": False}
-    model = torchvision.models.get_model(arch, weights=None, **options).eval()
-    name, classifier = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear)][-1]
+    model: nn.Module = torchvision.models.get_model(arch, weights=None, **options).eval()
+    name = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)][-1]
     missing, unexpected = model.load_state_dict(state, strict=False)
     wrong = [*unexpected, *(set(missing) ^ {f"{name}.weight", f"{name}.bias"})]
     if wrong:
         raise RunError(f"torchvision's {arch} takes other tensors than the export has: {first_few(wrong)}")
-    given: list[Tensor] = []
-    classifier.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
-
-    def features(images: Tensor) -> Tensor:
-        model(images)
-        return given.pop()
-
-    return features
+    model.set_submodule(name, nn.Identity())
+    return model
