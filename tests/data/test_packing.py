@@ -19,13 +19,13 @@ from moco.data import packing
 from moco.data.folder import FolderSource
 from moco.data.pack_format import DAMAGED, DATA, INDEX, NAMES, ROW
 from moco.data.packed import PackedSource
-from moco.errors import ConfigError, DataError
+from moco.errors import ConfigError, DataError, RunError
 
 
 @pytest.fixture(autouse=True)
 def small_steps(monkeypatch):
     monkeypatch.setattr(packing, "CHECKPOINT", 3)
-    monkeypatch.setattr(packing, "_CHUNK", 2)
+    monkeypatch.setattr(packing, "_AHEAD", 4)
 
 
 def pack(data, out, **options):
@@ -140,7 +140,7 @@ def test_two_processes_do_not_write_one_pack(photos, tmp_path):
     (tmp_path / "mine.partial").mkdir()
     with (tmp_path / "mine.partial" / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(DataError, match="in use by another process that is making this pack: wait"):
+        with pytest.raises(RunError, match="in use by another process that is making this pack: wait"):
             pack(photos, tmp_path / "mine")
 
 
@@ -149,10 +149,10 @@ def test_what_was_begun_differently_is_not_gone_on_with(photos, tmp_path, monkey
         stop_after(patch, 9)
         with pytest.raises(Stop):
             pack(photos, tmp_path / "mine")
-    with pytest.raises(DataError, match="begun from other images or with other options .*add --replace"):
+    with pytest.raises(DataError, match="other images or with other options .*add --replace"):
         pack(photos, tmp_path / "mine", short_side=10)
     (photos / "cats" / "roll0" / "00.jpg").write_bytes(b"other")
-    with pytest.raises(DataError, match="begun from other images or with other options"):
+    with pytest.raises(DataError, match="other images or with other options"):
         pack(photos, tmp_path / "mine")
     assert pack(photos, tmp_path / "mine", replace=True).images == 23
 

@@ -127,6 +127,19 @@ class Meta:
                 f"moco pack DIR --out {folder} --replace"
             ) from error
 
+    def check_same(self, folder: Path) -> None:
+        """Refuse what lies in `folder` if it was made, or begun, for another pack than this one.
+
+        Raises:
+            DataError: other images or other options.
+        """
+        there = Meta.read(folder)
+        if there.options != self.options or not there.fingerprint.same_files(self.fingerprint):
+            raise DataError(
+                f"{folder}: a pack of other images or with other options ({there.source}{there.options.arguments()}): "
+                "add --replace to make it anew, or choose another --out"
+            )
+
     def repair(self, folder: Path) -> str:
         """What to do where the pack cannot be used."""
         return f"make it again with moco pack {self.source or 'DIR'} --out {folder}{self.options.arguments()} --replace"
