@@ -13,7 +13,7 @@ from moco.errors import ConfigError, RunError
 from moco.sweep import plot
 from moco.sweep.folder import GridFolder
 from moco.training import loop
-from tests.sweep.grids import TINY, here, images
+from tests.sweep.grids import TINY, here, images, settings
 
 __all__ = ["here"]
 
@@ -95,11 +95,9 @@ def test_other_options_data_or_files_and_a_grid_at_work_are_refused(data, tmp_pa
     (tmp_path / "other" / "photo.jpg").touch()
     with pytest.raises(RunError, match="other"):
         ablate(data, tmp_path / "other", values=[0.5])
-    folder = GridFolder(tmp_path / "busy")
-    folder.take()
-    with pytest.raises(RunError, match="in use"):
+    shared = settings("momentum", data, out=tmp_path / "busy").shared
+    with GridFolder(tmp_path / "busy").at_work(shared), pytest.raises(RunError, match="in use"):
         ablate(data, tmp_path / "busy", values=[0.5])
-    folder.close()
     assert here == ["m0.5-seed0"]
 
 

@@ -13,8 +13,8 @@ from jsonargparse import ArgumentParser, Namespace
 from moco.cli.parser import Parser, one_line
 from moco.config import Config
 from moco.errors import ConfigError
-from moco.sweep.settings import Launcher, check_field, field_of_values
-from moco.sweep.studies import STUDIES, study_names
+from moco.sweep.settings import Launcher, check_field
+from moco.sweep.studies import STUDIES, VARIED, study_names
 
 _AS_GIVEN = ("recipe", "linear", "jobs", "minutes", "launcher", "dry_run", "retry_failed", "quiet")
 
@@ -85,8 +85,8 @@ def read_options(given: dict[str, Any]) -> dict[str, Any]:
         names = (study,) if equals else study_names(given.get("study") or "") if given.get("study") else ()
         if len(names) != 1:
             raise ConfigError(f"values={text}: say for which study, as in --values queue=256,1024")
-        study_names(names[0])
-        values[names[0]] = read_list(field_of_values(names[0]), listed)
+        field = VARIED.get(*study_names(names[0]))
+        values[names[0]] = read_list(field, listed) if field else [listed]
     try:
         seeds = tuple(int(seed) for seed in str(given.get("seeds", "0")).split(","))
     except ValueError as error:

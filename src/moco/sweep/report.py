@@ -82,7 +82,7 @@ def write(settings: Settings, folder: GridFolder, plan: Plan, ending: str, budge
     facts = {
         "ending": ending,
         "command": settings.command,
-        "shared": folder.notes()["shared"],
+        "shared": settings.shared,
         "seeds": list(settings.seeds),
         "jobs": settings.jobs,
         **{name: _distinct([one.get(name) for one in done]) for name in _FACTS},

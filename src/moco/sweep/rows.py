@@ -82,9 +82,7 @@ def tables(plan: Plan, folder: GridFolder) -> tuple[Table, ...]:
 def _rows(plan: Plan, number: int, folder: GridFolder) -> Iterator[Row]:
     planned = {run.name: run for run in plan.runs}
     for position, point in enumerate(plan.studies[number].points):
-        runs = {
-            seed: name for (study, place, seed), name in plan.places.items() if (study, place) == (number, position)
-        }
+        runs = plan.places[number, position]
         failures = {name: why for name in runs.values() if (why := folder.failure(planned[name])) is not None}
         found = {name: folder.figures(planned[name]) for name in runs.values() if name not in failures}
         done = [figures for figures in found.values() if figures is not None]
