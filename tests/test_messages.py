@@ -22,8 +22,8 @@ MESSAGES = {
     "pretrain --key-momentum 2": "key_momentum=2.0: need a value from 0 to 1",
     "pretrain --crop-min 0": "crop_min=0.0: need a share of the image above 0, at most 1",
     "pretrain --dictionary-size 0": "dictionary_size=0: need at least 1, or choose the end-to-end mechanism",
-    "pretrain few --backbone resnet_smal": "unknown backbone 'resnet_smal'; nearest: resnet_small",
-    "pretrain few --batch-size 4 --logger tensorbord": "logger 'tensorbord': expected tensorboard, csv, wandb, mlflow, trackio",
+    "pretrain few --batch-size 4 --backbone resnet_smal": "unknown backbone 'resnet_smal'; nearest: resnet_small",
+    "pretrain few --batch-size 4 --logger tensorbord": "logger 'tensorbord': expected tensorboard, csv, wandb, mlflow",
     "pretrain --config missing.yaml": "missing.yaml': no such file; name a YAML file with options",
     "pretrain --config wrong.yaml": "--config: no option imge_size in this command; did you mean image-size",
     # options that do not go together

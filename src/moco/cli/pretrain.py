@@ -21,27 +21,27 @@ FLAGS = {"--resume", "--quiet", "--print_config", "--help"} | {f"--{no}{name}" f
 
 
 # The options that most people need, and then all others by subject; each field of `Config` once.
-GROUPS: dict[str, tuple[str, ...]] = {
-    "most used": ("recipe", "backbone", "image_size", "batch_size", "epochs", "steps", "test", "devices", "seed"),
-    "views": (
-        *("crop_min", "brightness", "contrast", "saturation", "hue", "jitter_probability", "grayscale_probability"),
-        *("grayscale_first", "blur_probability", "blur_probability_2", "solarize_probability"),
-        *("solarize_probability_2", "flip_probability", "normalization"),
-    ),
-    "mechanism, dictionary and encoder": (
-        *("mechanism", "dictionary_size", "key_momentum", "key_momentum_schedule", "bank_momentum", "temperature"),
-        *("symmetric", "batchnorm", "split_groups", "stem", "head", "hidden_dim", "embedding_dim"),
-        *("zero_init_residual", "freeze_patch_projection"),
-    ),
-    "optimisation": (
-        *("optimizer", "base_learning_rate", "sgd_momentum", "weight_decay", "schedule", "schedule_unit"),
-        *("lr_milestones", "lr_decay", "warmup_steps", "warmup_epochs"),
-    ),
-    "hardware": (*("accelerator", "num_nodes", "precision", "layout", "compile", "workers", "cache_gib", "threads"),),
-    "evaluation while training": (
-        *("labels", "held_out", "knn_evaluations", "knn_images", "num_neighbors", "knn_temperature"),
-    ),
-    "run": ("log_every", "checkpoint_minutes", "data_root"),
+GROUPS = {
+    title: tuple(fields.split())
+    for title, fields in {
+        "most used": "recipe backbone image_size batch_size epochs steps test devices seed",
+        "views": (
+            "crop_min brightness contrast saturation hue jitter_probability grayscale_probability grayscale_first "
+            "blur_probability blur_probability_2 solarize_probability solarize_probability_2 flip_probability "
+            "normalization"
+        ),
+        "mechanism, dictionary and encoder": (
+            "mechanism dictionary_size key_momentum key_momentum_schedule bank_momentum temperature symmetric "
+            "batchnorm split_groups stem head hidden_dim embedding_dim zero_init_residual freeze_patch_projection"
+        ),
+        "optimisation": (
+            "optimizer base_learning_rate sgd_momentum weight_decay schedule schedule_unit lr_milestones lr_decay "
+            "warmup_steps warmup_epochs"
+        ),
+        "hardware": "accelerator num_nodes precision layout compile workers cache_gib threads",
+        "evaluation while training": "labels held_out knn_evaluations knn_images num_neighbors knn_temperature",
+        "run": "log_every checkpoint_minutes data_root",
+    }.items()
 }
 
 

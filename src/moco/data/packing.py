@@ -34,17 +34,12 @@ _AHEAD = 32  # images for each worker that are read before the next ones are han
 
 @dataclasses.dataclass(frozen=True)
 class Encoded:
-    """One image as it is stored; without content if it cannot be read, for the `damage` stated.
+    """One image as it is stored."""
 
-    Attributes:
-        content: the record.
-        height, width: of the decoded image.
-    """
-
-    content: bytes | None
-    height: int = 0
+    content: bytes | None  # the record; None if the image cannot be read
+    height: int = 0  # of the decoded image
     width: int = 0
-    damage: str = ""
+    damage: str = ""  # why it cannot be read
 
 
 def encode(source: FolderSource, index: int, options: PackOptions) -> Encoded:

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -102,15 +103,10 @@ class GridFolder:
         try:
             with (self.run(run.name) / "metrics.jsonl").open("rb") as stream:
                 stream.seek(max(0, os.fstat(stream.fileno()).st_size - 4096))
-                lines = stream.read().decode("utf-8", "replace").splitlines()
+                steps = re.findall(rb'"step": (\d+)[,}]', stream.read())
         except OSError:
             return 0
-        for line in reversed(lines):
-            try:
-                return int(json.loads(line)["step"])
-            except (ValueError, KeyError, TypeError):  # cut off at the start of the block, or not written whole yet
-                continue
-        return 0
+        return int(steps[-1]) if steps else 0
 
 
 def read_json(file: Path) -> dict[str, Any] | None:

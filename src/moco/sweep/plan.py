@@ -24,19 +24,11 @@ class Planned:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """The studies and their runs.
+    """The studies and their runs."""
 
-    Attributes:
-        base: what all runs share.
-        studies: the tables to come.
-        runs: distinct configurations, in order.
-        places: names of the runs of each (study, point), by position, of each seed.
-    """
-
-    base: Base
     studies: tuple[Study, ...]
-    runs: tuple[Planned, ...]
-    places: dict[tuple[int, int], dict[int, str]]
+    runs: tuple[Planned, ...]  # distinct configurations, in order
+    places: dict[tuple[int, int], dict[int, str]]  # name of the run of each seed, by positions of study and point
 
 
 def make_plan(settings: Settings, images: int, there: Mapping[str, Config] | None = None) -> Plan:
@@ -66,7 +58,7 @@ def make_plan(settings: Settings, images: int, there: Mapping[str, Config] | Non
         for config, name in names.items()
     )
     named = {place: {seed: names[config] for seed, config in row.items()} for place, row in places.items()}
-    return Plan(base, studies, runs, named)
+    return Plan(studies, runs, named)
 
 
 def _settled(names: Mapping[Config, str], there: Mapping[str, Config], folder: Path) -> dict[Config, str]:

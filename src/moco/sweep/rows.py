@@ -11,27 +11,27 @@ from moco.sweep.folder import GridFolder
 from moco.sweep.plan import Plan
 from moco.sweep.study import Point, Study
 
-MEASURES = ("knn_top1", "linear_top1", "loss", "pretext_accuracy", "images_per_second", "training_seconds")
+# Heading of each measure, factor and decimals.
+MEASURES = {
+    "knn_top1": ("kNN %", 100.0, 1),
+    "linear_top1": ("linear %", 100.0, 1),
+    "loss": ("loss", 1.0, 2),
+    "pretext_accuracy": ("pretext %", 100.0, 1),
+    "images_per_second": ("images/s", 1.0, 0),
+    "training_seconds": ("training, s", 1.0, 0),
+}
 ACCURACIES = {"knn_top1": "kNN", "linear_top1": "linear probe"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One point of a study and what came of it.
-
-    Attributes:
-        point: label, options, place in the plot and published figure.
-        runs: name of the run of each seed.
-        values: of each measure, those of the finished seeds, in the order of the seeds; shares are 0 to 1.
-        failures: reason by run, for those that failed.
-        missing: runs that are not finished yet.
-    """
+    """One point of a study and what came of it."""
 
     point: Point
-    runs: dict[int, str]
-    values: dict[str, tuple[float, ...]]
-    failures: dict[str, str]
-    missing: tuple[str, ...]
+    runs: dict[int, str]  # name of the run of each seed
+    values: dict[str, tuple[float, ...]]  # of each measure, of the finished seeds in order; shares are 0 to 1
+    failures: dict[str, str]  # reason by run, for those that failed
+    missing: tuple[str, ...]  # runs that are not finished yet
 
     def mean(self, measure: str) -> float | None:
         """Over the finished seeds; None without any."""
