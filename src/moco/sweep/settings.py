@@ -79,12 +79,8 @@ class Settings:
             (self.launcher not in ("local", "slurm"), f"launcher={self.launcher!r}: choose one of local, slurm"),
             (self.slurm and self.launcher != "slurm", f"slurm={dict(self.slurm)}: belongs to launcher slurm"),
             (self.out.exists() and not self.out.is_dir(), f"{self.out} is a file: out needs a folder"),
-            *(
-                (name not in VARIED, f"values for the study {name!r}: its rows are fixed, leave them out")
-                for name in self.values
-                if name in self.studies
-            ),
             *((name not in self.studies, f"values for the study {name!r}: {among}") for name in self.values),
+            *((name not in VARIED, f"values for the study {name!r}: its rows are fixed") for name in self.values),
         ]
         for wrong, message in checks:
             if wrong:
