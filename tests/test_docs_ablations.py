@@ -12,7 +12,7 @@ import moco
 from moco.cli import main
 from moco.errors import ConfigError
 from moco.sweep import grid
-from moco.sweep.studies import BUILT_IN, MOMENTA, SIZES, TEMPERATURES, TOGETHER
+from moco.sweep.studies import BUILT_IN, PUBLISHED_MOMENTUM, PUBLISHED_TEMPERATURE, SIZES, TOGETHER
 from tests.sweep.grids import TINY, here
 from tests.test_docs import ROOT, SMALL, blocks
 
@@ -57,6 +57,6 @@ def test_every_command_on_the_page_is_understood(command, monkeypatch):
 def test_the_page_names_all_studies_and_their_values():
     table = TEXT.partition("| STUDY |")[2].partition("\n\n")[0]
     assert set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == {*BUILT_IN, *TOGETHER}
-    for values in (MOMENTA, TEMPERATURES, SIZES):
+    for values in (PUBLISHED_MOMENTUM, PUBLISHED_TEMPERATURE["mlp"], SIZES):
         assert ", ".join(f"{value:,}" if value > 1 else f"{value:g}" for value in values) in table
     assert len(COMMANDS) == 6

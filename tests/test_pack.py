@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -13,7 +15,7 @@ from safetensors.torch import load_file
 import moco
 from moco.cli import main
 from moco.data.pack_format import DATA, INDEX
-from moco.errors import ConfigError, DataError, MocoError
+from moco.errors import DataError
 
 
 def command(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
@@ -129,42 +131,36 @@ def test_a_pack_of_something_else_is_not_overwritten(photos, tmp_path, change):
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("mine")] == ["mine"]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["photos"], "name the pack, as in --out photos.pack"),
-        (["photos", "--out", "photos"], "photos: there already, and not a pack"),
-        (["photos", "--verify"], "photos: not a pack; expected a folder that moco pack made"),
-        (["nowhere", "--detach"], "nowhere: no such folder"),
-        (["nowhere", "--out", "mine"], "nowhere: no such folder or file"),
-        (["photos", "--out", "mine", "--verify"], "verify and detach go alone"),
-        (["mine", "--detach", "--verify"], "verify and detach go alone"),
-        (["photos", "--out", "mine", "--short-side", "-5"], "short_side=-5"),
-        (["photos", "--out", "mine", "--format", "png"], "format"),
-        (["photos", "--out", "file/mine"], "cannot write file/mine: Not a directory"),
-        (["there", "--out", "mine"], "there: a pack already; check it with --verify"),
-        (["array.npy", "--out", "mine"], "array.npy: not a folder of images"),
-    ],
-)
-def test_a_mistake_is_one_line_and_exit_code_2(capsys, photos, monkeypatch, arguments, message):
-    import numpy as np
+MISTAKES = {
+    "photos": "name the pack, as in --out photos.pack",
+    "photos --out photos": "photos: there already, and not a pack",
+    "photos --verify": "photos: not a pack; expected a folder that moco pack made",
+    "nowhere --detach": "nowhere: no such folder",
+    "nowhere --out mine": "nowhere: no such folder or file",
+    "photos --out mine --verify": "verify and detach go alone",
+    "mine --detach --verify": "verify and detach go alone",
+    "photos --out mine --short-side -5": "short_side=-5",
+    "photos --out mine --quality 0": "quality=0",
+    "photos --out mine --quality 101": "quality=101",
+    "photos --out mine --workers 0": "workers=0",
+    "photos --out mine --format png": "format",
+    "photos --out file/mine": "cannot write file/mine: Not a directory",
+    "there --out mine": "there: a pack already; check it with --verify",
+    "array.npy --out mine": "array.npy: not a folder of images",
+}
 
+
+def test_a_mistake_is_one_line_and_exit_code_2(capsys, photos, monkeypatch):
     monkeypatch.chdir(photos.parent)
-    (photos.parent / "file").write_text("")
+    Path("file").write_text("")
     np.save("array.npy", np.zeros((3, 8, 8, 3), dtype=np.uint8))
     moco.pack("photos", out="there", quiet=True)
-    code, out, err = command(capsys, *arguments, "--quiet")
-    assert (code, out) == (2, "")
-    assert message in err
-    assert err.count("\n") == 1, err
-    assert not (photos.parent / "mine").exists()
-
-
-def test_errors_are_those_of_the_package(photos):
-    with pytest.raises(MocoError):
-        moco.pack(photos)
-    with pytest.raises(ConfigError):
-        moco.pack(photos, out="x", format="tiff")
+    for arguments, message in MISTAKES.items():
+        code, out, err = command(capsys, *arguments.split(), "--quiet")
+        assert (code, out) == (2, ""), arguments
+        assert message in err, arguments
+        assert err.count("\n") == 1, err
+        assert not Path("mine").exists()
 
 
 def test_a_full_disk_is_one_line_and_the_pack_goes_on_later(photos, tmp_path, monkeypatch):

@@ -154,11 +154,11 @@ class Config:
     batchnorm: BatchNormCure = "auto"
     split_groups: int | None = at_least(1, None)
     symmetric: bool = False
-    crop_min: float = 0.2
+    crop_min: float = _limited(0.2, lambda value: 0 < value <= 1, "a share of the image above 0, at most 1")
     brightness: float = at_least(0, 0.4)
     contrast: float = at_least(0, 0.4)
     saturation: float = at_least(0, 0.4)
-    hue: float = 0.1
+    hue: float = _limited(0.1, lambda value: 0 <= value <= 0.5, "a value from 0 to 0.5 (half the colour circle)")
     jitter_probability: float = share(0.8)
     grayscale_probability: float = share(0.2)
     grayscale_first: bool = False
@@ -193,7 +193,7 @@ class Config:
     seed: int = at_least(0, 0)
     test: str | None = None
     labels: str | None = None
-    held_out: float = 0.1
+    held_out: float = _limited(0.1, lambda value: 0 <= value < 1, "a share from 0 to below 1")
     knn_evaluations: int = at_least(0, 5)
     knn_images: int = at_least(2, 4000)
     num_neighbors: int = at_least(1, 20)
@@ -217,7 +217,6 @@ class Config:
             if get_origin(hint) is Literal and getattr(self, name) not in get_args(hint):
                 raise ConfigError(f"{name}={getattr(self, name)!r}: choose one of {', '.join(get_args(hint))}")
         self._check_mechanism()
-        self._check_ranges()
         self._check_combinations()
 
     def _check_mechanism(self) -> None:
@@ -255,14 +254,6 @@ class Config:
                 f"batchnorm={self.batchnorm!r}, split_groups={self.split_groups} with mechanism 'moco-v3', which "
                 "normalises over all devices: choose 'auto', or 'none' for each device by itself, without groups"
             )
-
-    def _check_ranges(self) -> None:
-        if not 0 < self.crop_min <= 1:
-            raise ConfigError(f"crop_min={self.crop_min}: need a share of the image above 0, at most 1")
-        if not 0 <= self.hue <= 0.5:
-            raise ConfigError(f"hue={self.hue}: need a value from 0 to 0.5 (half the colour circle)")
-        if not 0 <= self.held_out < 1:
-            raise ConfigError(f"held_out={self.held_out}: need a share from 0 to below 1")
 
     def _check_combinations(self) -> None:
         if (self.epochs is None) == (self.steps is None):

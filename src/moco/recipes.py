@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +157,19 @@ def default_recipe(data: object) -> str:
     return "picturebook" if data is None else "v2"
 
 
+def check_options(names: Iterable[str]) -> None:
+    """Refuse what is no field of `Config`.
+
+    Raises:
+        ConfigError: the nearest names are suggested.
+    """
+    known = [field.name for field in dataclasses.fields(Config)]
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=3)
+            raise ConfigError(f"unknown option {name!r}" + (f": did you mean {', '.join(near)}?" if near else ""))
+
+
 def configure(recipe: str, options: dict[str, Any]) -> Config:
     """The recipe's configuration with the stated options in its place; `steps` alone replaces the recipe's epochs.
 
@@ -169,11 +182,7 @@ def configure(recipe: str, options: dict[str, Any]) -> Config:
     """
     if recipe not in RECIPES:
         raise ConfigError(f"recipe={recipe!r}: choose one of {', '.join(RECIPES)}")
-    known = [field.name for field in dataclasses.fields(Config)]
-    for name in options:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=3)
-            raise ConfigError(f"unknown option {name!r}" + (f": did you mean {', '.join(near)}?" if near else ""))
+    check_options(options)
     base = dataclasses.asdict(RECIPES[recipe]())
     _suit(base, options.get("mechanism", base["mechanism"]), options.get("backbone", base["backbone"]))
     _fit_warmup(base, options)

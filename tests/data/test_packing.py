@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,13 +20,13 @@ from moco.data import packing
 from moco.data.folder import FolderSource
 from moco.data.pack_format import DAMAGED, DATA, INDEX, NAMES, ROW
 from moco.data.packed import PackedSource
-from moco.errors import ConfigError, DataError
+from moco.errors import DataError, RunError
 
 
 @pytest.fixture(autouse=True)
 def small_steps(monkeypatch):
     monkeypatch.setattr(packing, "CHECKPOINT", 3)
-    monkeypatch.setattr(packing, "_CHUNK", 2)
+    monkeypatch.setattr(packing, "_AHEAD", 4)
 
 
 def pack(data, out, **options):
@@ -81,18 +82,19 @@ def test_an_interrupted_pack_goes_on_to_the_same_end(spoilt, tmp_path, monkeypat
     assert not (tmp_path / "parts.partial").exists()
 
 
-@pytest.mark.parametrize("lost", [1, 39, 40, 500, 1200])
 @pytest.mark.parametrize("name", [INDEX, DATA, NAMES])
-def test_what_a_crash_took_from_the_end_is_made_again(spoilt, tmp_path, monkeypatch, name, lost):
+def test_what_a_crash_took_from_the_end_is_made_again(spoilt, tmp_path, monkeypatch, name):
     pack(spoilt, tmp_path / "whole")
     with monkeypatch.context() as patch:
         stop_after(patch, 20)
         with pytest.raises(Stop):
             pack(spoilt, tmp_path / "parts")
-    file = tmp_path / "parts.partial" / name
-    os.truncate(file, max(0, file.stat().st_size - lost))
-    pack(spoilt, tmp_path / "parts")
-    assert content(tmp_path / "parts") == content(tmp_path / "whole")
+    for lost in (1, 39, 40, 500, 1200):
+        shutil.copytree(tmp_path / "parts.partial", tmp_path / f"{lost}.partial")
+        file = tmp_path / f"{lost}.partial" / name
+        os.truncate(file, max(0, file.stat().st_size - lost))
+        pack(spoilt, tmp_path / str(lost))
+        assert content(tmp_path / str(lost)) == content(tmp_path / "whole"), lost
 
 
 def test_rubbish_behind_the_last_row_goes_away(spoilt, tmp_path, monkeypatch):
@@ -140,7 +142,7 @@ def test_two_processes_do_not_write_one_pack(photos, tmp_path):
     (tmp_path / "mine.partial").mkdir()
     with (tmp_path / "mine.partial" / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(DataError, match="in use by another process that is making this pack: wait"):
+        with pytest.raises(RunError, match="in use by another process that is making this pack: wait"):
             pack(photos, tmp_path / "mine")
 
 
@@ -149,10 +151,10 @@ def test_what_was_begun_differently_is_not_gone_on_with(photos, tmp_path, monkey
         stop_after(patch, 9)
         with pytest.raises(Stop):
             pack(photos, tmp_path / "mine")
-    with pytest.raises(DataError, match="begun from other images or with other options .*add --replace"):
+    with pytest.raises(DataError, match="other images or with other options .*add --replace"):
         pack(photos, tmp_path / "mine", short_side=10)
     (photos / "cats" / "roll0" / "00.jpg").write_bytes(b"other")
-    with pytest.raises(DataError, match="begun from other images or with other options"):
+    with pytest.raises(DataError, match="other images or with other options"):
         pack(photos, tmp_path / "mine")
     assert pack(photos, tmp_path / "mine", replace=True).images == 23
 
@@ -262,19 +264,3 @@ def test_other_kinds_become_jpeg_of_the_quality_asked_for(tmp_path):
     assert sizes[0] < sizes[1] / 2
     raw = PackedSource(pack(tmp_path / "images", tmp_path / "raw", format="raw").path)
     np.testing.assert_array_equal(raw.pixels(0), np.asarray(picture((64, 48))))
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"short_side": -1}, "short_side=-1: need"),
-        ({"quality": 0}, "quality=0: need"),
-        ({"quality": 101}, "quality=101: need"),
-        ({"format": "png"}, "format='png': choose one of jpeg, raw"),
-        ({"workers": 0}, "workers=0: need at least 1"),
-    ],
-)
-def test_options_that_cannot_work(photos, tmp_path, options, message):
-    with pytest.raises(ConfigError, match=message):
-        pack(photos, tmp_path / "mine", **options)
-    assert not list(tmp_path.glob("mine*"))

@@ -68,6 +68,11 @@ def put(folder: GridFolder, run: Planned, **figures: float) -> None:
 @pytest.fixture
 def here(monkeypatch):
     """Jobs are carried out in this process; the folders of the runs that were started, pilots left out."""
+    return carry_out_here(monkeypatch)
+
+
+def carry_out_here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the fixture `here` does."""
     started: list[str] = []
 
     def submit(function, *arguments):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import yaml
@@ -12,15 +13,29 @@ from moco.commands.pretrain import Run
 from moco.errors import ConfigError, RunError
 from moco.sweep import plot
 from moco.sweep.folder import GridFolder
+from moco.sweep.job import PILOT_STEPS
 from moco.training import loop
-from tests.sweep.grids import TINY, here, images
+from tests.sweep.grids import TINY, carry_out_here, here, images, settings
 
 __all__ = ["here"]
 
 
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return images(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def finished(data, tmp_path_factory):
+    """A grid of one run without a probe; copied by those that go on with it."""
+    with pytest.MonkeyPatch.context() as patch:
+        carry_out_here(patch)
+        return ablate(data, tmp_path_factory.mktemp("finished") / "grid", values=[0.5], linear=False).path
+
+
 @pytest.fixture
-def data(tmp_path):
-    return images(tmp_path)
+def grid(finished, tmp_path):
+    return shutil.copytree(finished, tmp_path / "grid")
 
 
 def ablate(data, out, study="momentum", **options):
@@ -68,19 +83,19 @@ def test_a_run_that_fails_is_reported_and_the_others_go_on(data, tmp_path, here)
     assert len(here) == 3, "unless the caller says so"
 
 
-def test_without_matplotlib_pictures_are_left_out_and_drawn_by_a_later_call(data, tmp_path, here, monkeypatch):
+def test_without_matplotlib_pictures_are_left_out_and_drawn_by_a_later_call(data, grid, here, monkeypatch):
+    for picture in grid.glob("momentum.*"):
+        picture.unlink()
     with monkeypatch.context() as patch:
         patch.setattr(plot, "find_spec", lambda name: None)
-        result = ablate(data, tmp_path / "grid", values=[0.9])
+        result = ablate(data, grid, values=[0.5], linear=False)
     assert {path.name for path in result.files} == {"ablation.md", "ablation.json"}
-    again = ablate(data, tmp_path / "grid", values=[0.9])
+    again = ablate(data, grid, values=[0.5], linear=False)
     assert {path.name for path in again.files} > {"momentum.svg", "momentum.png"}
-    assert len(here) == 1
+    assert not here, "nothing is trained for it"
 
 
-def test_other_options_data_or_files_and_a_grid_at_work_are_refused(data, tmp_path, here):
-    grid = tmp_path / "grid"
-    ablate(data, grid, values=[0.5], linear=False)
+def test_other_options_data_or_files_and_a_grid_at_work_are_refused(data, grid, tmp_path, here):
     for options, named in (({"temperature": 0.3}, "temperature"), ({"steps": 7}, "steps")):
         with pytest.raises(ConfigError, match=named):
             ablate(data, grid, values=[0.5], options={**TINY, **options})
@@ -95,19 +110,16 @@ def test_other_options_data_or_files_and_a_grid_at_work_are_refused(data, tmp_pa
     (tmp_path / "other" / "photo.jpg").touch()
     with pytest.raises(RunError, match="other"):
         ablate(data, tmp_path / "other", values=[0.5])
-    folder = GridFolder(tmp_path / "busy")
-    folder.take()
-    with pytest.raises(RunError, match="in use"):
+    shared = settings("momentum", data, out=tmp_path / "busy").shared
+    with GridFolder(tmp_path / "busy").at_work(shared), pytest.raises(RunError, match="in use"):
         ablate(data, tmp_path / "busy", values=[0.5])
-    folder.close()
-    assert here == ["m0.5-seed0"]
+    assert not here
 
 
-def test_a_probe_that_is_wanted_later_does_not_train_again(data, tmp_path, here, monkeypatch):
-    ablate(data, tmp_path / "grid", values=[0.5], linear=False)
-    assert "linear %" not in (tmp_path / "grid" / "ablation.md").read_text()
+def test_a_probe_that_is_wanted_later_does_not_train_again(data, grid, here, monkeypatch):
+    assert "linear %" not in (grid / "ablation.md").read_text()
     monkeypatch.setattr(loop, "one_step", None)
-    result = ablate(data, tmp_path / "grid", values=[0.5])
+    result = ablate(data, grid, values=[0.5])
     assert result.tables[0].rows[0].mean("linear_top1") is not None
 
 
@@ -122,21 +134,20 @@ def test_a_dry_run_says_the_budget_and_writes_nothing(data, tmp_path, here):
     assert result.as_dict()["runs"][0] == {"name": "m0.5-seed0", "steps": 6}
 
 
-def test_out_of_time_it_stops_with_a_checkpoint_and_goes_on_as_if_never_stopped(data, tmp_path, here, monkeypatch):
+def test_out_of_time_it_stops_with_a_checkpoint_and_goes_on_as_if_never_stopped(
+    data, finished, tmp_path, here, monkeypatch
+):
     same = {"values": [0.5], "linear": False}
-    ablate(data, tmp_path / "whole", **same)
     one_step, steps = loop.one_step, []
     monkeypatch.setattr(loop, "one_step", lambda *arguments: steps.append(1) or one_step(*arguments))
-    ablate(data, tmp_path / "pilot", dry_run=True, **same)
-    pilot = len(steps)
     with monkeypatch.context() as patch:
-        patch.setattr("moco.sweep.job.time.time", lambda: 1e12 if len(steps) == 2 * pilot + 3 else 0.0)
+        patch.setattr("moco.sweep.job.time.time", lambda: 1e12 if len(steps) == PILOT_STEPS + 3 else 0.0)
         stopped = ablate(data, tmp_path / "part", minutes=1e6, **same)
-    assert (stopped.exit_code, len(steps)) == (3, 2 * pilot + 3)
+    assert (stopped.exit_code, len(steps)) == (3, PILOT_STEPS + 3)
     again = ablate(data, tmp_path / "part", **same)
     assert again.finished
-    assert len(steps) == 3 * pilot + 6, "the first three are not made again"
-    whole, part = (json.loads((tmp_path / name / "ablation.json").read_text()) for name in ("whole", "part"))
+    assert len(steps) == 2 * PILOT_STEPS + 6, "the first three are not made again"
+    whole, part = (json.loads((path / "ablation.json").read_text()) for path in (finished, tmp_path / "part"))
     for measure in ("loss", "knn_top1", "pretext_accuracy"):
         values = [content["studies"][0]["rows"][0][measure] for content in (whole, part)]
         assert values[0] == values[1], measure

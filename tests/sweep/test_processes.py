@@ -29,10 +29,9 @@ def wait_for(condition, seconds=60):
 
 def test_a_process_that_dies_fails_alone():
     ended = {}
-    tasks = {"killed": (os._exit, 9), "wrong": (int, "one"), "right": (int, "1")}
-    assert run_all(start_here, tasks, jobs=3, ended=ended.__setitem__)
+    tasks = {"killed": (os._exit, 9), "right": (int, "1")}
+    assert run_all(start_here, tasks, jobs=2, ended=ended.__setitem__)
     assert ended["right"].result() == 1
-    assert isinstance(ended["wrong"].exception(), ValueError)
     assert ended["killed"].exception() is not None
 
 

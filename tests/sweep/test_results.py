@@ -17,11 +17,7 @@ from tests.sweep.grids import plan, put, settings
 
 @pytest.fixture
 def folder(tmp_path):
-    folder = GridFolder(tmp_path / "grid")
-    folder.take()
-    folder.note(shared={"data": None, "recipe": "cifar"})
-    yield folder
-    folder.close()
+    return GridFolder(tmp_path / "grid")
 
 
 def cells(line: str) -> list[str]:

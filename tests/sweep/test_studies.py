@@ -27,7 +27,7 @@ def test_every_point_of_every_study_is_a_valid_configuration(study, recipe):
     made = planned(study, recipe, seeds=(0, 1))
     points = made.studies[0].points
     assert len({point.name for point in points}) == len({point.label for point in points}) == len(points) >= 2
-    assert len(made.places) == 2 * len(points)
+    assert [set(runs) for runs in made.places.values()] == [{0, 1}] * len(points)
     assert {run.config.seed for run in made.runs} == {0, 1}
     assert len({run.name for run in made.runs}) == len(made.runs)
 
@@ -44,8 +44,8 @@ def test_the_two_studies_of_the_paper_share_equal_runs():
     points = sum(len(study.points) for study in both.studies)
     assert [study.name for study in both.studies] == ["mechanism", "momentum"]
     assert len(both.runs) == len({run.config for run in both.runs}) == points - 1
-    common = [both.places[0, p, 0] for p, point in enumerate(both.studies[0].points) if point.name == "moco-K4096"]
-    assert common == [both.places[1, p, 0] for p, m in enumerate(both.studies[1].points) if m.x == 0.99]
+    common = [both.places[0, p][0] for p, point in enumerate(both.studies[0].points) if point.name == "moco-K4096"]
+    assert common == [both.places[1, p][0] for p, m in enumerate(both.studies[1].points) if m.x == 0.99]
 
 
 def test_the_mechanisms_differ_in_where_negatives_come_from_and_in_nothing_else():

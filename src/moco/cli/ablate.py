@@ -13,10 +13,8 @@ from jsonargparse import ArgumentParser, Namespace
 from moco.cli.parser import Parser, one_line
 from moco.config import Config
 from moco.errors import ConfigError
-from moco.sweep.settings import Launcher, check_field, field_of_values
-from moco.sweep.studies import STUDIES, study_names
-
-_AS_GIVEN = ("recipe", "linear", "jobs", "minutes", "launcher", "dry_run", "retry_failed", "quiet")
+from moco.sweep.settings import Launcher, check_field
+from moco.sweep.studies import STUDIES, VARIED, study_names
 
 
 def make_parser() -> ArgumentParser:
@@ -57,41 +55,38 @@ def call(chosen: Namespace, arguments: list[str]) -> int:
     given: dict[str, Any] = chosen.as_dict()
     if not given.get("out"):
         raise ConfigError("ablate without out: name the folder of the grid, as in --out ablations/momentum")
-    options = {name: given[name] for name in _AS_GIVEN if name in given} | read_options(given)
+    as_json, study, data = given.pop("json", False), given.pop("study", None), given.pop("data", None)
+    options = read_options(
+        study, {name: given.pop(name, None) for name in ("set", "vary", "of_study", "seeds", "slurm")}
+    )
     from moco.commands.ablate import ablate
 
-    result = ablate(
-        given.get("study"),
-        given.get("data"),
-        out=given["out"],
-        command=shlex.join(["moco", *arguments]),
-        **options,
-    )
-    print(json.dumps(result.as_dict(), indent=2) if given.get("json") else result)
+    result = ablate(study, data, command=shlex.join(["moco", *arguments]), **options, **given)
+    print(json.dumps(result.as_dict(), indent=2) if as_json else result)
     return result.exit_code
 
 
-def read_options(given: dict[str, Any]) -> dict[str, Any]:
+def read_options(study: str | None, given: dict[str, Any]) -> dict[str, Any]:
     """The options that hold values of other options: options, vary, values, seeds, slurm.
 
     Raises:
         ConfigError: an unknown name, or a value of the wrong type.
     """
-    options = {name: read(name, text) for name, text in _pairs("set", given.get("set"))}
-    vary = {name: read_list(name, text) for name, text in _pairs("vary", given.get("vary"))}
+    options = {name: read(name, text) for name, text in _pairs("set", given["set"]).items()}
+    vary = {name: read_list(name, text) for name, text in _pairs("vary", given["vary"]).items()}
     values: dict[str, list[Any]] = {}
-    for text in given.get("of_study") or []:
-        study, equals, listed = text.rpartition("=")
-        names = (study,) if equals else study_names(given.get("study") or "") if given.get("study") else ()
+    for text in given["of_study"] or []:
+        stated, _, listed = text.rpartition("=")
+        names = study_names(stated or study or "") if stated or study else ()
         if len(names) != 1:
             raise ConfigError(f"values={text}: say for which study, as in --values queue=256,1024")
-        study_names(names[0])
-        values[names[0]] = read_list(field_of_values(names[0]), listed)
+        field = VARIED.get(names[0])
+        values[names[0]] = read_list(field, listed) if field else [listed]
     try:
-        seeds = tuple(int(seed) for seed in str(given.get("seeds", "0")).split(","))
+        seeds = tuple(int(seed) for seed in str(given["seeds"] or "0").split(","))
     except ValueError as error:
         raise ConfigError(f"seeds={given['seeds']}: expected whole numbers with commas, as in 0,1") from error
-    slurm = {name: yaml.safe_load(text) for name, text in _pairs("slurm", given.get("slurm"))}
+    slurm = {name: yaml.safe_load(text) for name, text in _pairs("slurm", given["slurm"]).items()}
     return {"options": options, "vary": vary, "values": values, "seeds": seeds, "slurm": slurm}
 
 
@@ -116,15 +111,14 @@ def read(field: str, text: str) -> Any:
         raise ConfigError(one_line(str(error), parser)) from error
 
 
-def _pairs(option: str, given: list[str] | None) -> list[tuple[str, str]]:
-    pairs = []
+def _pairs(option: str, given: list[str] | None) -> dict[str, str]:
+    pairs: dict[str, str] = {}
     for text in given or []:
         name, equals, value = text.partition("=")
+        name = name.strip().replace("-", "_")
         if not equals:
             raise ConfigError(f"{option} {text}: expected FIELD=VALUE, as in --{option} temperature=0.1")
-        pairs.append((name.strip().replace("-", "_"), value))
-    names = [name for name, _ in pairs]
-    for name in names:
-        if names.count(name) > 1:
+        if name in pairs:
             raise ConfigError(f"{option} {name}: given twice, drop one")
+        pairs[name] = value
     return pairs

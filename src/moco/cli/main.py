@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
@@ -73,15 +72,16 @@ def _parsers(arguments: list[str]) -> tuple[ArgumentParser, dict[str, ArgumentPa
     """
     parser = MainParser(exit_on_error=False, prog="moco", version=__version__)
     commands = parser.add_subcommands(required=True, dest="subcommand")
-    makers: dict[str, Callable[[], ArgumentParser]] = {
-        "pretrain": lambda: pretrain.make_parser(arguments),
-        "ablate": ablate.make_parser,
-    }
-    for name, command in functions.COMMANDS.items():
-        makers[name] = functools.partial(functions.make_parser, command, example=COMMANDS[name][1])
-    subparsers = {}
-    for name, (said, _) in COMMANDS.items():
-        subparsers[name] = makers[name]() if name in arguments[:1] else Parser(exit_on_error=False)
+    subparsers: dict[str, ArgumentParser] = {}
+    for name, (said, example) in COMMANDS.items():
+        if name not in arguments[:1]:
+            subparsers[name] = Parser(exit_on_error=False)
+        elif name == "pretrain":
+            subparsers[name] = pretrain.make_parser(arguments)
+        elif name == "ablate":
+            subparsers[name] = ablate.make_parser()
+        else:
+            subparsers[name] = functions.make_parser(functions.COMMANDS[name], example=example)
         commands.add_subcommand(name, subparsers[name], help=said)
     return parser, subparsers
 
@@ -92,7 +92,6 @@ def _call(chosen: Namespace, arguments: list[str]) -> int:
     if name == "ablate":
         return ablate.call(chosen[name], arguments)
     if name == "pretrain":
-        ended = pretrain.call(chosen[name], arguments)
-    else:
-        ended = functions.call(functions.COMMANDS[name], chosen[name])
-    return 0 if ended else INTERRUPTED
+        return 0 if pretrain.call(chosen[name], arguments) else INTERRUPTED
+    functions.call(functions.COMMANDS[name], chosen[name])
+    return 0

@@ -9,9 +9,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
+import docstring_parser
 from jsonargparse import ActionYesNo, ArgumentParser, DefaultHelpFormatter, Namespace
 
 _LIST = "[ITEM,...]"  # how jsonargparse shows a list
+# What the parser says, and what we say of the same.
+_REWORDED = (
+    (r'Parser key "config": File does not exist: (.*)', "--config {}: no such file; name a YAML file with options"),
+    (
+        r"^(unrecognized arguments: (?:true|false))$",
+        "{}: options that are on or off take no value; off is --no-NAME",
+    ),
+    (r"^(unrecognized arguments: [^-].*)", "{}: more than the command takes, see --help"),
+    (r"(--\w+).*: ignored explicit argument '([^']*)'", "{}={}: this option takes no value"),
+    (r"argument (--\w+).*: expected one argument", "{}: its value is missing"),
+)
 
 
 class Formatter(DefaultHelpFormatter):
@@ -53,15 +65,17 @@ class Parser(ArgumentParser):
         return super().parse_args(None if args is None else _bracketed(list(args), lists), *others, **options)
 
     def add_flags(self, defaults: Mapping[str, bool], said: Mapping[str, str | None]) -> None:
-        """Options without a value: --NAME, and --no_NAME of those that may be on already.
-
-        `defaults`: name to what holds without the flag; `said`: name to help.
-        """
+        """Options without a value: --NAME, and --no_NAME of those that are on by default; `said` is their help."""
         for name, default in defaults.items():
             if default:
                 self.add_argument(f"--{name}", action=ActionYesNo, default=True, help=said.get(name))
             else:
                 self.add_argument(f"--{name}", action="store_true", help=said.get(name))
+
+
+def described(item: Any) -> dict[str, str | None]:
+    """What the docstring of a function or class says of each of its parameters or attributes."""
+    return {part.arg_name: part.description for part in docstring_parser.parse(item.__doc__).params}
 
 
 def one_line(message: str, parser: ArgumentParser) -> str:
@@ -79,22 +93,15 @@ def one_line(message: str, parser: ArgumentParser) -> str:
     if in_file is not None:
         names = [action.dest for action in parser._actions]
         return f"--config: no option {in_file[1]} in this command" + _nearest(in_file[1], names)
-    no_file = re.search(r'Parser key "config": File does not exist: (.*)', said)
-    if no_file is not None:
-        return f"--config {no_file[1]}: no such file; name a YAML file with options"
     missing = re.search(r"required: (.*)", said)
     if missing is not None:
         return f"{re.sub(r'[a-z]+[.]', '', missing[1]).upper()} is missing: see --help"
-    if re.fullmatch(r"unrecognized arguments: (true|false)", said, re.IGNORECASE):
-        return f"{said}: options that are on or off take no value; off is --no-NAME"
-    if re.match(r"unrecognized arguments: [^-]", said, re.IGNORECASE):
-        return f"{said}: more than the command takes, see --help"
-    valued = re.search(r"(--\w+).*: ignored explicit argument (\S+)", said)
-    if valued is not None:
-        return f"{valued[1]}={valued[2]}: this option takes no value".replace("_", "-").replace("'", "")
-    lacking = re.search(r"argument (--\w+).*: expected one argument", said)
-    if lacking is not None:
-        return f"{lacking[1].replace('_', '-')}: its value is missing"
+    for pattern, words in _REWORDED:
+        found = re.search(pattern, said, re.IGNORECASE)
+        if found is not None:
+            return words.format(
+                *(re.sub(r"(?<=\w)_", "-", part) if part[:2] == "--" else part for part in found.groups())
+            )
     return _wrong_value(said) or said
 
 

@@ -6,11 +6,10 @@ import dataclasses
 from pathlib import Path
 from typing import Any, get_type_hints
 
-import docstring_parser
 import yaml
 from jsonargparse import ActionYesNo, ArgumentParser, Namespace
 
-from moco.cli.parser import Parser
+from moco.cli.parser import Parser, described
 from moco.config import MECHANISM_FIELDS, Config
 from moco.recipes import RECIPES, configure, default_recipe
 
@@ -22,27 +21,27 @@ FLAGS = {"--resume", "--quiet", "--print_config", "--help"} | {f"--{no}{name}" f
 
 
 # The options that most people need, and then all others by subject; each field of `Config` once.
-GROUPS: dict[str, tuple[str, ...]] = {
-    "most used": ("recipe", "backbone", "image_size", "batch_size", "epochs", "steps", "test", "devices", "seed"),
-    "views": (
-        *("crop_min", "brightness", "contrast", "saturation", "hue", "jitter_probability", "grayscale_probability"),
-        *("grayscale_first", "blur_probability", "blur_probability_2", "solarize_probability"),
-        *("solarize_probability_2", "flip_probability", "normalization"),
-    ),
-    "mechanism, dictionary and encoder": (
-        *("mechanism", "dictionary_size", "key_momentum", "key_momentum_schedule", "bank_momentum", "temperature"),
-        *("symmetric", "batchnorm", "split_groups", "stem", "head", "hidden_dim", "embedding_dim"),
-        *("zero_init_residual", "freeze_patch_projection"),
-    ),
-    "optimisation": (
-        *("optimizer", "base_learning_rate", "sgd_momentum", "weight_decay", "schedule", "schedule_unit"),
-        *("lr_milestones", "lr_decay", "warmup_steps", "warmup_epochs"),
-    ),
-    "hardware": (*("accelerator", "num_nodes", "precision", "layout", "compile", "workers", "cache_gib", "threads"),),
-    "evaluation while training": (
-        *("labels", "held_out", "knn_evaluations", "knn_images", "num_neighbors", "knn_temperature"),
-    ),
-    "run": ("log_every", "checkpoint_minutes", "data_root"),
+GROUPS = {
+    title: tuple(fields.split())
+    for title, fields in {
+        "most used": "recipe backbone image_size batch_size epochs steps test devices seed",
+        "views": (
+            "crop_min brightness contrast saturation hue jitter_probability grayscale_probability grayscale_first "
+            "blur_probability blur_probability_2 solarize_probability solarize_probability_2 flip_probability "
+            "normalization"
+        ),
+        "mechanism, dictionary and encoder": (
+            "mechanism dictionary_size key_momentum key_momentum_schedule bank_momentum temperature symmetric "
+            "batchnorm split_groups stem head hidden_dim embedding_dim zero_init_residual freeze_patch_projection"
+        ),
+        "optimisation": (
+            "optimizer base_learning_rate sgd_momentum weight_decay schedule schedule_unit lr_milestones lr_decay "
+            "warmup_steps warmup_epochs"
+        ),
+        "hardware": "accelerator num_nodes precision layout compile workers cache_gib threads",
+        "evaluation while training": "labels held_out knn_evaluations knn_images num_neighbors knn_temperature",
+        "run": "log_every checkpoint_minutes data_root",
+    }.items()
 }
 
 
@@ -60,9 +59,7 @@ def make_parser(arguments: list[str]) -> ArgumentParser:
     )
     parser.add_argument("--config", action="config", help="YAML file with options, such as a run's config.yaml")
     parser.add_argument("data", nargs="?", type=str | None, default=None, metavar="DATA", help="images to learn from")
-    said = {
-        parameter.arg_name: parameter.description for parameter in docstring_parser.parse(Config.__doc__ or "").params
-    }
+    said = described(Config)
     for title, fields in GROUPS.items():
         group = parser.add_argument_group(title)
         if title == "most used":
@@ -77,10 +74,11 @@ def make_parser(arguments: list[str]) -> ArgumentParser:
                 group.add_argument(f"--{name}", action=ActionYesNo, default=False, help=said[name])
             else:
                 group.add_argument(f"--{name}", type=hint, default=default, help=said[name])
-    recipe, mechanism = _stated(arguments, "recipe"), _stated(arguments, "mechanism")
-    if recipe is None:
-        recipe = "v2" if "--config" in arguments else default_recipe(_scan_data(arguments))
-    if recipe in RECIPES and mechanism in (None, *MECHANISM_FIELDS):  # the parser or `configure` refuses others
+    # Other defaults depend on these two, so they are needed before the parser exists; it says what is wrong with them.
+    stored = _stored(_scan(arguments, "--config"))
+    recipe, mechanism = (_scan(arguments, f"--{name}") or stored.get(name) for name in ("recipe", "mechanism"))
+    recipe = recipe or ("v2" if "--config" in arguments else default_recipe(_scan_data(arguments)))
+    if str(recipe) in RECIPES and mechanism in (None, *MECHANISM_FIELDS):
         base = configure(recipe, {} if mechanism is None else {"mechanism": mechanism})
         parser.set_defaults({name: getattr(base, name) for name in base.__dataclass_fields__})
     return parser
@@ -88,47 +86,26 @@ def make_parser(arguments: list[str]) -> ArgumentParser:
 
 def call(chosen: Namespace, arguments: list[str]) -> bool:
     """Pretrain with what the user gave; whether the run came to its end."""
-    options: dict[str, Any] = {name: value for name, value in chosen.as_dict().items() if name != "config"}
-    own = {name: options.pop(name, None) for name in ("data", "out", "recipe", "resume", "quiet", "logger")}
-    own["data"] = _scan_data(arguments) or own["data"] or _data_of(chosen.get("config"))
+    options: dict[str, Any] = chosen.as_dict()
+    files = [_stored(str(path)) for path in options.pop("config", None) or []]
+    data, loggers = options.pop("data", None), options.pop("logger", None)
+    # The parser lets an absent argument hide the DATA of a file.
+    data = _scan_data(arguments) or data or next((file["data"] for file in reversed(files) if file.get("data")), None)
     from moco.commands.pretrain import pretrain
 
-    run = pretrain(
-        own["data"],
-        out=own["out"],
-        recipe=own["recipe"],
-        resume=bool(own["resume"]),
-        quiet=bool(own["quiet"]),
-        loggers=own["logger"],
-        **options,
-    )
-    return run.finished
+    return pretrain(data, loggers=loggers, **options).finished
 
 
-def _data_of(configs: Any) -> str | None:
-    """DATA of the last configuration file that names one: the parser lets an absent argument hide it."""
-    for path in reversed(configs or []):
-        stored = yaml.safe_load(Path(str(path)).read_text(encoding="utf-8"))
-        if stored.get("data") is not None:
-            return str(stored["data"])
-    return None
-
-
-def _stated(arguments: list[str], option: str) -> str | None:
-    """What an option is before the parser exists, because other defaults depend on it: given here, or in a file."""
-    value = _scan(arguments, f"--{option}")
-    path = _scan(arguments, "--config")
-    if value is None and path is not None:
-        try:
-            stored = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError):
-            return None  # the parser says what is wrong with it
-        value = stored.get(option) if isinstance(stored, dict) else None
-    return value if isinstance(value, str) else None
+def _stored(path: str | None) -> dict[str, Any]:
+    """What a configuration file says; nothing if it cannot be read: the parser says what is wrong with it."""
+    try:
+        stored = None if path is None else yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return {}
+    return stored if isinstance(stored, dict) else {}
 
 
 def _scan(arguments: list[str], option: str) -> str | None:
-    """The value of an option before the parser exists, because its defaults depend on it."""
     for position, argument in enumerate(arguments):
         if argument == option and position + 1 < len(arguments):
             return arguments[position + 1]

@@ -4,39 +4,26 @@ from __future__ import annotations
 
 from typing import TypedDict
 
-from moco.config import (
-    Accelerator,
-    BatchNormCure,
-    Head,
-    KeyMomentumSchedule,
-    Layout,
-    Mechanism,
-    Normalization,
-    Optimizer,
-    Precision,
-    Schedule,
-    ScheduleUnit,
-    Stem,
-)
+from moco import config
 
 
 class Options(TypedDict, total=False):
     """Fields of `moco.Config`, which says what each means; those that differ from the recipe's are given."""
 
-    mechanism: Mechanism
+    mechanism: config.Mechanism
     image_size: int
-    stem: Stem
-    head: Head
+    stem: config.Stem
+    head: config.Head
     hidden_dim: int | None
     zero_init_residual: bool
     freeze_patch_projection: bool
     embedding_dim: int
     dictionary_size: int | None
     key_momentum: float | None
-    key_momentum_schedule: KeyMomentumSchedule
+    key_momentum_schedule: config.KeyMomentumSchedule
     bank_momentum: float | None
     temperature: float
-    batchnorm: BatchNormCure
+    batchnorm: config.BatchNormCure
     split_groups: int | None
     symmetric: bool
     crop_min: float
@@ -52,24 +39,24 @@ class Options(TypedDict, total=False):
     solarize_probability: float
     solarize_probability_2: float | None
     flip_probability: float
-    normalization: Normalization
+    normalization: config.Normalization
     batch_size: int
     epochs: int | None
     steps: int | None
-    optimizer: Optimizer
+    optimizer: config.Optimizer
     base_learning_rate: float
     sgd_momentum: float
     weight_decay: float
-    schedule: Schedule
-    schedule_unit: ScheduleUnit
+    schedule: config.Schedule
+    schedule_unit: config.ScheduleUnit
     lr_milestones: tuple[float, ...]
     lr_decay: float
     warmup_steps: int
     warmup_epochs: int
-    precision: Precision
-    layout: Layout
+    precision: config.Precision
+    layout: config.Layout
     compile: bool
-    accelerator: Accelerator
+    accelerator: config.Accelerator
     devices: int
     num_nodes: int
     workers: int | None

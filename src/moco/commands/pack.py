@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import sys
 from pathlib import Path
@@ -12,8 +13,6 @@ from moco.data.skipped import damaged_were
 from moco.errors import ConfigError, DataError, RunError
 
 if TYPE_CHECKING:
-    from moco.data.folder import FolderSource
-    from moco.data.pack_format import Meta, PackOptions
     from moco.data.packed import PackedSource
 
 
@@ -91,132 +90,68 @@ def pack(
     if verify or detach:
         if out is not None or replace or verify == detach:
             raise ConfigError("verify and detach go alone with a pack: give one of them and neither out nor replace")
-        return _verified(Path(data), quiet) if verify else _detached(Path(data))
+        return _verified_or_detached(Path(data), verify=verify, quiet=quiet)
     if out is None:
         raise ConfigError(f"pack {data} without out: name the pack, as in --out {Path(data).name}.pack")
     options = {"format": format, "short_side": short_side, "quality": quality}
     return _packed(Path(data), Path(out), options, workers, replace=replace, quiet=quiet)
 
 
-def _packed(
-    data: Path, target: Path, chosen: dict[str, Any], workers: int | None, *, replace: bool, quiet: bool
-) -> Packed:
-    from moco.data.pack_format import PackOptions
-
-    if workers is not None and workers < 1:
-        raise ConfigError(f"workers={workers}: need at least 1")
-    source, meta = _open(data, PackOptions(**chosen))
-    there = _there(target, meta, replace)
-    if there is not None:
-        return _report(there, "unchanged")
-    try:
-        return _report(_write(source, target, meta, workers, restart=replace, quiet=quiet), "packed")
-    except OSError as error:
-        raise RunError(
-            f"cannot write {target}: {error.strerror or error}; once that is cured, the same command goes on"
-        ) from error
-
-
-def _open(data: Path, options: PackOptions) -> tuple[FolderSource, Meta]:
-    """The images to pack, and what the pack will say of itself."""
-    from moco.data.fingerprint import Fingerprint
-    from moco.data.folder import FolderSource
-    from moco.data.pack_format import Meta
-    from moco.data.packed import PackedSource
-    from moco.data.source import open_source
-
-    source, _ = open_source(data)
-    if isinstance(source, PackedSource):
-        raise DataError(f"{data}: a pack already; check it with --verify, or give the folder that it was made from")
-    if not isinstance(source, FolderSource):
-        raise DataError(f"{data}: not a folder of images, so there is nothing to pack: moco pretrain reads it as it is")
-    return source, Meta(options, source.class_names, str(source.root.resolve()), Fingerprint.take(source))
-
-
-def _there(target: Path, meta: Meta, replace: bool) -> PackedSource | None:
-    """The pack if it lies there already, made from the same images with the same options."""
-    from moco.data.pack_format import Meta, is_pack
-    from moco.data.packed import PackedSource
-
-    if not target.exists():
-        return None
-    if not is_pack(target):
-        raise DataError(f"{target}: there already, and not a pack: choose another --out")
-    if replace:
-        return None
-    there = Meta.read(target)
-    if there.options != meta.options or not there.fingerprint.same_files(meta.fingerprint):
-        raise DataError(
-            f"{target}: a pack of other images or with other options ({there.source}{there.options.arguments()}): "
-            "add --replace to make it anew, or choose another --out"
-        )
-    return PackedSource(target)
-
-
-def _write(
-    source: FolderSource, target: Path, meta: Meta, workers: int | None, *, restart: bool, quiet: bool
-) -> PackedSource:
-    from moco.data.packing import PackWriter, pack_folder
-
-    with PackWriter(target, meta, restart=restart) as writer:
-        try:
-            if writer.position and not quiet:
-                print(f"going on behind {writer.position:,} of {len(source):,} images", file=sys.stderr)
-            pack_folder(source, writer, workers=workers, show_progress=not quiet)
-            return writer.finish(show_progress=not quiet)
-        except KeyboardInterrupt:
-            if not quiet:
-                print(
-                    f"{writer.position:,} of {len(source):,} images are packed: the same command goes on from there",
-                    file=sys.stderr,
-                )
-            raise
-
-
-def _verified(path: Path, quiet: bool) -> Packed:
-    pack = _opened(path)
-    from moco.data.packing import verify
-
-    wrong = verify(pack, show_progress=not quiet)
-    if wrong:
-        raise DataError(
-            f"{path}: {len(wrong):,} of {len(pack):,} records are damaged, the first is {wrong[0]}: "
-            f"{pack.meta.repair(path)}"
-        )
-    if pack.source_has_changed(thorough=True):
-        raise DataError(
-            f"{path}: all records are right, but {pack.meta.source} has changed since it was packed: "
-            f"{pack.meta.repair(path)}, or keep the pack as it is with moco pack {path} --detach"
-        )
-    return _report(pack, "verified")
-
-
-def _detached(path: Path) -> Packed:
-    pack = _opened(path)
-    dataclasses.replace(pack.meta, source=None).write(path)
-    return _report(pack, "detached")
-
-
-def _opened(path: Path) -> PackedSource:
+def _verified_or_detached(path: Path, *, verify: bool, quiet: bool) -> Packed:
     from moco.data.pack_format import is_pack
     from moco.data.packed import PackedSource
 
     if not is_pack(path):
         what = "not a pack" if path.exists() else "no such folder"
         raise DataError(f"{path}: {what}; expected a folder that moco pack made")
-    return PackedSource(path, check_source=False)
+    pack = PackedSource(path, check_source=False)
+    if verify:
+        pack.verify(show_progress=not quiet)
+        return _report(pack, "verified")
+    dataclasses.replace(pack.meta, source=None).write(path)
+    return _report(pack, "detached")
+
+
+def _packed(
+    data: Path, target: Path, chosen: dict[str, Any], workers: int | None, *, replace: bool, quiet: bool
+) -> Packed:
+    from moco.data.fingerprint import Fingerprint
+    from moco.data.folder import FolderSource
+    from moco.data.pack_format import Meta, PackOptions, is_pack
+    from moco.data.packed import PackedSource
+    from moco.data.packing import PackWriter, pack_folder
+    from moco.data.source import open_source
+
+    if workers is not None and workers < 1:
+        raise ConfigError(f"workers={workers}: need at least 1")
+    options, (source, _) = PackOptions(**chosen), open_source(data)
+    if isinstance(source, PackedSource):
+        raise DataError(f"{data}: a pack already; check it with --verify, or give the folder that it was made from")
+    if not isinstance(source, FolderSource):
+        raise DataError(f"{data}: not a folder of images, so there is nothing to pack: moco pretrain reads it as it is")
+    meta = Meta(options, source.class_names, str(source.root.resolve()), Fingerprint.take(source))
+    if target.exists() and not is_pack(target):
+        raise DataError(f"{target}: there already, and not a pack: choose another --out")
+    if target.exists() and not replace:
+        meta.check_same(target)
+        return _report(PackedSource(target), "unchanged")
+    say: Any = (lambda _: None) if quiet else functools.partial(print, file=sys.stderr)
+    try:
+        with PackWriter(target, meta, restart=replace) as writer:
+            if writer.position:
+                say(f"going on behind {writer.position:,} of {len(source):,} images")
+            try:
+                pack_folder(source, writer, workers=workers, show_progress=not quiet)
+            except KeyboardInterrupt:
+                say(f"{writer.position:,} of {len(source):,} images are packed: the same command goes on from there")
+                raise
+            return _report(writer.finish(show_progress=not quiet), "packed")
+    except OSError as error:
+        cure = "once that is cured, the same command goes on"
+        raise RunError(f"cannot write {target}: {error.strerror or error}; {cure}") from error
 
 
 def _report(pack: PackedSource, done: str) -> Packed:
-    meta = pack.meta
-    return Packed(
-        path=pack.path,
-        done=done,
-        images=meta.images,
-        damaged=meta.damaged,
-        classes=len(meta.class_names),
-        bytes=meta.data_bytes,
-        format=meta.options.format,
-        short_side=meta.options.short_side,
-        shape=meta.shape,
-    )
+    meta, kind, side = pack.meta, pack.meta.options.format, pack.meta.options.short_side
+    counts = {"images": meta.images, "damaged": meta.damaged, "classes": len(meta.class_names)}
+    return Packed(pack.path, done, **counts, bytes=meta.data_bytes, format=kind, short_side=side, shape=meta.shape)

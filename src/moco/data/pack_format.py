@@ -37,18 +37,13 @@ ROW = np.dtype(
 class PackOptions:
     """How images are stored.
 
-    Attributes:
-        format: jpeg (files as a decoder reads them) or raw (H * W * 3 bytes).
-        short_side: longest allowed shorter side in pixels, larger images are reduced to it; 0 for any.
-        quality: of the JPEG files that are made, 1 to 100.
-
     Raises:
         ConfigError: a value outside its range.
     """
 
-    format: str = "jpeg"
-    short_side: int = 256
-    quality: int = 95
+    format: str = "jpeg"  # files as a decoder reads them, or raw: H * W * 3 bytes
+    short_side: int = 256  # longest allowed shorter side in pixels, larger images are reduced to it; 0 for any
+    quality: int = 95  # of the JPEG files that are made, 1 to 100
 
     def __post_init__(self) -> None:
         if self.format not in ("jpeg", "raw"):
@@ -67,31 +62,19 @@ class PackOptions:
 
 @dataclasses.dataclass(frozen=True)
 class Meta:
-    """The content of meta.json.
-
-    Attributes:
-        options: how the images are stored.
-        class_names: names of labels 0, 1, ...
-        source: absolute path of the folder; None once the pack is detached from it.
-        fingerprint: of that folder.
-        images, damaged: how many were packed, and how many could not be read.
-        data_bytes, name_bytes: sizes of data.bin and names.bin.
-        tables_crc32: of index.bin and names.bin, one after the other.
-        shape: height and width where all images have one size, else None.
-        complete: False while the pack is being written.
-    """
+    """The content of meta.json."""
 
     options: PackOptions
-    class_names: tuple[str, ...]
-    source: str | None
-    fingerprint: Fingerprint
+    class_names: tuple[str, ...]  # of labels 0, 1, ...
+    source: str | None  # absolute path of the folder; None once the pack is detached from it
+    fingerprint: Fingerprint  # of that folder
     images: int = 0
-    damaged: int = 0
-    data_bytes: int = 0
-    name_bytes: int = 0
-    tables_crc32: int = 0
-    shape: tuple[int, int] | None = None
-    complete: bool = False
+    damaged: int = 0  # images that could not be read
+    data_bytes: int = 0  # size of data.bin
+    name_bytes: int = 0  # size of names.bin
+    tables_crc32: int = 0  # of index.bin and names.bin, one after the other
+    shape: tuple[int, int] | None = None  # height and width where all images have one size
+    complete: bool = False  # not while the pack is being written
 
     def write(self, folder: Path) -> None:
         """Replace meta.json whole."""
@@ -126,6 +109,19 @@ class Meta:
                 f"{folder / META} cannot be read ({' '.join(str(error).split())}): make the pack again with "
                 f"moco pack DIR --out {folder} --replace"
             ) from error
+
+    def check_same(self, folder: Path) -> None:
+        """Refuse what lies in `folder` if it was made, or begun, for another pack than this one.
+
+        Raises:
+            DataError: other images or other options.
+        """
+        there = Meta.read(folder)
+        if there.options != self.options or not there.fingerprint.same_files(self.fingerprint):
+            raise DataError(
+                f"{folder}: a pack of other images or with other options ({there.source}{there.options.arguments()}): "
+                "add --replace to make it anew, or choose another --out"
+            )
 
     def repair(self, folder: Path) -> str:
         """What to do where the pack cannot be used."""

@@ -9,11 +9,11 @@ from __future__ import annotations
 import mmap
 import os
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from moco.data.base import Source
 from moco.data.decode import decode_pixels, reduction
@@ -43,11 +43,8 @@ class PackedSource(Source):
         self.path = Path(path)
         self.meta = Meta.read(self.path)
         self._check_files()
-        if check_source and self.source_has_changed(thorough=False):
-            raise DataError(
-                f"{self.path}: {self.meta.source} has changed since it was packed: {self.meta.repair(self.path)}, "
-                f"or keep the pack as it is with moco pack {self.path} --detach"
-            )
+        if check_source:
+            self._check_source(thorough=False)
         try:
             self._data = Records(self.path / DATA)
             self._index = _mapped(self.path / INDEX, ROW)
@@ -78,21 +75,25 @@ class PackedSource(Source):
                     f"{file} {what}, expected {size:,} bytes, so the pack is not whole: {meta.repair(self.path)}"
                 )
 
-    def source_has_changed(self, *, thorough: bool) -> bool:
-        """Whether the folder that was packed is there and no longer the same.
+    def _check_source(self, *, thorough: bool) -> None:
+        """Refuse a folder that is no longer as it was packed, if it is still there.
 
         Args:
             thorough: look at the size and time of every file, not only for folders in which files came or went.
         """
-        if self.meta.source is None or not Path(self.meta.source).is_dir():
-            return False
-        then = self.meta.fingerprint
-        if not thorough and not then.has_moved(Path(self.meta.source)):
-            return False
+        root, then = self.meta.source, self.meta.fingerprint
+        if root is None or not Path(root).is_dir() or not (thorough or then.has_moved(Path(root))):
+            return
         try:
-            return not then.same_files(Fingerprint.take(FolderSource(self.meta.source)))
+            same = then.same_files(Fingerprint.take(FolderSource(root)))
         except DataError:  # no images are left in it
-            return True
+            same = False
+        if not same:
+            found = "all records are right, but " if thorough else ""
+            raise DataError(
+                f"{self.path}: {found}{root} has changed since it was packed: {self.meta.repair(self.path)}, "
+                f"or keep the pack as it is with moco pack {self.path} --detach"
+            )
 
     def pixels(self, index: int, *, min_side: int | None = None) -> np.ndarray:
         """One image, perhaps read-only; `min_side` has no effect on a raw pack.
@@ -132,16 +133,30 @@ class PackedSource(Source):
         start = self._index["name_end"][place - 1] if place else 0
         return os.fsdecode(self._names[start : self._index["name_end"][place]].tobytes())
 
-    def damaged_records(self) -> Iterator[int | None]:
-        """For each record its index if its checksum is wrong, else None.
+    def damaged_records(self, *, show_progress: bool = False) -> list[str]:
+        """Names of the records whose checksum is wrong.
 
         Raises:
             DataError: the tables themselves are damaged.
         """
         if zlib.crc32(self._names.data, zlib.crc32(self._index.data)) != self.meta.tables_crc32:
             raise DataError(f"{self.path}: {INDEX} or {NAMES} is damaged: {self.meta.repair(self.path)}")
-        for place in range(len(self._index)):
-            yield place if zlib.crc32(self.record(place)) != int(self._index["crc32"][place]) else None
+        places = tqdm(range(len(self)), unit="images", desc="verifying", leave=False, disable=not show_progress)
+        return [self.item_name(p) for p in places if zlib.crc32(self.record(p)) != int(self._index["crc32"][p])]
+
+    def verify(self, *, show_progress: bool = False) -> None:
+        """Compare every record with its checksum, and every file of the folder that was packed with what it was.
+
+        Raises:
+            DataError: a record or a table is damaged, or the folder has changed.
+        """
+        wrong = self.damaged_records(show_progress=show_progress)
+        if wrong:
+            raise DataError(
+                f"{self.path}: {len(wrong):,} of {len(self):,} records are damaged, the first is {wrong[0]}: "
+                f"{self.meta.repair(self.path)}"
+            )
+        self._check_source(thorough=True)
 
 
 class Records:

@@ -12,9 +12,7 @@ import json
 import os
 import shutil
 import zlib
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -27,26 +25,21 @@ from moco.data.folder import FolderSource
 from moco.data.folder_lock import locked
 from moco.data.pack_format import DAMAGED, DATA, INDEX, NAMES, PARTIAL, ROW, Meta, PackOptions, is_pack
 from moco.data.packed import PackedSource
-from moco.errors import DataError, RunError
+from moco.data.workers import default_workers
+from moco.errors import DataError
 
 CHECKPOINT = 1000  # images between two moments at which all that was written is safe on the disk
-_CHUNK = 8  # images in one task
-_AHEAD = 4  # tasks that wait for each worker
+_AHEAD = 32  # images for each worker that are read before the next ones are handed out
 
 
 @dataclasses.dataclass(frozen=True)
 class Encoded:
-    """One image as it is stored; without content if it cannot be read, for the `damage` stated.
+    """One image as it is stored."""
 
-    Attributes:
-        content: the record.
-        height, width: of the decoded image.
-    """
-
-    content: bytes | None
-    height: int = 0
+    content: bytes | None  # the record; None if the image cannot be read
+    height: int = 0  # of the decoded image
     width: int = 0
-    damage: str = ""
+    damage: str = ""  # why it cannot be read
 
 
 def encode(source: FolderSource, index: int, options: PackOptions) -> Encoded:
@@ -93,18 +86,17 @@ class PackWriter:
         images, damaged: written so far.
 
     Raises:
-        DataError: what is there was begun from other images or with other options, or another process works on it.
+        DataError: what is there was begun from other images or with other options.
+        RunError: another process works on it.
     """
 
     def __init__(self, target: Path, meta: Meta, *, restart: bool = False) -> None:
         self.target, self.meta = target, meta
         self.folder = target.with_name(target.name + PARTIAL)
-        self._check_partial(restart)
+        if is_pack(self.folder) and not restart:
+            meta.check_same(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        try:
-            self._lock = locked(self.folder, "process that is making this pack: wait for it")
-        except RunError as error:
-            raise DataError(str(error)) from error
+        self._lock = locked(self.folder, "process that is making this pack: wait for it")
         if restart or not is_pack(self.folder):
             for name in (DATA, INDEX, NAMES, DAMAGED):
                 (self.folder / name).unlink(missing_ok=True)
@@ -175,32 +167,17 @@ class PackWriter:
             shape=(int(index["height"][0]), int(index["width"][0])) if one else None,
             complete=True,
         ).write(self.folder)
-        wrong = verify(PackedSource(self.folder, check_source=False), show_progress=show_progress)
+        wrong = PackedSource(self.folder, check_source=False).damaged_records(show_progress=show_progress)
         if wrong:
             self.meta.write(self.folder)  # not whole after all
             raise DataError(f"{self.folder}: the disk does not hold what was written ({wrong[0]}): check it")
-        return self._published()
-
-    def _published(self) -> PackedSource:
-        """The pack under its own name; one that it replaces goes away last."""
         old = self.target.with_name(f"{self.target.name}.replaced.{os.getpid()}")
-        if self.target.exists():
+        if self.target.exists():  # a pack that this one replaces goes away last
             os.replace(self.target, old)
         os.replace(self.folder, self.target)
         shutil.rmtree(old, ignore_errors=True)
         (self.target / ".lock").unlink(missing_ok=True)
         return PackedSource(self.target, check_source=False)
-
-    def _check_partial(self, restart: bool) -> None:
-        if restart or not is_pack(self.folder):
-            return
-        begun = Meta.read(self.folder)
-        same = begun.options == self.meta.options and begun.source == self.meta.source
-        if not same or not begun.fingerprint.same_files(self.meta.fingerprint):
-            raise DataError(
-                f"{self.folder} was begun from other images or with other options ({begun.source}"
-                f"{begun.options.arguments()}): add --replace to begin anew, or choose another --out"
-            )
 
     def _cut_tails(self) -> Any:
         """Open the files behind the last row that is whole, and give that row."""
@@ -229,52 +206,21 @@ def pack_folder(
     source: FolderSource, writer: PackWriter, *, workers: int | None = None, show_progress: bool = False
 ) -> None:
     """Add all images of the source that are not in the pack yet, in the source's order."""
-    workers = workers or min(16, os.cpu_count() or 1)
-    bar = tqdm(
-        total=len(source),
-        initial=writer.position,
-        unit="images",
-        desc="packing",
-        leave=False,
-        disable=not show_progress,
-    )
+    workers = workers or default_workers()
+    count, start = len(source), writer.position
+    bar = tqdm(total=count, initial=start, unit="images", desc="packing", leave=False, disable=not show_progress)
     with bar, ThreadPoolExecutor(workers, thread_name_prefix="moco-pack") as pool:
-        try:
-            for index, image in enumerate(_in_order(source, writer, pool, _AHEAD * workers), start=writer.position):
-                label = -1 if source.labels is None else int(source.labels[index])
-                writer.add(image, name=source.item_name(index), label=label)
-                bar.update()
-        except BaseException:  # Ctrl-C among them
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
-
-
-def _in_order(source: FolderSource, writer: PackWriter, pool: ThreadPoolExecutor, ahead: int) -> Iterator[Encoded]:
-    """The images from the writer's position on; no more than `ahead` tasks are held."""
-
-    def work(first: int) -> list[Encoded]:
-        return [encode(source, index, options) for index in range(first, min(first + _CHUNK, len(source)))]
-
-    options = writer.meta.options
-    waiting: deque[Future[list[Encoded]]] = deque()
-    for first in range(writer.position, len(source), _CHUNK):
-        waiting.append(pool.submit(work, first))
-        if len(waiting) > ahead:
-            yield from waiting.popleft().result()
-    while waiting:
-        yield from waiting.popleft().result()
-
-
-def verify(pack: PackedSource, *, show_progress: bool = False) -> list[str]:
-    """Names of the records whose checksum is wrong.
-
-    Raises:
-        DataError: the tables are damaged.
-    """
-    records = tqdm(
-        pack.damaged_records(), total=len(pack), unit="images", desc="verifying", leave=False, disable=not show_progress
-    )
-    return [pack.item_name(place) for place in records if place is not None]
+        for first in range(start, count, _AHEAD * workers):  # block by block, so that few images wait in memory
+            block = range(first, min(first + _AHEAD * workers, count))
+            images = [pool.submit(encode, source, index, writer.meta.options) for index in block]
+            try:
+                for index, image in zip(block, images, strict=True):
+                    label = -1 if source.labels is None else int(source.labels[index])
+                    writer.add(image.result(), name=source.item_name(index), label=label)
+                    bar.update()
+            except BaseException:  # Ctrl-C among them
+                pool.shutdown(cancel_futures=True)
+                raise
 
 
 def _to_disk(file: IO[bytes]) -> None:

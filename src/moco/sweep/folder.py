@@ -1,33 +1,33 @@
 """The folder of a grid; its state is what lies in the folders of the runs.
 
-OUT/grid.json     data, recipe and options of all runs; rates that pilots measured
+OUT/grid.json     data, recipe and options of all runs
 OUT/runs/NAME     run folders, as `moco pretrain` makes them, with probe.json or failed.json beside summary.json
 OUT/call          which call is at work: its jobs end when it is gone
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from moco.config import Config
 from moco.data.folder_lock import locked
 from moco.errors import ConfigError, RunError
 from moco.recipes import read_config
-from moco.sweep.plan import Plan, Planned, differences
+from moco.sweep.plan import Planned
 
 
+@dataclasses.dataclass(frozen=True)
 class GridFolder:
-    """One grid's files.
+    """One grid's files in the folder `path`, which need not exist yet."""
 
-    Args:
-        path: OUT; made on `take`.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._lock: IO[str] | None = None
+    path: Path
 
     def run(self, name: str) -> Path:
         """The folder of a run."""
@@ -40,22 +40,22 @@ class GridFolder:
             ConfigError: data, recipe or an option of all runs differs; the message names it.
             RunError: the folder holds something else.
         """
-        stored = self.notes().get("shared")
+        stored = (read_json(self.path / "grid.json") or {}).get("shared")
         if stored is None:
             if self.path.is_dir() and {entry.name for entry in self.path.iterdir()} - {".lock", "runs"}:
                 raise RunError(f"{self.path} holds other files already: choose another out")
             return
-        now = json.loads(json.dumps(shared))
         changed = [
-            f"{name} is {stored.get(name, 'not set')}, now {now.get(name, 'not set')}"
-            for name in sorted({*stored, *now})
-            if stored.get(name) != now.get(name)
+            f"{name} is {stored.get(name, 'not set')}, now {shared.get(name, 'not set')}"
+            for name in sorted({*stored, *shared})
+            if stored.get(name) != shared.get(name)
         ]
         if changed:
             raise ConfigError(f"{self.path} was begun otherwise ({'; '.join(changed)}): choose another out")
 
-    def take(self) -> None:
-        """Make the folder and lock it against other processes until `close`.
+    @contextlib.contextmanager
+    def at_work(self, shared: dict[str, Any]) -> Iterator[None]:
+        """Make the folder and lock it against other processes.
 
         Raises:
             RunError: it cannot be made, or another process works in it.
@@ -64,43 +64,18 @@ class GridFolder:
             (self.path / "runs").mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"cannot use {self.path} as output folder: {error.strerror or error}") from error
-        self._lock = locked(self.path, "grid: wait for it or choose another out")
-
-    def close(self) -> None:
-        """Unlock."""
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        lock = locked(self.path, "grid: wait for it or choose another out")
+        try:
+            write_json(self.path / "grid.json", {"shared": shared})
+            yield
+        finally:
+            lock.close()
             (self.path / ".lock").unlink(missing_ok=True)
 
-    def notes(self) -> dict[str, Any]:
-        """The content of grid.json."""
-        return read_json(self.path / "grid.json") or {}
-
-    def note(self, **content: Any) -> None:
-        """Add to grid.json."""
-        write_json(self.path / "grid.json", {**self.notes(), **content})
-
-    def settle(self, plan: Plan) -> Plan:
-        """The plan with runs that are here already under the names that they have.
-
-        Raises:
-            ConfigError: a run of a planned name has another configuration; the message names the difference.
-        """
+    def configs(self) -> dict[str, Config]:
+        """Configurations of the runs that are here, by name."""
         files = sorted((self.path / "runs").glob("*/config.yaml"))
-        stored = {file.parent.name: read_config(file)[0] for file in files}
-        names, planned = {}, {run.name for run in plan.runs}
-        for run in plan.runs:
-            if run.name in stored:
-                changed = "; ".join(differences(run.config, stored[run.name]))
-                if changed:
-                    raise ConfigError(
-                        f"{self.run(run.name)} has another configuration ({changed}): choose another out, or remove it"
-                    )
-                continue
-            same = (name for name in stored if name not in planned and not differences(run.config, stored[name]))
-            names[run.name] = next(same, run.name)
-        return plan.renamed(names)
+        return {file.parent.name: read_config(file)[0] for file in files}
 
     def failure(self, run: Planned) -> str | None:
         """Why a run has failed; None if it has not."""
@@ -128,15 +103,10 @@ class GridFolder:
         try:
             with (self.run(run.name) / "metrics.jsonl").open("rb") as stream:
                 stream.seek(max(0, os.fstat(stream.fileno()).st_size - 4096))
-                lines = stream.read().decode("utf-8", "replace").splitlines()
+                steps = re.findall(rb'"step": (\d+)[,}]', stream.read())
         except OSError:
             return 0
-        for line in reversed(lines):
-            try:
-                return int(json.loads(line)["step"])
-            except (ValueError, KeyError, TypeError):  # cut off at the start of the block, or not written whole yet
-                continue
-        return 0
+        return int(steps[-1]) if steps else 0
 
 
 def read_json(file: Path) -> dict[str, Any] | None:

@@ -22,7 +22,7 @@ from moco.recipes import configure
 from moco.sweep.folder import GridFolder
 from moco.sweep.job import PILOT_STEPS, Commands, Job, carry_out, pilot, write_failure
 from moco.sweep.launch import Submit, launcher, run_all, start_here
-from moco.sweep.plan import OPERATIONAL, Plan, Planned, make_plan
+from moco.sweep.plan import Plan, Planned, make_plan
 from moco.sweep.plot import NO_PICTURES, can_draw
 from moco.sweep.report import Ablation, write
 from moco.sweep.settings import Settings
@@ -33,15 +33,7 @@ Ending = Literal["planned", "finished", "unfinished", "interrupted"]
 
 @dataclasses.dataclass
 class Grid:
-    """One call of `moco ablate` at work.
-
-    Attributes:
-        settings: what to run.
-        folder: its folder.
-        plan: the runs.
-        commands: how a run is trained and evaluated.
-        start: time.time() when the call began.
-    """
+    """One call of `moco ablate` at work; `start` is time.time() when it began."""
 
     settings: Settings
     folder: GridFolder
@@ -57,9 +49,9 @@ class Grid:
             MocoError: options, data or a folder that cannot be used.
         """
         start, folder = time.time(), GridFolder(settings.out)
-        folder.check(_common(settings))
+        folder.check(settings.shared)
         images = len(open_images(settings.data, configure(*settings.base)).pretraining)
-        plan = folder.settle(make_plan(settings, images))
+        plan = make_plan(settings, images, folder.configs())
         several = max(run.config.devices * run.config.num_nodes for run in plan.runs)
         if several > 1 and (settings.launcher == "slurm" or any(run.config.num_nodes > 1 for run in plan.runs)):
             raise ConfigError(f"a run on {several} devices: a grid takes those of one node, with launcher local")
@@ -70,9 +62,7 @@ class Grid:
         if self.settings.dry_run:
             return Ablation(self.folder.path, "planned", (), self.plan, self._budget(self._open()))
         submit = launcher(self.settings)
-        self.folder.take()
-        try:
-            self.folder.note(shared=_common(self.settings))
+        with self.folder.at_work(self.settings.shared):
             for run in self.plan.runs if self.settings.retry_failed else ():
                 (self.folder.run(run.name) / "failed.json").unlink(missing_ok=True)
             todo = self._open()
@@ -80,8 +70,6 @@ class Grid:
             self._say(budget)
             ending = self._run(todo, submit) if todo else "finished"
             result = write(self.settings, self.folder, self.plan, ending, budget)
-        finally:
-            self.folder.close()
         self._say("\n".join([*map(str, result.files), *([] if can_draw() else [NO_PICTURES])]))
         return result
 
@@ -184,12 +172,6 @@ class Grid:
     def _say(self, message: str) -> None:
         if not self.settings.quiet:
             print(message, file=sys.stderr)
-
-
-def _common(settings: Settings) -> dict[str, Any]:
-    """What must be the same in every call for one folder."""
-    options = {name: value for name, value in settings.options.items() if name not in OPERATIONAL}
-    return {"data": settings.data, "recipe": settings.base[0], **options}
 
 
 def spell(seconds: float) -> str:

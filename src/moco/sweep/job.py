@@ -36,24 +36,15 @@ class Commands:
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
-    """One run to train and to evaluate.
+class Job(Callback):
+    """One run to train and to evaluate; as a callback it ends the run with a checkpoint when the job is over."""
 
-    Attributes:
-        data: as the user gave it.
-        config: the configuration.
-        folder: the run's.
-        linear: whether a linear probe follows.
-        call: file that names the call that wants the job, and what it must hold.
-        deadline: time.time() after which the job ends with a checkpoint.
-    """
-
-    data: str | None
+    data: str | None  # as the user gave it
     config: Config
-    folder: Path
-    linear: bool
-    call: tuple[Path, str]
-    deadline: float
+    folder: Path  # of the run
+    linear: bool  # whether a linear probe follows
+    call: tuple[Path, str]  # file that names the call that wants the job, and what it must hold
+    deadline: float  # time.time() after which the job ends with a checkpoint
 
     @property
     def over(self) -> bool:
@@ -61,23 +52,22 @@ class Job:
         file, name = self.call
         return time.time() >= self.deadline or not file.is_file() or file.read_text(encoding="utf-8") != name
 
-
-class StopWithJob(Callback):
-    """Ends the run at the next step boundary, with a checkpoint, when its job is over."""
-
-    def __init__(self, job: Job) -> None:
-        self._job = job
-
     def on_step_end(self, training: Training) -> None:
-        """Look."""
-        training.stop = training.stop or self._job.over
+        """End the run at this step if the job is over."""
+        training.stop = training.stop or self.over
 
 
 def carry_out(job: Job, commands: Commands) -> None:
     """Do what is left of a job; a failure is written to failed.json."""
     try:
-        if not job.over:
-            _train_and_evaluate(job, commands)
+        summary = read_json(job.folder / "summary.json")
+        if not job.over and not (summary and summary["finished"]):
+            resume = (job.folder / "config.yaml").is_file()
+            if not resume:  # what a process leaves that was killed before its first step
+                shutil.rmtree(job.folder, ignore_errors=True)
+            _pretrain(commands, job.data, job.config, job.folder, resume, job)
+        if job.linear and not job.over:
+            write_json(job.folder / "probe.json", _linear_probe(job, commands))
     except Exception as error:
         said = str(error).strip().splitlines() or [""]
         reason = said[0] if isinstance(error, MocoError) else f"{type(error).__name__}: {said[0]}"
@@ -88,17 +78,6 @@ def write_failure(folder: Path, reason: str, details: str = "") -> None:
     """Leave a word in a run's folder."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "failed.json", {"reason": reason, "details": details})
-
-
-def _train_and_evaluate(job: Job, commands: Commands) -> None:
-    summary = read_json(job.folder / "summary.json")
-    if summary is None or not summary["finished"]:
-        resume = (job.folder / "config.yaml").is_file()
-        if not resume:  # what a process leaves that was killed before its first step
-            shutil.rmtree(job.folder, ignore_errors=True)
-        _pretrain(commands, job.data, job.config, job.folder, resume, StopWithJob(job))
-    if job.linear and not job.over:
-        write_json(job.folder / "probe.json", _linear_probe(job, commands))
 
 
 def _pretrain(

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from typing import Any
+from pathlib import Path
 
 from moco.config import Config
 from moco.errors import ConfigError
-from moco.sweep.settings import Settings
+from moco.sweep.settings import OPERATIONAL, Settings
 from moco.sweep.studies import BUILT_IN, vary
 from moco.sweep.study import Base, Study
-
-# Where and how fast a run computes, not what: they may differ between two calls for one grid.
-OPERATIONAL = ("threads", "workers", "cache_gib", "data_root", "checkpoint_minutes")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,32 +24,19 @@ class Planned:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """The studies and their runs.
+    """The studies and their runs."""
 
-    Attributes:
-        base: what all runs share.
-        studies: the tables to come.
-        runs: distinct configurations, in order.
-        places: name of the run of each (study, point, seed), by position for the first two.
-    """
-
-    base: Base
     studies: tuple[Study, ...]
-    runs: tuple[Planned, ...]
-    places: dict[tuple[int, int, int], str]
-
-    def renamed(self, names: Mapping[str, str]) -> Plan:
-        """With the folders that hold these configurations already."""
-        runs = tuple(dataclasses.replace(run, name=names.get(run.name, run.name)) for run in self.runs)
-        places = {place: names.get(name, name) for place, name in self.places.items()}
-        return dataclasses.replace(self, runs=runs, places=places)
+    runs: tuple[Planned, ...]  # distinct configurations, in order
+    places: dict[tuple[int, int], dict[int, str]]  # name of the run of each seed, by positions of study and point
 
 
-def make_plan(settings: Settings, images: int) -> Plan:
-    """All runs of the settings on so many images.
+def make_plan(settings: Settings, images: int, there: Mapping[str, Config] | None = None) -> Plan:
+    """All runs of the settings on so many images; `there` are the configurations that have a folder already, by name.
 
     Raises:
-        ConfigError: a point whose configuration cannot work, or an option that would change nothing.
+        ConfigError: a point whose configuration cannot work, an option that would change nothing, or a folder of a
+            planned name with another configuration.
     """
     base = Base(*settings.base, images)
     _ = base.config  # a wrong option is said before any point
@@ -60,31 +44,47 @@ def make_plan(settings: Settings, images: int) -> Plan:
     if settings.vary:
         studies = (vary(base, settings.vary),)
     _check_that_options_count(settings.options, studies)
-    runs: dict[Config, Planned] = {}
-    places: dict[tuple[int, int, int], str] = {}
+    names: dict[Config, str] = {}
+    places: dict[tuple[int, int], dict[int, Config]] = {}
     for seed in settings.seeds:  # seed by seed: a whole curve is there early
         for number, study in enumerate(studies):
             for position, point in enumerate(study.points):
                 config = base.at(point, seed=seed)
-                steps = config.steps or (config.epochs or 0) * (images // config.batch_size)
-                run = runs.setdefault(config, Planned(f"{point.name}-seed{seed}", config, steps))
-                places[number, position, seed] = run.name
-    return Plan(base, studies, tuple(runs.values()), places)
+                names.setdefault(config, f"{point.name}-seed{seed}")
+                places.setdefault((number, position), {})[seed] = config
+    names = _settled(names, there or {}, settings.out / "runs")
+    runs = tuple(
+        Planned(name, config, config.steps or (config.epochs or 0) * (images // config.batch_size))
+        for config, name in names.items()
+    )
+    named = {place: {seed: names[config] for seed, config in row.items()} for place, row in places.items()}
+    return Plan(studies, runs, named)
+
+
+def _settled(names: Mapping[Config, str], there: Mapping[str, Config], folder: Path) -> dict[Config, str]:
+    """With the names of the folders that hold these configurations already."""
+    settled, free = {}, [name for name in there if name not in names.values()]
+    for config, name in names.items():
+        changed = "; ".join(differences(config, there[name])) if name in there else ""
+        if changed:
+            raise ConfigError(
+                f"{folder / name} has another configuration ({changed}): choose another out, or remove it"
+            )
+        same = [] if name in there else [other for other in free if not differences(config, there[other])]
+        settled[config] = same[0] if same else name
+    return settled
 
 
 def differences(wanted: Config, stored: Config) -> list[str]:
-    """The facts that are not as wanted, in words; precision and layout that are wanted as "auto" may be anything."""
-    theirs = facts(stored)
+    """Fields that a result depends on and that are not as wanted; "auto" as precision or layout may be anything."""
+    theirs = dataclasses.asdict(stored)
     return [
         f"{name} is {theirs[name]}, now {value}"
-        for name, value in facts(wanted).items()
-        if value != theirs[name] and not (name in ("precision", "layout") and value == "auto")
+        for name, value in dataclasses.asdict(wanted).items()
+        if value != theirs[name]
+        and name not in OPERATIONAL
+        and (name not in ("precision", "layout") or value != "auto")
     ]
-
-
-def facts(config: Config) -> dict[str, Any]:
-    """The fields that a result depends on."""
-    return {name: value for name, value in dataclasses.asdict(config).items() if name not in OPERATIONAL}
 
 
 def _check_that_options_count(options: Iterable[str], studies: tuple[Study, ...]) -> None:

@@ -9,23 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from moco.errors import INTERRUPTED
-from moco.sweep import published
 from moco.sweep.folder import GridFolder, write_json
 from moco.sweep.plan import Plan
 from moco.sweep.plot import draw
-from moco.sweep.rows import Row, Table, tables
+from moco.sweep.rows import MEASURES, Row, Table, tables
 from moco.sweep.settings import Settings
 
 EXIT_CODES = {"planned": 0, "finished": 0, "unfinished": 3, "interrupted": INTERRUPTED}  # by ending
-# Heading of each measure, factor and decimals.
-_SHOWN = {
-    "knn_top1": ("kNN %", 100.0, 1),
-    "linear_top1": ("linear %", 100.0, 1),
-    "loss": ("loss", 1.0, 2),
-    "pretext_accuracy": ("pretext %", 100.0, 1),
-    "images_per_second": ("images/s", 1.0, 0),
-    "training_seconds": ("training, s", 1.0, 0),
-}
 # Facts of the finished runs: one value each, unless versions changed on the way or the seeds differ.
 _FACTS = ("images", "versions", "knn_protocol", "linear_protocol", "knn_pixels", "knn_random_init")
 
@@ -82,7 +72,7 @@ def write(settings: Settings, folder: GridFolder, plan: Plan, ending: str, budge
     facts = {
         "ending": ending,
         "command": settings.command,
-        "shared": folder.notes()["shared"],
+        "shared": settings.shared,
         "seeds": list(settings.seeds),
         "jobs": settings.jobs,
         **{name: _distinct([one.get(name) for one in done]) for name in _FACTS},
@@ -122,10 +112,10 @@ def _facts(facts: dict[str, Any]) -> Iterator[str]:
 
 def table_lines(table: Table) -> list[str]:
     """One study's table in Markdown, a line for each point; columns that no run fills are left out."""
-    columns = [name for name in _SHOWN if table.measured(name)]
+    columns = [name for name in MEASURES if table.measured(name)]
     compared = any(row.point.published for row in table.rows)
-    headings = [table.study.axis_label, *([_SHOWN[name][0] for name in columns] or ["state"])]
-    lines = [[*headings, published.HEADING], ["---"] * (len(headings) + 1)]
+    headings = [table.study.axis_label, *([MEASURES[name][0] for name in columns] or ["state"])]
+    lines = [[*headings, "published (ImageNet linear, R50)"], ["---"] * (len(headings) + 1)]
     lines += [[row.point.label, *_cells(row, columns), row.point.published or "-"] for row in table.rows]
     return [f"| {' | '.join(cells if compared else cells[:-1])} |" for cells in lines]
 
@@ -141,7 +131,7 @@ def _cells(row: Row, columns: Sequence[str]) -> list[str]:
 
 
 def _figure(row: Row, measure: str) -> str:
-    _, factor, decimals = _SHOWN[measure]
+    _, factor, decimals = MEASURES[measure]
     mean, std = row.mean(measure), row.std(measure)
     if mean is None:
         return "-"

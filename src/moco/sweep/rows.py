@@ -11,27 +11,27 @@ from moco.sweep.folder import GridFolder
 from moco.sweep.plan import Plan
 from moco.sweep.study import Point, Study
 
-MEASURES = ("knn_top1", "linear_top1", "loss", "pretext_accuracy", "images_per_second", "training_seconds")
+# Heading of each measure, factor and decimals.
+MEASURES = {
+    "knn_top1": ("kNN %", 100.0, 1),
+    "linear_top1": ("linear %", 100.0, 1),
+    "loss": ("loss", 1.0, 2),
+    "pretext_accuracy": ("pretext %", 100.0, 1),
+    "images_per_second": ("images/s", 1.0, 0),
+    "training_seconds": ("training, s", 1.0, 0),
+}
 ACCURACIES = {"knn_top1": "kNN", "linear_top1": "linear probe"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One point of a study and what came of it.
-
-    Attributes:
-        point: label, options, place in the plot and published figure.
-        runs: name of the run of each seed.
-        values: of each measure, those of the finished seeds, in the order of the seeds; shares are 0 to 1.
-        failures: reason by run, for those that failed.
-        missing: runs that are not finished yet.
-    """
+    """One point of a study and what came of it."""
 
     point: Point
-    runs: dict[int, str]
-    values: dict[str, tuple[float, ...]]
-    failures: dict[str, str]
-    missing: tuple[str, ...]
+    runs: dict[int, str]  # name of the run of each seed
+    values: dict[str, tuple[float, ...]]  # of each measure, of the finished seeds in order; shares are 0 to 1
+    failures: dict[str, str]  # reason by run, for those that failed
+    missing: tuple[str, ...]  # runs that are not finished yet
 
     def mean(self, measure: str) -> float | None:
         """Over the finished seeds; None without any."""
@@ -82,9 +82,7 @@ def tables(plan: Plan, folder: GridFolder) -> tuple[Table, ...]:
 def _rows(plan: Plan, number: int, folder: GridFolder) -> Iterator[Row]:
     planned = {run.name: run for run in plan.runs}
     for position, point in enumerate(plan.studies[number].points):
-        runs = {
-            seed: name for (study, place, seed), name in plan.places.items() if (study, place) == (number, position)
-        }
+        runs = plan.places[number, position]
         failures = {name: why for name in runs.values() if (why := folder.failure(planned[name])) is not None}
         found = {name: folder.figures(planned[name]) for name in runs.values() if name not in failures}
         done = [figures for figures in found.values() if figures is not None]

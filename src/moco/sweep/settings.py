@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from moco.config import Config
 from moco.errors import ConfigError
-from moco.recipes import default_recipe
+from moco.recipes import check_options, default_recipe
 from moco.sweep.studies import STUDIES, VARIED, study_names
 
 Launcher = Literal["local", "slurm"]
-FIELDS = tuple(field.name for field in dataclasses.fields(Config))
+# Where and how fast a run computes, not what: they may differ between two calls for one grid.
+OPERATIONAL = ("threads", "workers", "cache_gib", "data_root", "checkpoint_minutes")
 _ELSEWHERE = {"seed": "seeds", "recipe": "recipe"}  # fields that have an option of their own here
 
 
@@ -51,6 +51,12 @@ class Settings:
         return self.recipe or default_recipe(self.data), dict(self.options)
 
     @property
+    def shared(self) -> dict[str, Any]:
+        """What must be the same in every call for one folder, as grid.json holds it."""
+        options = {name: value for name, value in self.options.items() if name not in OPERATIONAL}
+        return dict(json.loads(json.dumps({"data": self.data, "recipe": self.base[0], **options})))
+
+    @property
     def studies(self) -> tuple[str, ...]:
         """Names of the built-in studies to run."""
         return study_names(self.study) if self.study else ()
@@ -74,6 +80,7 @@ class Settings:
             (self.slurm and self.launcher != "slurm", f"slurm={dict(self.slurm)}: belongs to launcher slurm"),
             (self.out.exists() and not self.out.is_dir(), f"{self.out} is a file: out needs a folder"),
             *((name not in self.studies, f"values for the study {name!r}: {among}") for name in self.values),
+            *((name not in VARIED, f"values for the study {name!r}: its rows are fixed") for name in self.values),
         ]
         for wrong, message in checks:
             if wrong:
@@ -111,17 +118,4 @@ def check_field(name: str) -> None:
     """
     if name in _ELSEWHERE:
         raise ConfigError(f"{name} has an option of its own: {_ELSEWHERE[name]}")
-    if name not in FIELDS:
-        near = difflib.get_close_matches(name, FIELDS, n=3)
-        raise ConfigError(f"unknown option {name!r}" + (f": did you mean {', '.join(near)}?" if near else ""))
-
-
-def field_of_values(study: str) -> str:
-    """The option that a study's values are of.
-
-    Raises:
-        ConfigError: it has none.
-    """
-    if study not in VARIED:
-        raise ConfigError(f"values for the study {study!r}: its rows are fixed, leave them out")
-    return VARIED[study]
+    check_options([name])

@@ -8,15 +8,27 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from moco.errors import ConfigError
-from moco.sweep import published
 from moco.sweep.study import Base, Point, Study, axis_of, number
 
-SIZES = (256, 512, 1024, 4096, 16384, 65536)  # of the dictionary: figure 3 of 1911.05722
-LARGEST_BATCH = 1024  # of the end-to-end mechanism there
-MOMENTA = (0.0, 0.9, 0.99, 0.999, 0.9999)
-TEMPERATURES = (0.07, 0.1, 0.2, 0.3, 0.4, 0.5)
 CURES = ("none", "split", "average", "shuffle")
 Values = Sequence[Any] | None
+
+# What the papers report: top-1 in percent, ImageNet-1k linear probe, R50, 200 epochs. He et al. 2020 (1911.05722),
+# figure 3 and section 4.1; Chen et al. 2020 (2003.04297), tables 1 to 3; K with v2 from the authors' moco issue 62.
+PUBLISHED_MECHANISM: Mapping[str, Mapping[int, str]] = {
+    "moco": {256: "54.9", 512: "56.3", 1024: "57.5", 4096: "59.0", 16384: "60.4", 65536: "60.6"},
+    "memory-bank": {256: "50.0", 512: "52.0", 1024: "54.1", 4096: "56.5", 16384: "57.8", 65536: "58.0"},
+    "end-to-end": {256: "54.7", 512: "56.4", 1024: "57.3"},
+}
+PUBLISHED_MOMENTUM: Mapping[float, str] = {0.0: "fails", 0.9: "55.2", 0.99: "57.8", 0.999: "59.0", 0.9999: "58.9"}
+PUBLISHED_TEMPERATURE: Mapping[str, Mapping[float, str]] = {
+    "mlp": {0.07: "62.9", 0.1: "64.9", 0.2: "66.2", 0.3: "65.7", 0.4: "65.0", 0.5: "64.3"},
+    "linear": {0.07: "60.6", 0.1: "60.7", 0.2: "59.0", 0.3: "58.2", 0.4: "57.2", 0.5: "56.4"},
+}
+PUBLISHED_QUEUE = {"linear": PUBLISHED_MECHANISM["moco"], "mlp": {256: "67.0", 1024: "67.1", 65536: "67.5"}}
+PUBLISHED_V2 = {"v1": "60.6", "+MLP": "66.2", "+aug+": "63.4", "+MLP +aug+": "67.3", "+MLP +aug+ +cosine": "67.5"}
+SIZES = tuple(PUBLISHED_MECHANISM["moco"])  # of the dictionary
+LARGEST_BATCH = max(PUBLISHED_MECHANISM["end-to-end"])
 
 
 def mechanism(base: Base, values: Values) -> Study:
@@ -31,7 +43,7 @@ def mechanism(base: Base, values: Values) -> Study:
             options={"mechanism": kind, "dictionary_size": size},
             line=kind,
             x=size,
-            published=published.MECHANISM[kind].get(size, ""),
+            published=PUBLISHED_MECHANISM[kind].get(size, ""),
             without=without,
         )
         for kind, without in (("moco", ()), ("memory-bank", ("key_momentum",)))
@@ -57,14 +69,14 @@ def _end_to_end(base: Base, batch: int) -> Point:
         options=options,
         line="end-to-end",
         x=batch,
-        published=published.MECHANISM["end-to-end"].get(batch, ""),
+        published=PUBLISHED_MECHANISM["end-to-end"].get(batch, ""),
         without=("dictionary_size", "key_momentum"),
     )
 
 
 def momentum(base: Base, values: Values) -> Study:
     """How slowly the key encoder follows."""
-    points = _points("key_momentum", "m", values or MOMENTA, published.MOMENTUM)
+    points = _points("key_momentum", "m", values or tuple(PUBLISHED_MOMENTUM), PUBLISHED_MOMENTUM)
     return Study("momentum", "Key momentum", "key momentum m", "even", points)
 
 
@@ -79,14 +91,19 @@ def batchnorm(base: Base, values: Values) -> Study:
 
 def temperature(base: Base, values: Values) -> Study:
     """What the similarities are divided by."""
-    points = _points("temperature", "T", values or TEMPERATURES, published.TEMPERATURE.get(base.config.head, {}))
+    points = _points(
+        "temperature",
+        "T",
+        values or tuple(PUBLISHED_TEMPERATURE["mlp"]),
+        PUBLISHED_TEMPERATURE.get(base.config.head, {}),
+    )
     return Study("temperature", "Temperature", "temperature", "linear", points)
 
 
 def queue(base: Base, values: Values) -> Study:
     """How many keys the dictionary holds."""
     sizes, notes = _sizes(base, values, "queue")
-    points = _points("dictionary_size", "K", sizes, published.QUEUE.get(base.config.head, {}))
+    points = _points("dictionary_size", "K", sizes, PUBLISHED_QUEUE.get(base.config.head, {}))
     return Study("queue", "Dictionary size", "K, keys in the dictionary", "log", points, notes)
 
 
@@ -110,9 +127,7 @@ V2_ROWS: Mapping[str, tuple[str, dict[str, Any]]] = {
 
 def v2(base: Base, values: Values) -> Study:
     """From v1 to v2, one change after the other: the MLP head with its temperature, stronger views, cosine."""
-    if values:
-        raise ConfigError(f"values={list(values)} with the study v2: its rows are fixed, leave values out")
-    points = [Point(row, name, options, published=published.V2[row]) for row, (name, options) in V2_ROWS.items()]
+    points = [Point(row, name, options, published=PUBLISHED_V2[row]) for row, (name, options) in V2_ROWS.items()]
     return Study("v2", "From v1 to v2", "change", "category", tuple(points))
 
 

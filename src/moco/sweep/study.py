@@ -15,46 +15,27 @@ JUDGED = {"knn_images": 10**9}  # long or short, every run is judged by the same
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """One row of a study's table.
+    """One row of a study's table."""
 
-    Attributes:
-        label: as the table shows it.
-        name: for the run's folder.
-        options: fields of `Config` in which the point differs from the base.
-        line: the curve in the plot that it belongs to; "" where there is one only.
-        x: place on a numeric axis; None for a category.
-        published: the papers' figure, "" where there is none.
-        without: options of the base that mean nothing here, and are left out.
-    """
-
-    label: str
-    name: str
-    options: Mapping[str, Any]
-    line: str = ""
-    x: float | None = None
-    published: str = ""
-    without: tuple[str, ...] = ()
+    label: str  # as the table shows it
+    name: str  # for the run's folder
+    options: Mapping[str, Any]  # fields of `Config` in which the point differs from the base
+    line: str = ""  # the curve in the plot that it belongs to; "" where there is one only
+    x: float | None = None  # place on a numeric axis; None for a category
+    published: str = ""  # the papers' figure, "" where there is none
+    without: tuple[str, ...] = ()  # options of the base that mean nothing here, and are left out
 
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """A question and the points that answer it.
+    """A question and the points that answer it."""
 
-    Attributes:
-        name: for files and the command.
-        title: the question, as a heading.
-        axis_label: what varies.
-        axis: scale of the plot's x axis; "even" places numbers side by side, category draws bars.
-        points: the rows.
-        notes: what the reader should know of the choice of points.
-    """
-
-    name: str
-    title: str
-    axis_label: str
-    axis: Axis
+    name: str  # for files and the command
+    title: str  # the question, as a heading
+    axis_label: str  # what varies
+    axis: Axis  # of the plot; "even" places numbers side by side, category draws bars
     points: tuple[Point, ...]
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # what the reader should know of the choice of points
 
 
 @dataclasses.dataclass(frozen=True)

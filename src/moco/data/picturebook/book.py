@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from moco.data.picturebook.names import CLASSES
-from moco.data.picturebook.render import paint
-from moco.data.picturebook.scene import Scene, compose
+from moco.data.picturebook.drawing import draw_picture
+from moco.data.picturebook.shapes import CLASSES
 from moco.errors import DataError
 
 SMALLEST = 16  # pixels; below it parts vanish
@@ -46,13 +44,17 @@ def draw_book(num_images: int, *, seed: int, size: int = 64) -> PictureBook:
         size: pixels on each side, at least 16.
 
     Raises:
-        DataError: a number out of range.
+        DataError: a number out of range, or no whole number.
     """
-    check(num_images, seed, size)
-    labels = classes_of(num_images, seed)
+    _check_number("num_images", num_images, 1, None)
+    _check_number("seed", seed, 0, _SEEDS - 1)
+    _check_number("size", size, SMALLEST, None)
+    blocks = -(-num_images // len(CLASSES))
+    orders = [_stream(seed, _SHUFFLES + block).permutation(len(CLASSES)) for block in range(blocks)]
+    labels = np.concatenate(orders)[:num_images].astype(np.int64)
     images = np.empty((num_images, size, size, 3), dtype=np.uint8)
-    for index, (_, picture) in enumerate(pages(labels, seed, size)):
-        images[index] = picture
+    for index, label in enumerate(labels):
+        images[index] = draw_picture(CLASSES[label], size, _stream(seed, index))
     return PictureBook(images, labels)
 
 
@@ -60,46 +62,10 @@ def splits(seed: int = 0, *, num_train: int = 6000, num_test: int = 2000) -> tup
     """Training and held-out pictures of 64 pixels: two random streams that share no picture.
 
     Raises:
-        DataError: a number out of range.
-    """
-    train_seed, test_seed = split_seeds(seed)
-    return draw_book(num_train, seed=train_seed), draw_book(num_test, seed=test_seed)
-
-
-def split_seeds(seed: int = 0) -> tuple[int, int]:
-    """The seeds with which `splits` draws its two books; `draw_annotated` takes them too.
-
-    Raises:
-        DataError: a seed below 0 or above 2**62 - 1.
+        DataError: a number out of range; the seed is at most 2**62 - 1.
     """
     _check_number("seed", seed, 0, _SEEDS // 2 - 1)
-    return 2 * seed, 2 * seed + 1
-
-
-def pages(labels: np.ndarray, seed: int, size: int) -> Iterator[tuple[Scene, np.ndarray]]:
-    """Each picture as it was composed and as (size, size, 3) uint8, in order."""
-    for index, label in enumerate(labels.tolist()):
-        generator = _stream(seed, index)
-        scene = compose(label, generator)
-        yield scene, paint(scene, size, generator)
-
-
-def classes_of(num_images: int, seed: int) -> np.ndarray:
-    """(N,) int64: the classes, shuffled anew for each ten pictures."""
-    blocks = -(-num_images // len(CLASSES))
-    orders = [_stream(seed, _SHUFFLES + block).permutation(len(CLASSES)) for block in range(blocks)]
-    return np.concatenate(orders)[:num_images].astype(np.int64)
-
-
-def check(num_images: int, seed: int, size: int) -> None:
-    """Refuse what cannot be drawn.
-
-    Raises:
-        DataError: a number out of range, or no whole number.
-    """
-    _check_number("num_images", num_images, 1, None)
-    _check_number("seed", seed, 0, _SEEDS - 1)
-    _check_number("size", size, SMALLEST, None)
+    return draw_book(num_train, seed=2 * seed), draw_book(num_test, seed=2 * seed + 1)
 
 
 def _check_number(name: str, value: int, least: int, most: int | None) -> None:

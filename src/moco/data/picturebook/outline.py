@@ -1,33 +1,19 @@
-"""What objects are made of: named polygons, back to front, in the object's own upright frame.
+"""What objects are made of: polygons, back to front, in the object's own upright frame.
 
 x points right and y down; an object fills about [-1, 1] in both.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
 
 Point = tuple[float, float]
 Outline = list[Point]
 Vary = Callable[[float, float], float]  # vary(low, high) is uniform between the two: where shapes get their variation
 Paint = str  # "first", "second", "third": any colour; "dark", "light": a dark, a pale one
-
-
-class Part(NamedTuple):
-    """One polygon, the name of the part it belongs to, and what it is painted with."""
-
-    name: str
-    outline: Outline
-    paint: Paint
-
-
-class Shape(NamedTuple):
-    """An object: its polygons from back to front, and its keypoints in the order of their names."""
-
-    parts: list[Part]
-    keypoints: list[Point]
+Shape = list[tuple[Paint, Outline]]  # an object's polygons from back to front, and what each is painted with
 
 
 def ellipse(x: float, y: float, radius_x: float, radius_y: float, corners: int = 16) -> Outline:
@@ -75,12 +61,7 @@ def ring_sector(x: float, y: float, radius_x: float, radius_y: float, width: flo
     return outer + inner
 
 
-def _circle(corners: int) -> list[Point]:
-    points = _CIRCLES.get(corners)
-    if points is None:
-        angles = (2 * math.pi * corner / corners for corner in range(corners))
-        points = _CIRCLES[corners] = [(math.cos(a), math.sin(a)) for a in angles]
-    return points
-
-
-_CIRCLES: dict[int, list[Point]] = {}
+@functools.cache
+def _circle(corners: int) -> Outline:
+    angles = (2 * math.pi * corner / corners for corner in range(corners))
+    return [(math.cos(a), math.sin(a)) for a in angles]

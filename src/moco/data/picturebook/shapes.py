@@ -6,17 +6,7 @@ import math
 from collections.abc import Callable
 from types import MappingProxyType
 
-from moco.data.picturebook.outline import (
-    Part,
-    Shape,
-    Vary,
-    blob,
-    box,
-    ellipse,
-    ring_sector,
-    strip,
-    trapezoid,
-)
+from moco.data.picturebook.outline import Shape, Vary, blob, box, ellipse, ring_sector, strip, trapezoid
 
 
 def house(vary: Vary) -> Shape:
@@ -27,13 +17,13 @@ def house(vary: Vary) -> Shape:
     pane, pane_y, pane_x = vary(0.11, 0.16), eaves + vary(0.22, 0.32), half * vary(0.52, 0.62)
     roof = [(lean - ridge, peak), (lean + ridge, peak), (half + over, eaves), (-half - over, eaves)]
     parts = [
-        Part("wall", box(-half, eaves, half, foot), "first"),
-        Part("roof", roof, "second"),
-        Part("door", box(door - door_half, door_top, door + door_half, foot), "dark"),
+        ("first", box(-half, eaves, half, foot)),  # wall
+        ("second", roof),
+        ("dark", box(door - door_half, door_top, door + door_half, foot)),
     ]
     panes = [box(x - pane, pane_y - pane, x + pane, pane_y + pane) for x in (-pane_x, pane_x)]
-    parts += [Part("window", outline, "light") for outline in panes]
-    return Shape(parts, [(lean, peak), (-half - over, eaves), (half + over, eaves), (-half, foot), (half, foot)])
+    parts += [("light", outline) for outline in panes]
+    return parts
 
 
 def car(vary: Vary) -> Shape:
@@ -45,25 +35,14 @@ def car(vary: Vary) -> Shape:
     body = [(rear, sill), (rear, belt + 0.04), (cabin_rear, belt), (cabin_front, belt), (front, belt + nose)]
     cabin = [(cabin_rear, belt + 0.02), (roof_rear, roof_y), (roof_front, roof_y), (cabin_front, belt + 0.02)]
     post, top, gap = (roof_rear + roof_front) / 2, roof_y + 0.09, 0.05
-    parts = [
-        Part("body", [*body, (front, sill)], "first"),
-        Part("cabin", cabin, "first"),
-        Part(
-            "window",
-            [(cabin_rear + 0.14, belt), (roof_rear + 0.05, top), (post - gap, top), (post - gap, belt)],
-            "light",
-        ),
-        Part(
-            "window",
-            [(post + gap, belt), (post + gap, top), (roof_front - 0.05, top), (cabin_front - 0.14, belt)],
-            "light",
-        ),
-    ]
+    rear_window = [(cabin_rear + 0.14, belt), (roof_rear + 0.05, top), (post - gap, top), (post - gap, belt)]
+    front_window = [(post + gap, belt), (post + gap, top), (roof_front - 0.05, top), (cabin_front - 0.14, belt)]
+    parts = [("first", [*body, (front, sill)]), ("first", cabin), ("light", rear_window), ("light", front_window)]
     radius, rear_x, front_x = vary(0.2, 0.27), -vary(0.48, 0.6), vary(0.48, 0.6)
     for x in (rear_x, front_x):
-        parts.append(Part("wheel", blob(x, sill, radius, radius, vary, 0.06, 12), "dark"))
-        parts.append(Part("wheel", ellipse(x, sill, radius * 0.45, radius * 0.45, 8), "light"))
-    return Shape(parts, [(rear_x, sill), (front_x, sill), (rear, sill), (front, sill), (post, roof_y)])
+        parts.append(("dark", blob(x, sill, radius, radius, vary, 0.06, 12)))  # wheel
+        parts.append(("light", ellipse(x, sill, radius * 0.45, radius * 0.45, 8)))  # wheel
+    return parts
 
 
 def tree(vary: Vary) -> Shape:
@@ -77,10 +56,8 @@ def tree(vary: Vary) -> Shape:
         right.append((reach, y))
         if tier < tiers:
             right.append((reach * vary(0.4, 0.55), y - 0.03))
-    reach, y = right[-1]
     crown = right + [(-x, height) for x, height in reversed(right[1:])]
-    parts = [Part("trunk", box(-trunk, base - 0.1, trunk, foot), "second"), Part("crown", crown, "first")]
-    return Shape(parts, [(lean, tip), (-reach, y), (reach, y), (0.0, base), (0.0, foot)])
+    return [("second", box(-trunk, base - 0.1, trunk, foot)), ("first", crown)]
 
 
 def fish(vary: Vary) -> Shape:
@@ -92,16 +69,14 @@ def fish(vary: Vary) -> Shape:
     caudal = [(root, -0.08), (tail, -spread), (tail + vary(0.1, 0.25), 0.0), (tail, spread), (root, 0.08)]
     dorsal = [(fin_x + 0.25, -height * 0.75), (fin_x - 0.12, fin_top), (fin_x - 0.22, -height * 0.75)]
     side = [(middle + 0.1, 0.02), (middle - 0.18, vary(-0.05, 0.05)), (middle - 0.02, vary(0.18, 0.26))]
-    parts = [
-        Part("tail", caudal, "second"),
-        Part("fin", dorsal, "second"),
-        Part("body", blob(middle, 0.0, length, height, vary, 0.04), "first"),
-        Part("fin", side, "third"),
-        Part("eye", ellipse(eye_x, eye_y, eye, eye, 10), "light"),
-        Part("eye", ellipse(eye_x + 0.01, eye_y, eye * 0.5, eye * 0.5, 8), "dark"),
+    return [
+        ("second", caudal),  # tail
+        ("second", dorsal),  # fin
+        ("first", blob(middle, 0.0, length, height, vary, 0.04)),  # body
+        ("third", side),  # fin
+        ("light", ellipse(eye_x, eye_y, eye, eye, 10)),
+        ("dark", ellipse(eye_x + 0.01, eye_y, eye * 0.5, eye * 0.5, 8)),
     ]
-    mouth = (middle + length * 0.95, 0.0)
-    return Shape(parts, [mouth, (eye_x, eye_y), (root, 0.0), (tail, -spread), (tail, spread)])
 
 
 def flower(vary: Vary) -> Shape:
@@ -113,16 +88,14 @@ def flower(vary: Vary) -> Shape:
     leaf = (foot[0] * share, leaf_y)
     tip = (leaf[0] + vary(0.3, 0.42), leaf_y - vary(0.15, 0.32))
     blade = [leaf, (leaf[0] + 0.08, tip[1] - 0.02), tip, (tip[0] - 0.06, leaf_y + 0.05)]
-    parts = [Part("stem", strip((0.0, centre_y), foot, vary(0.09, 0.13)), "dark"), Part("leaf", blade, "dark")]
+    parts = [("dark", strip((0.0, centre_y), foot, vary(0.09, 0.13))), ("dark", blade)]
     for number in range(petals):
         angle = turn + math.tau * number / petals
         x, y = reach * math.cos(angle), centre_y + reach * math.sin(angle)
-        parts.append(Part("petal", blob(x, y, petal, petal, vary, 0.12, 9), "first"))
-    parts.append(Part("petal", ellipse(0.0, centre_y, reach, reach, 10), "first"))
-    parts.append(Part("disc", blob(0.0, centre_y, disc, disc, vary, 0.08, 10), "second"))
-    neck_share = (reach + petal) / (foot[1] - centre_y)
-    neck = (foot[0] * neck_share, centre_y + reach + petal)
-    return Shape(parts, [(0.0, centre_y), neck, leaf, tip, foot])
+        parts.append(("first", blob(x, y, petal, petal, vary, 0.12, 9)))
+    parts.append(("first", ellipse(0.0, centre_y, reach, reach, 10)))  # petal
+    parts.append(("second", blob(0.0, centre_y, disc, disc, vary, 0.08, 10)))
+    return parts
 
 
 def mug(vary: Vary) -> Shape:
@@ -133,15 +106,13 @@ def mug(vary: Vary) -> Shape:
     handle_y, handle_x, handle_rise = vary(-0.1, 0.1), vary(0.36, 0.46), vary(0.34, 0.44)
     side = (half + base_half) / 2
     handle = ring_sector(x + side - 0.06, handle_y, handle_x, handle_rise, vary(0.13, 0.17), math.radians(100))
-    parts = [
-        Part("handle", handle, "first"),
-        Part("body", trapezoid(x, rim, base, half, base_half), "first"),
-        Part("band", trapezoid(x, band, band + band_width, side, side - 0.02), "second"),
-        Part("rim", ellipse(x, rim, half, depth), "light"),
-        Part("rim", ellipse(x, rim, half - 0.09, depth - 0.05, 12), "dark"),
+    return [
+        ("first", handle),
+        ("first", trapezoid(x, rim, base, half, base_half)),  # body
+        ("second", trapezoid(x, band, band + band_width, side, side - 0.02)),
+        ("light", ellipse(x, rim, half, depth)),
+        ("dark", ellipse(x, rim, half - 0.09, depth - 0.05, 12)),
     ]
-    grip = (x + side - 0.06 + handle_x - 0.07, handle_y)
-    return Shape(parts, [grip, (x + half, rim), (x - half, rim), (x + base_half, base), (x - base_half, base)])
 
 
 def sailboat(vary: Vary) -> Shape:
@@ -150,17 +121,13 @@ def sailboat(vary: Vary) -> Shape:
     bow, stern = -vary(0.82, 0.98), vary(0.75, 0.95)
     boom, head, tack = deck - vary(0.08, 0.16), top + vary(0.02, 0.12), vary(0.5, 0.65)
     clew = (mast + vary(0.5, 0.68), boom)
-    parts = [
-        Part(
-            "hull",
-            [(bow, deck), (stern, deck), (stern - vary(0.15, 0.28), keel), (bow + vary(0.28, 0.42), keel)],
-            "first",
-        ),
-        Part("sail", [(mast + 0.03, head), clew, (mast + 0.03, boom)], "second"),
-        Part("sail", [(mast - 0.03, head + 0.08), (mast - tack, boom), (mast - 0.03, boom)], "third"),
-        Part("mast", strip((mast, top), (mast, deck + 0.02), vary(0.08, 0.11)), "dark"),
+    hull = [(bow, deck), (stern, deck), (stern - vary(0.15, 0.28), keel), (bow + vary(0.28, 0.42), keel)]
+    return [
+        ("first", hull),
+        ("second", [(mast + 0.03, head), clew, (mast + 0.03, boom)]),  # sail
+        ("third", [(mast - 0.03, head + 0.08), (mast - tack, boom), (mast - 0.03, boom)]),  # sail
+        ("dark", strip((mast, top), (mast, deck + 0.02), vary(0.08, 0.11))),
     ]
-    return Shape(parts, [(mast, top), (mast, deck), (bow, deck), (stern, deck), clew])
 
 
 def mushroom(vary: Vary) -> Shape:
@@ -170,8 +137,8 @@ def mushroom(vary: Vary) -> Shape:
     over = [(half * math.cos(a), brim - height * math.sin(a)) for a in (math.pi * step / 12 for step in range(13))]
     under = [(half * math.cos(a), brim - sag * math.sin(a)) for a in (-math.pi * step / 5 for step in range(4, 0, -1))]
     parts = [
-        Part("stalk", trapezoid(0.0, brim - 0.05, foot, top_half, foot_half), "light"),
-        Part("cap", over + under, "first"),
+        ("light", trapezoid(0.0, brim - 0.05, foot, top_half, foot_half)),  # stalk
+        ("first", over + under),  # cap
     ]
     shift, spots = vary(-0.25, 0.25), int(vary(4, 7))
     for number in range(spots):
@@ -179,8 +146,8 @@ def mushroom(vary: Vary) -> Shape:
         far = vary(0.4, 0.7)
         x, y = half * far * math.cos(angle), brim - height * (0.08 + far * math.sin(angle))
         size = vary(0.08, 0.14)
-        parts.append(Part("spot", blob(x, y, size, size, vary, 0.2, 8), "second"))
-    return Shape(parts, [(0.0, brim - height), (-half, brim), (half, brim), (0.0, brim + sag), (0.0, foot)])
+        parts.append(("second", blob(x, y, size, size, vary, 0.2, 8)))  # spot
+    return parts
 
 
 def cat(vary: Vary) -> Shape:
@@ -189,55 +156,46 @@ def cat(vary: Vary) -> Shape:
     ear_x, ear_top, ear_in = half * vary(0.78, 0.95), -vary(0.8, 0.98), half * vary(0.1, 0.25)
     eye_x, eye_y, eye, eye_height = half * vary(0.4, 0.5), y - vary(0.1, 0.2), vary(0.13, 0.18), vary(0.14, 0.2)
     nose, nose_y, pupil = vary(0.06, 0.1), y + vary(0.12, 0.2), vary(0.35, 0.6)
-    parts = []
+    parts: Shape = []
     for side in (-1.0, 1.0):
         root = (side * ear_in, y - height * 0.85)
         outer, tip = (side * half * 0.97, y - height * 0.2), (side * ear_x, ear_top)
-        parts.append(Part("ear", [root, tip, outer], "first"))
+        ear = [root, tip, outer]
         middle = ((root[0] + tip[0] + outer[0]) / 3, (root[1] + tip[1] + outer[1]) / 3)
-        parts.append(
-            Part(
-                "ear", [(0.5 * a + 0.5 * middle[0], 0.5 * b + 0.5 * middle[1]) for a, b in (root, tip, outer)], "second"
-            )
-        )
-    parts.append(Part("head", blob(0.0, y, half, height, vary, 0.05, 18), "first"))
+        inner = [(0.5 * x + 0.5 * middle[0], 0.5 * y + 0.5 * middle[1]) for x, y in ear]
+        parts += [("first", ear), ("second", inner)]
+    parts.append(("first", blob(0.0, y, half, height, vary, 0.05, 18)))  # head
     slants = [vary(-0.16, 0.0), vary(0.04, 0.2)]
     for side in (-1.0, 1.0):
         for slant in slants:
-            start, end = (
-                (side * 0.2, nose_y + 0.08 + slant * 0.3),
-                (side * vary(0.9, 1.02), nose_y + 0.08 + slant * 1.6),
-            )
-            parts.append(Part("whisker", strip(start, end, 0.05), "dark"))
-        parts.append(Part("eye", ellipse(side * eye_x, eye_y, eye, eye_height, 10), "light"))
-        parts.append(Part("eye", ellipse(side * eye_x, eye_y, eye * pupil, eye_height * 0.8, 8), "dark"))
-    parts.append(Part("nose", [(-nose, nose_y), (nose, nose_y), (0.0, nose_y + nose * 1.3)], "dark"))
-    ears = [(-ear_x, ear_top), (ear_x, ear_top)]
-    return Shape(parts, [*ears, (-eye_x, eye_y), (eye_x, eye_y), (0.0, nose_y)])
+            start = (side * 0.2, nose_y + 0.08 + slant * 0.3)
+            end = (side * vary(0.9, 1.02), nose_y + 0.08 + slant * 1.6)
+            parts.append(("dark", strip(start, end, 0.05)))  # whisker
+        parts.append(("light", ellipse(side * eye_x, eye_y, eye, eye_height, 10)))
+        parts.append(("dark", ellipse(side * eye_x, eye_y, eye * pupil, eye_height * 0.8, 8)))
+    parts.append(("dark", [(-nose, nose_y), (nose, nose_y), (0.0, nose_y + nose * 1.3)]))
+    return parts
 
 
 def person(vary: Vary) -> Shape:
     """Standing, arms and legs anyhow."""
     shoulder_y, hip_y, head, head_y = vary(-0.5, -0.4), vary(0.15, 0.28), vary(0.19, 0.25), -vary(0.68, 0.78)
     shoulder, hip, arm, leg = vary(0.24, 0.34), vary(0.18, 0.28), vary(0.15, 0.2), vary(0.18, 0.24)
-    hands, feet, limbs = [], [], []
+    parts: Shape = []
     for side in (-1.0, 1.0):
         lift, length = math.radians(vary(-35, 50)), vary(0.52, 0.66)
         start = (side * (shoulder - 0.05), shoulder_y + 0.09)
-        hands.append((start[0] + side * length * math.cos(lift), start[1] + length * math.sin(lift)))
-        limbs.append(Part("arm", strip(start, hands[-1], arm), "first"))
+        hand = (start[0] + side * length * math.cos(lift), start[1] + length * math.sin(lift))
+        parts.append(("first", strip(start, hand, arm)))
     for side in (-1.0, 1.0):
-        feet.append((side * (hip + vary(-0.08, 0.3)), vary(0.88, 1.0)))
-        limbs.append(Part("leg", strip((side * (hip - leg / 2), hip_y - 0.04), feet[-1], leg), "second"))
-    torso = trapezoid(0.0, shoulder_y, hip_y, shoulder, hip)
-    parts = [
-        *limbs,
-        Part("torso", torso, "first"),
-        Part("head", blob(0.0, head_y, head, head * 1.1, vary, 0.06, 12), "third"),
-    ]
-    return Shape(parts, [(0.0, head_y), hands[0], hands[1], feet[0], feet[1]])
+        foot = (side * (hip + vary(-0.08, 0.3)), vary(0.88, 1.0))
+        parts.append(("second", strip((side * (hip - leg / 2), hip_y - 0.04), foot, leg)))
+    parts.append(("first", trapezoid(0.0, shoulder_y, hip_y, shoulder, hip)))  # torso
+    parts.append(("third", blob(0.0, head_y, head, head * 1.1, vary, 0.06, 12)))
+    return parts
 
 
 SHAPES: MappingProxyType[str, Callable[[Vary], Shape]] = MappingProxyType(
     {shape.__name__: shape for shape in (house, car, tree, fish, flower, mug, sailboat, mushroom, cat, person)}
 )
+CLASSES = tuple(SHAPES)  # names of labels 0 to 9

@@ -1,4 +1,4 @@
-"""One drawing before it becomes pixels: pose, colours, background, clutter, all from one random stream.
+"""One picture: pose, colours, background, clutter and noise, all from one random stream.
 
 Coordinates are in frames: (0, 0) is the picture's upper left corner and (1, 1) its lower right one.
 """
@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 import numpy as np
+from PIL import Image, ImageDraw
 
-from moco.data.picturebook.names import CLASSES, PART_IDS, mirrored_order
-from moco.data.picturebook.outline import Outline, Paint, Point, Shape, Vary, ellipse, strip
+from moco.data.picturebook.outline import Outline, Paint, Vary, ellipse, strip
 from moco.data.picturebook.shapes import SHAPES
 
 # Ranges with which raw pixels stay below 35 % and untrained networks below 20 %, while shapes stay legible.
@@ -23,32 +22,18 @@ ROTATION = 30.0  # degrees, either way
 GRID = 16  # the background is painted on GRID x GRID cells and smoothed
 CLOUDS = 9.0  # standard deviation of a cell's brightness, of 255
 BLEND = (0.25, 0.75)  # how far the background's second colour is from its first to any other
+FINENESS = 2  # polygons are drawn on a raster this many times finer, then averaged
+NOISE = 10.0  # standard deviation of every pixel and channel, of 255
 _CONTRAST = 110.0  # least distance of an object's own colours to the background's mean, of 255 in each channel
 _CLUTTER = 4  # pieces, at most
 _DRAWS = 512  # uniform numbers ready for one drawing; more than any needs
+_CELLS = (np.arange(GRID) + 0.5) / GRID - 0.5
 
 Colour = tuple[int, int, int]
 
 
-class Filled(NamedTuple):
-    """A polygon in frames, its colour, and the part that it belongs to (0: none)."""
-
-    outline: Outline
-    colour: Colour
-    part: int
-
-
-class Scene(NamedTuple):
-    """A drawing: a coarse background (GRID, GRID, 3) uint8, clutter, the object, its keypoints in frames."""
-
-    background: np.ndarray
-    clutter: list[Filled]
-    object: list[Filled]
-    keypoints: list[Point]
-
-
-def compose(label: int, generator: np.random.Generator) -> Scene:
-    """A scene with one object of class `label`; the generator alone decides how it looks."""
+def draw_picture(name: str, size: int, generator: np.random.Generator) -> np.ndarray:
+    """(size, size, 3) uint8: one object of the class `name`; the generator alone decides how it looks."""
     draws: Iterator[float] = iter(generator.random(_DRAWS).tolist())
 
     def vary(low: float, high: float) -> float:
@@ -57,25 +42,28 @@ def compose(label: int, generator: np.random.Generator) -> Scene:
     ends = np.array([_any_colour(vary), _any_colour(vary)], dtype=np.float64)
     ends[1] = ends[0] + vary(*BLEND) * (ends[1] - ends[0])
     background = _background(ends, vary, generator)
-    clutter = [_clutter_piece(vary) for _ in range(int(vary(0, _CLUTTER + 1)))]
+    polygons = [_clutter_piece(vary) for _ in range(int(vary(0, _CLUTTER + 1)))]
     palette = _palette(vary, ends.mean(axis=0).tolist())
-    name = CLASSES[label]
-    shape: Shape = SHAPES[name](vary)
-    mirrored = vary(0, 1) < 0.5
-    place = _pose(vary, mirrored)
-    parts = [Filled(place(part.outline), palette[part.paint], PART_IDS[name, part.name]) for part in shape.parts]
-    keypoints = place(shape.keypoints)
-    if mirrored:
-        keypoints = [keypoints[number] for number in mirrored_order(name)]
-    return Scene(background, clutter, parts, keypoints)
+    parts = SHAPES[name](vary)
+    place = _pose(vary)
+    polygons += [(place(outline), palette[paint]) for paint, outline in parts]
+
+    fine = size * FINENESS
+    canvas = Image.fromarray(background).resize((fine, fine), Image.Resampling.BILINEAR)
+    draw = ImageDraw.Draw(canvas)
+    for outline, colour in polygons:  # corners are rounded down: the cell that each lies in
+        draw.polygon([int(value * fine // 1) for point in outline for value in point], fill=colour)
+    picture = np.asarray(canvas.reduce(FINENESS), dtype=np.float32)
+    noise = NOISE * generator.standard_normal(picture.shape, dtype=np.float32)
+    return np.clip(picture + noise, 0, 255).astype(np.uint8)
 
 
-def _pose(vary: Vary, mirrored: bool) -> Callable[[Outline], Outline]:
+def _pose(vary: Vary) -> Callable[[Outline], Outline]:
     """From the object's own frame to the picture: mirrored or not, turned, scaled, moved off the centre."""
+    flip = -1.0 if vary(0, 1) < 0.5 else 1.0
     half, angle = vary(*SCALE) / 2, math.radians(vary(-ROTATION, ROTATION))
     centre_x, centre_y = 0.5 + vary(-OFFSET, OFFSET) / 2, 0.5 + vary(-OFFSET, OFFSET) / 2
     cos, sin = half * math.cos(angle), half * math.sin(angle)
-    flip = -1.0 if mirrored else 1.0
 
     def place(outline: Outline) -> Outline:
         return [(centre_x + cos * flip * x - sin * y, centre_y + sin * flip * x + cos * y) for x, y in outline]
@@ -94,18 +82,17 @@ def _background(ends: np.ndarray, vary: Vary, generator: np.random.Generator) ->
     return cells
 
 
-def _clutter_piece(vary: Vary) -> Filled:
+def _clutter_piece(vary: Vary) -> tuple[Outline, Colour]:
     """A short line, a dot or a triangle anywhere."""
     kind, x, y, colour = vary(0, 3), vary(0, 1), vary(0, 1), _any_colour(vary)
     if kind < 1:
         angle, length = vary(0, math.tau), vary(0.15, 0.4)
         end = (x + length * math.cos(angle), y + length * math.sin(angle))
-        return Filled(strip((x, y), end, vary(0.02, 0.05)), colour, 0)
+        return strip((x, y), end, vary(0.02, 0.05)), colour
     if kind < 2:
         radius = vary(0.02, 0.07)
-        return Filled(ellipse(x, y, radius, radius, 10), colour, 0)
-    corners = [(x + vary(-0.1, 0.1), y + vary(-0.1, 0.1)) for _ in range(3)]
-    return Filled(corners, colour, 0)
+        return ellipse(x, y, radius, radius, 10), colour
+    return [(x + vary(-0.1, 0.1), y + vary(-0.1, 0.1)) for _ in range(3)], colour
 
 
 def _palette(vary: Vary, behind: list[float]) -> dict[Paint, Colour]:
@@ -132,6 +119,3 @@ def _any_colour(vary: Vary) -> Colour:
 
 def _shade(vary: Vary, low: float, high: float) -> Colour:
     return int(vary(low, high)), int(vary(low, high)), int(vary(low, high))
-
-
-_CELLS = (np.arange(GRID) + 0.5) / GRID - 0.5
