@@ -63,8 +63,7 @@ def fit_logistic(
     Features are standardised; the bias is not penalised. Of equally good penalties the strongest is taken.
 
     Args:
-        targets: (N,) integers in [0, num_classes), or (N, C) of 0 and 1 for several labels (one fit for each class).
-        num_classes: C.
+        targets, num_classes: (N,) integers in [0, C), or (N, C) of 0 and 1 for several labels (one fit for each class).
         seed: draws the held-out rows; each class with two rows or more gives some.
         penalties: tried from strong to weak.
         show: shows the progress of the sweep.
@@ -85,9 +84,9 @@ def fit_logistic(
     for penalty in show(sorted(penalties, reverse=True)):
         weight, bias, _ = fit(penalty)
         logits = torch.from_numpy(standard[held_out]).double() @ weight.T + bias
-        found = figure(logits if targets.ndim == 2 else logits.argmax(dim=1), targets[held_out])
-        if np.nan_to_num(found) > best:
-            best, chosen = float(np.nan_to_num(found)), penalty
+        found = np.nan_to_num(figure(logits if targets.ndim == 2 else logits.argmax(dim=1), targets[held_out]))
+        if found > best:
+            best, chosen = float(found), penalty
     weight, bias, converged = _fitter(standard, targets.numpy(), num_classes)(chosen)
     return LogisticProbe(mean, std, weight, bias, chosen, converged)
 
