@@ -59,8 +59,8 @@ def test_commands_are_found():
 
 def test_the_stated_numbers_are_the_codes():
     for number in (
-        f"learning rate {linear.LEARNING_RATE:g}, momentum {linear.MOMENTUM}",
-        f"batch {linear.BATCH_SIZE}, {linear.EPOCHS} epochs",
+        f"learning rate {Settings.learning_rates[0]:g}, momentum {linear.MOMENTUM}",
+        f"batch {linear.BATCH_SIZE}, {Settings.probe_epochs} epochs",
         f"{len(logistic.PENALTIES)} penalties",
         f"learning rate {finetune.FINETUNE_RATE} ({finetune.SCRATCH_RATE} from scratch), {finetune.EPOCHS} epochs",
         f"{finetune.LEAST_STEPS} steps",

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 import moco
 from moco.cli import main
-from moco.errors import ConfigError
+from moco.errors import ArchitectureError, ConfigError
 from moco.evaluation.knn import knn_accuracy
 from moco.export.load import load
 from tests.evaluation.conftest import evaluate, quick
@@ -49,7 +50,10 @@ def test_the_knn_figure_is_that_of_the_saved_weights(run, coloured):
 
 @pytest.mark.parametrize(
     "options",
-    [{"protocol": "linear", "probe": "both", "probe_epochs": 2}, {"protocol": "finetune", "label_fractions": [0.5]}],
+    [
+        {"protocol": "linear", "probe": "both", "probe_epochs": 1, "baselines": "random"},
+        {"protocol": "finetune", "label_fractions": [0.5]},
+    ],
 )
 def test_the_same_seed_gives_the_same_report(run, coloured, options):
     first, second = (evaluate(run, coloured, seeds=2, **options).as_dict() for _ in range(2))
@@ -125,8 +129,9 @@ def test_several_labels_give_mean_average_precision(run, coloured, tmp_path):
             warm = "|warm" if path.parent.name == "red" else ""
             rows.append(f"{path},{path.parent.name}{warm}")
     (tmp_path / "many.csv").write_text("\n".join(rows))
+    options = {"knn": {"baselines": "random"}, "linear": {"baselines": "none"}, "finetune": {"epochs": 12}}
     for protocol, measure in (("knn", "knn_map"), ("linear", "linear_map"), ("finetune", "finetune_map")):
-        report = evaluate(run, coloured, protocol=protocol, labels=str(tmp_path / "many.csv"), epochs=12)
+        report = evaluate(run, coloured, protocol=protocol, labels=str(tmp_path / "many.csv"), **options[protocol])
         assert 0.5 < report.value(measure) <= 1
         assert report.data["classes"] == 4
     with pytest.raises(ConfigError, match="probe='paper' with several labels"):
@@ -226,3 +231,22 @@ def test_a_run_a_loaded_backbone_and_a_module_are_measured_as_the_path_is(run, c
     assert {row.network for row in bare.rows} == {"run", "random_init"}
     with pytest.raises(ConfigError, match="preprocessing"):
         evaluate(loaded.backbone, coloured)
+
+
+def test_a_run_whose_backbone_was_the_users_module_is_measured_with_its_baselines(coloured, tmp_path):
+    module = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.BatchNorm2d(8), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    options = {"image_size": 16, "batch_size": 8, "dictionary_size": 16, "steps": 2, "knn_evaluations": 0}
+    own = moco.pretrain(coloured / "train", out=tmp_path / "own", quiet=True, threads=1, backbone=module, **options)
+    trained = {name: value.clone() for name, value in module.state_dict().items()}
+    report = evaluate(own, coloured)
+    assert [(row.network, row.inputs) for row in report.rows] == [
+        ("run", "features"),
+        ("run", "embeddings"),
+        ("random_init", "features"),
+        ("from_scratch", "images"),
+    ]
+    bare = evaluate(module, coloured, preprocessing=own.backbone.preprocess, baselines="none")
+    assert report.value("knn_top1", inputs="features") == bare.value("knn_top1")
+    assert all(torch.equal(value, trained[name]) for name, value in module.state_dict().items())
+    with pytest.raises(ArchitectureError, match="module Sequential"):
+        evaluate(own.path, coloured)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from moco.evaluation.figures import Answers, difference
-from moco.evaluation.intervals import wilson
+from moco.evaluation.figures import Answers, wilson
 
 TARGETS = torch.arange(200) % 2
 
@@ -34,27 +33,27 @@ def test_the_figure_is_the_share_of_right_answers_with_wilsons_interval_of_all_i
 
 
 def test_the_difference_is_the_runs_less_the_others():
-    better = difference(answers(160), answers(100, network="random_init"), TARGETS)
+    better = answers(160).less(answers(100, network="random_init"), TARGETS)
     assert better.difference == pytest.approx(0.3)
     assert (better.verdict, better.baseline) == ("better", "random_init")
-    worse = difference(answers(100), answers(160), TARGETS)
+    worse = answers(100).less(answers(160), TARGETS)
     assert worse.difference == pytest.approx(-0.3)
     assert worse.verdict == "worse"
 
 
 def test_the_interval_of_a_difference_is_as_wide_as_the_images_on_which_they_differ():
-    found = difference(answers(160), answers(100), TARGETS)
+    found = answers(160).less(answers(100), TARGETS)
     deviation = (0.3 * 0.7 / 200) ** 0.5  # a gain of 1 on three in ten images, of 0 on the others
     assert found.interval[1] - found.interval[0] == pytest.approx(2 * 1.96 * deviation, rel=0.15)
-    assert difference(answers(160), answers(160), TARGETS).interval == (0, 0), "paired: no doubt about equal answers"
-    assert difference(answers(101), answers(100), TARGETS).verdict == "undecided"
+    assert answers(160).less(answers(160), TARGETS).interval == (0, 0), "paired: no doubt about equal answers"
+    assert answers(101).less(answers(100), TARGETS).verdict == "undecided"
 
 
 def test_differences_of_mean_average_precision_are_paired_too():
     targets = torch.stack([TARGETS, 1 - TARGETS], dim=1).float()
     assert several(0).row(targets).values == (1.0,)
-    equal = difference(several(60), several(60), targets)
+    equal = several(60).less(several(60), targets)
     assert (equal.difference, equal.interval) == (0, (0, 0))
-    worse = difference(several(60), several(0), targets)
+    worse = several(60).less(several(0), targets)
     assert worse.difference < 0
     assert worse.verdict == "worse"

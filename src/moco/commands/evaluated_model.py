@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from moco.evaluation.network import Model
 from moco.evaluation.settings import Settings
 from moco.export.load import load, weights_path
 from moco.export.reading import CHECKPOINT, FILE_NAME, run_folder
+from moco.export.run_checkpoint import HEAD, PREFIX
 from moco.recipes import configure, read_config
 from moco.training import checkpoint
 
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     from moco.export.load import Weights
 
 _WEIGHT_FILES = (".safetensors", ".pt", ".pth")
-_HEAD, _BACKBONE = "encoder_q.head.", "encoder_q.backbone."
 DEFAULT_SIZE = 224
 
 
@@ -47,7 +48,9 @@ def open_model(model: Weights, settings: Settings, preprocessing: Preprocessing 
         preprocess = preprocessing or Preprocessing(data_size or DEFAULT_SIZE, *IMAGENET)
         preprocess = _resized(preprocess, settings)
         return Model(str(model), _architecture(str(model), preprocess.size, settings.seed), preprocess, False, views)
-    loaded = load(model, preprocessing=preprocessing, allow_factory=settings.allow_factory)
+    given = None if path is None else getattr(model, "module", None)  # of a run whose backbone is the user's own
+    module = None if given is None else copy.deepcopy(given).cpu()
+    loaded = load(model, backbone=module, preprocessing=preprocessing, allow_factory=settings.allow_factory)
     preprocess = _resized(loaded.preprocess, settings)
     built = Backbone(
         loaded.backbone, loaded.feature_dim, loaded.architecture, loaded.stem, loaded.image_size, 3, loaded.num_heads
@@ -90,9 +93,9 @@ def _of_run(path: Path, backbone: nn.Module, views: ViewRecipe) -> tuple[nn.Modu
         return None, views, ()
     try:
         state: dict[str, Tensor] = checkpoint.load(last)["model"]
-        if changed_tensors(_part(state, _BACKBONE), backbone.state_dict()):
+        if changed_tensors(_part(state, PREFIX), backbone.state_dict()):
             raise RunError(f"{last} belongs to another step than {FILE_NAME}")
-        return _head(_part(state, _HEAD)), views, ()
+        return _head(_part(state, HEAD)), views, ()
     except (RunError, KeyError) as error:
         return None, views, (f"embeddings left out: {error}",)
 

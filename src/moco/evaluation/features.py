@@ -24,7 +24,8 @@ def extract_features(module: nn.Module, batches: Iterable[Tensor], *, bf16: bool
     """
     device = module_device(module)
     features = []
-    with eval_mode(module), _same_random_state(device), torch.inference_mode():
+    same_random_state = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+    with eval_mode(module), same_random_state, torch.inference_mode():
         for images in batches:
             if not isinstance(images, Tensor):
                 raise DataError(f"a batch is a {type(images).__name__}: need the image tensor alone")
@@ -62,9 +63,3 @@ def eval_mode(module: nn.Module) -> Iterator[None]:
     finally:
         for submodule, flag in was_training:
             submodule.training = flag
-
-
-@contextmanager
-def _same_random_state(device: torch.device) -> Iterator[None]:
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        yield

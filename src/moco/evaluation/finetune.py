@@ -93,12 +93,7 @@ def balanced_part(labels: np.ndarray, fraction: float, *, seed: int) -> np.ndarr
     The number is that of the fraction shared among the classes, at least 1; a class with fewer images gives all. At
     fraction 1 it is all images. Of one seed, a smaller part is contained in a larger one. Where an image has several
     labels ((N, C) of 0 and 1) the part is drawn from all images alike.
-
-    Raises:
-        ValueError: a fraction outside 0 to 1.
     """
-    if not 0 < fraction <= 1:
-        raise ValueError(f"fraction={fraction}: expected above 0, at most 1")
     if fraction == 1:
         return np.arange(len(labels))
     order = np.random.default_rng(seed).permutation(len(labels))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from tqdm import tqdm
 
 from moco.data.base import Source
 from moco.data.cache import keep_decoded
@@ -141,3 +143,12 @@ def paper_test_crop(pixels: np.ndarray, *, size: int) -> np.ndarray:
     left, top = round((width - size) / 2), round((height - size) / 2)
     resized = image.resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(resized.crop((left, top, left + size, top + size)))
+
+
+def watch(items: Iterable[Any], total: int, *, what: str, quiet: bool) -> Any:
+    """The items, with a bar that follows them; on a terminal it vanishes at its end, elsewhere it says a line every
+    half minute.
+    """
+    interval = 0.5 if sys.stderr.isatty() else 30.0
+    pace: dict[str, Any] = {"mininterval": interval, "maxinterval": 2 * interval}
+    return tqdm(items, desc=what, total=total, disable=quiet, leave=False, dynamic_ncols=True, **pace)

@@ -4,8 +4,9 @@ N: bank (train) rows   M: query (test) rows   D: feature width   B: rows of one 
 Source: Wu et al., Instance Discrimination, CVPR 2018 (1805.01978), section 3.4; the MoCo authors' CIFAR demo.
 """
 
-from collections.abc import Iterator
-from typing import Any, Literal
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,15 +14,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from moco.errors import ConfigError, DataError
+from moco.evaluation.settings import Search
 
-Search = Literal["blocks", "faiss"]
 _INDEX_BITS = 32
 _LARGEST_INDEX = (1 << _INDEX_BITS) - 1
 
 
 def knn_predict(
     train_ND: Tensor,
-    train_labels: Tensor,
+    train_targets: Tensor,
     test_MD: Tensor,
     *,
     num_neighbors: int,
@@ -29,50 +30,31 @@ def knn_predict(
     block_size: int = 1024,
     search: Search = "blocks",
 ) -> Tensor:
-    """Class of each query row, (M,) int64 on the CPU: the class with most votes among the nearest bank rows.
+    """What the nearest bank rows say of each query row, on the CPU: the class with most votes, (M,) int64; where
+    `train_targets` has several labels a row, (N, C) of 0 and 1, the share of the votes of each class, (M, C) float64.
 
-    Features need no normalisation. `train_labels`: (N,) integers >= 0. Each of the `num_neighbors`
-    nearest rows votes for its class with weight exp(cosine similarity / knn_temperature), knn_temperature > 0.
-    Of equally similar rows at the edge of the neighbourhood the earlier in the bank counts; of equal votes the lower
-    class wins. `num_classes` (default: largest label + 1) changes no result. Neighbours are searched in blocks of
-    block_size x 8 block_size similarities, so memory beyond the inputs does not grow with N; `search="faiss"` lets
-    FAISS (optional: pip install faiss-cpu) search as exactly, up to ties and to rounding of the similarities.
+    Features need no normalisation. `train_targets`: else (N,) integers >= 0. Each of the `num_neighbors` nearest rows,
+    1 to N, votes with weight exp(cosine similarity / knn_temperature), knn_temperature > 0. Of equally similar rows at
+    the edge of the neighbourhood the earlier in the bank counts; of equal votes the lower class wins. Neighbours are
+    searched in blocks of block_size x 8 block_size similarities, so memory beyond the inputs does not grow with N;
+    `search="faiss"` lets FAISS (optional: pip install faiss-cpu) search as exactly, up to ties and to rounding.
 
-    Raises ConfigError where num_neighbors is not in [1, N], the temperature not above 0 or FAISS not installed,
-    DataError where features and labels do not fit together, a label is out of range, or a feature is not finite.
+    Raises ConfigError where num_neighbors is not in [1, N] or FAISS not installed, DataError where features and targets
+    do not fit together, a label is out of range, or a feature is not finite.
     """
-    _check(train_ND, test_MD, num_neighbors, knn_temperature, block_size)
-    train_labels = _checked_labels(train_labels, rows=len(train_ND), name="train_labels")
-    found = _neighborhoods(train_ND, test_MD, num_neighbors, block_size, search)
-    return torch.cat([_vote(*nearest, train_labels, knn_temperature) for nearest in found])
-
-
-def knn_scores(
-    train_ND: Tensor,
-    train_targets_NC: Tensor,
-    test_MD: Tensor,
-    *,
-    num_neighbors: int,
-    knn_temperature: float,
-    block_size: int = 1024,
-    search: Search = "blocks",
-) -> Tensor:
-    """Share of the votes that each class gets for each query row, (M, C) float64 in [0, 1], for several labels a row.
-
-    `train_targets_NC`: 1 where a bank row has the class, else 0. Otherwise as `knn_predict`, errors included.
-    """
-    _check(train_ND, test_MD, num_neighbors, knn_temperature, block_size)
-    if train_targets_NC.ndim != 2 or len(train_targets_NC) != len(train_ND):
-        raise DataError(f"targets {tuple(train_targets_NC.shape)} for {len(train_ND)} rows: need (rows, classes)")
-    targets_NC = train_targets_NC.double().cpu()
-    found = _neighborhoods(train_ND, test_MD, num_neighbors, block_size, search)
-    weighted = ((_weights(similarity_BK, knn_temperature), indices_BK) for similarity_BK, indices_BK in found)
-    return torch.cat(
-        [
-            torch.einsum("bk,bkc->bc", weights_BK, targets_NC[indices_BK]) / weights_BK.sum(dim=1, keepdim=True)
-            for weights_BK, indices_BK in weighted
-        ]
-    )
+    _check(train_ND, test_MD, num_neighbors)
+    vote: Callable[[Tensor, Tensor], Tensor]
+    if train_targets.ndim == 2:
+        vote = functools.partial(_shares, targets_NC=train_targets.double().cpu())
+    else:
+        labels = _checked_labels(train_targets, rows=len(train_ND), name="train_labels")
+        vote = functools.partial(_winners, labels=labels)
+    answers = []
+    for similarity_BK, indices_BK in _neighborhoods(train_ND, test_MD, num_neighbors, block_size, search):
+        # Relative to the nearest neighbour's: the same winner, and exp cannot overflow at a small temperature.
+        weights_BK = ((similarity_BK.double() - similarity_BK[:, :1].double()) / knn_temperature).exp()
+        answers.append(vote(weights_BK, indices_BK))
+    return torch.cat(answers)
 
 
 def knn_accuracy(train_ND: Tensor, train_labels: Tensor, test_MD: Tensor, test_labels: Tensor, **options: Any) -> float:
@@ -84,30 +66,15 @@ def knn_accuracy(train_ND: Tensor, train_labels: Tensor, test_MD: Tensor, test_l
     return (knn_predict(train_ND, train_labels, test_MD, **options) == test_labels).double().mean().item()
 
 
-def pixel_features(
-    images_NHWC: np.ndarray | Tensor, *, size: int = 32, mean: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """Raw pixels as features, (N, size * size * C) float32 in [0, 1] less `mean`, and that mean (size * size * C,).
-
-    `images_NHWC`: uint8. Images are resized to size x size with antialiasing. Call it on the train images first and
-    hand their mean to the call on the test images, so that both are centred on one point.
-    """
-    images = torch.as_tensor(images_NHWC)
-    if images.ndim != 4 or images.dtype != torch.uint8 or not len(images):
-        raise DataError(f"images {tuple(images.shape)} of {images.dtype}: need at least one, (N, H, W, C), uint8")
-    features_ND = torch.cat([_small_pixels(block_BHWC, size) for block_BHWC in torch.split(images, 1024)])
-    if mean is None:
-        mean = features_ND.mean(dim=0)
-    if mean.shape != features_ND.shape[1:]:
-        raise DataError(f"mean of {tuple(mean.shape)} for features of width {features_ND.shape[1]}: use the train mean")
-    return features_ND.sub_(mean), mean
-
-
-def _small_pixels(images_BHWC: Tensor, size: int) -> Tensor:
-    pixels = images_BHWC.permute(0, 3, 1, 2).float() / 255
-    if pixels.shape[-2:] != (size, size):
-        pixels = F.interpolate(pixels, (size, size), mode="bilinear", antialias=True, align_corners=False)
-    return pixels.flatten(1)
+def pixel_features(images_NHWC: np.ndarray, *, size: int = 32) -> Tensor:
+    """Raw pixels of uint8 images as features, (N, size * size * C) float32 in [0, 1]; resized with antialiasing."""
+    blocks = []
+    for block_BHWC in torch.split(torch.from_numpy(images_NHWC), 1024):
+        pixels = block_BHWC.permute(0, 3, 1, 2).float() / 255
+        if pixels.shape[-2:] != (size, size):
+            pixels = F.interpolate(pixels, (size, size), mode="bilinear", antialias=True, align_corners=False)
+        blocks.append(pixels.flatten(1))
+    return torch.cat(blocks)
 
 
 def _neighborhoods(
@@ -175,17 +142,16 @@ def _unpack(keys: Tensor) -> tuple[Tensor, Tensor]:
     return bits.view(torch.float32), _LARGEST_INDEX - (keys & _LARGEST_INDEX)
 
 
-def _vote(similarity_BK: Tensor, indices_BK: Tensor, train_labels: Tensor, knn_temperature: float) -> Tensor:
-    votes = torch.zeros(len(similarity_BK), int(train_labels.max()) + 1, dtype=torch.float64)
-    return votes.scatter_add_(1, train_labels[indices_BK], _weights(similarity_BK, knn_temperature)).argmax(dim=1)
+def _winners(weights_BK: Tensor, indices_BK: Tensor, labels: Tensor) -> Tensor:
+    votes = torch.zeros(len(weights_BK), int(labels.max()) + 1, dtype=torch.float64)
+    return votes.scatter_add_(1, labels[indices_BK], weights_BK).argmax(dim=1)
 
 
-def _weights(similarity_BK: Tensor, knn_temperature: float) -> Tensor:
-    """Votes relative to the nearest neighbour's: the same winner, and exp cannot overflow at a small temperature."""
-    return ((similarity_BK.double() - similarity_BK[:, :1].double()) / knn_temperature).exp()
+def _shares(weights_BK: Tensor, indices_BK: Tensor, targets_NC: Tensor) -> Tensor:
+    return torch.einsum("bk,bkc->bc", weights_BK, targets_NC[indices_BK]) / weights_BK.sum(dim=1, keepdim=True)
 
 
-def _check(train_ND: Tensor, test_MD: Tensor, num_neighbors: int, knn_temperature: float, block_size: int) -> None:
+def _check(train_ND: Tensor, test_MD: Tensor, num_neighbors: int) -> None:
     for name, features in (("train", train_ND), ("test", test_MD)):
         if features.ndim != 2 or not features.numel():
             raise DataError(f"{name} features of shape {tuple(features.shape)}: need (rows, width), at least one row")
@@ -194,11 +160,7 @@ def _check(train_ND: Tensor, test_MD: Tensor, num_neighbors: int, knn_temperatur
     if train_ND.shape[1] != test_MD.shape[1]:
         raise DataError(f"train width {train_ND.shape[1]}, test width {test_MD.shape[1]}: use one network for both")
     if not 1 <= num_neighbors <= len(train_ND):
-        raise ConfigError(f"num_neighbors={num_neighbors} with {len(train_ND)} bank images: need 1 to {len(train_ND)}")
-    if not knn_temperature > 0:
-        raise ConfigError(f"knn_temperature={knn_temperature}: need a value above 0, such as 0.1")
-    if block_size < 1:
-        raise ConfigError(f"block_size={block_size}: need at least 1")
+        raise ConfigError(f"num_neighbors={num_neighbors} with {len(train_ND)} train images: need 1 to {len(train_ND)}")
 
 
 def _checked_labels(labels: Tensor, *, rows: int, name: str) -> Tensor:

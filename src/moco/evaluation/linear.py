@@ -21,7 +21,7 @@ from moco.evaluation.features import eval_mode, module_device
 
 Pass = Callable[[int], Iterable[tuple[Tensor, Tensor]]]  # epoch, from 0, to batches of images and targets
 
-EPOCHS, BATCH_SIZE, LEARNING_RATE, MOMENTUM = 100, 256, 30.0, 0.9
+BATCH_SIZE, MOMENTUM = 256, 0.9
 MILESTONES, DECAY = (0.6, 0.8), 0.1  # shares of the epochs; factor of the learning rate at each
 SPREAD = 0.01  # standard deviation of the fresh weights
 
@@ -32,8 +32,8 @@ def linear_probe(
     *,
     feature_dim: int,
     num_classes: int,
-    epochs: int = EPOCHS,
-    learning_rates: Sequence[float] = (LEARNING_RATE,),
+    epochs: int,
+    learning_rates: Sequence[float],
     seed: int,
 ) -> list[nn.Linear]:
     """Train one linear layer for each learning rate, all on the same features, and return them on the CPU.

@@ -11,19 +11,18 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from moco.errors import DataError
-from moco.evaluation.precision import mean_average_precision
+from moco.evaluation.figures import figure
 
 PENALTIES = tuple(float(value) for value in np.logspace(1, -6, 15))  # strong to weak: each fit starts from the last
 _STEPS = 200  # of L-BFGS in one fit
 _HELD_OUT = 0.2
-Fit = Callable[[float], Any]
+Fit = Callable[[float], tuple[Tensor, Tensor, bool]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +34,6 @@ class LogisticProbe:
         weight: (C, D).
         bias: (C,).
         penalty: the chosen weight of |W|^2 / 2 beside the mean cross-entropy in nats.
-        held_out_figure: top-1 accuracy (mAP for several labels) on the held-out rows that chose it, 0 to 1.
         converged: False where the last fit ended at its number of steps.
     """
 
@@ -44,7 +42,6 @@ class LogisticProbe:
     weight: Tensor
     bias: Tensor
     penalty: float
-    held_out_figure: float
     converged: bool
 
     def __call__(self, features_MD: Tensor) -> Tensor:
@@ -66,16 +63,18 @@ def fit_logistic(
     Features are standardised; the bias is not penalised. Of equally good penalties the strongest is taken.
 
     Args:
-        targets: (N,) integers in [0, num_classes), or (N, C) of 0 and 1 for several labels (one fit for each class).
-        num_classes: C.
+        targets, num_classes: (N,) integers in [0, C), or (N, C) of 0 and 1 for several labels (one fit for each class).
         seed: draws the held-out rows; each class with two rows or more gives some.
         penalties: tried from strong to weak.
         show: shows the progress of the sweep.
 
     Raises:
-        DataError: features are not finite or do not fit the targets, or there is only one class.
+        DataError: features are not finite, or there are too few of them.
     """
-    _check(features_ND, targets, num_classes)
+    if not features_ND.isfinite().all():
+        raise DataError("features hold NaN or infinite values: the network has diverged, or its input has")
+    if len(targets) < 4:
+        raise DataError(f"{len(targets)} images to learn from: need at least 4, of which some choose the penalty")
     held_out = held_out_rows(targets, seed)
     mean, std = features_ND.double().mean(dim=0), features_ND.double().std(dim=0, unbiased=False)
     std = torch.where(std > 1e-9 * std.max().clamp(min=1e-30), std, torch.ones_like(std))
@@ -84,11 +83,12 @@ def fit_logistic(
     best, chosen = -1.0, 0.0
     for penalty in show(sorted(penalties, reverse=True)):
         weight, bias, _ = fit(penalty)
-        figure = _figure(torch.from_numpy(standard[held_out]).double() @ weight.T + bias, targets[held_out])
-        if figure > best:
-            best, chosen = figure, penalty
+        logits = torch.from_numpy(standard[held_out]).double() @ weight.T + bias
+        found = np.nan_to_num(figure(logits if targets.ndim == 2 else logits.argmax(dim=1), targets[held_out]))
+        if found > best:
+            best, chosen = float(found), penalty
     weight, bias, converged = _fitter(standard, targets.numpy(), num_classes)(chosen)
-    return LogisticProbe(mean, std, weight, bias, chosen, best, converged)
+    return LogisticProbe(mean, std, weight, bias, chosen, converged)
 
 
 def _fitter(features_ND: np.ndarray, targets: np.ndarray, num_classes: int) -> Fit:
@@ -131,22 +131,3 @@ def held_out_rows(targets: Tensor, seed: int) -> np.ndarray:
         count = min(len(members) - 1, max(1, round(_HELD_OUT * len(members))))
         chosen[generator.permutation(members)[:count]] = True
     return chosen
-
-
-def _figure(logits: Tensor, targets: Tensor) -> float:
-    if targets.ndim == 2:
-        return float(np.nan_to_num(mean_average_precision(logits, targets)))
-    return (logits.argmax(dim=1) == targets).double().mean().item()
-
-
-def _check(features_ND: Tensor, targets: Tensor, num_classes: int) -> None:
-    if features_ND.ndim != 2 or len(features_ND) != len(targets):
-        raise DataError(f"features {tuple(features_ND.shape)} for {len(targets)} targets: need one row for each")
-    if not features_ND.isfinite().all():
-        raise DataError("features hold NaN or infinite values: the network has diverged, or its input has")
-    if targets.ndim == 1 and (targets.min() < 0 or targets.max() >= num_classes):
-        raise DataError(f"targets from {targets.min()} to {targets.max()}: need 0 to {num_classes - 1}")
-    if targets.ndim == 1 and bool((targets == targets[0]).all()):
-        raise DataError("all targets are one class: need at least two to tell apart")
-    if len(targets) < 4:
-        raise DataError(f"{len(targets)} images to learn from: need at least 4, of which some choose the penalty")

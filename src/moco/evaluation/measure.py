@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from moco.errors import ArchitectureError, ConfigError
-from moco.evaluation.figures import Answers, difference
+from moco.evaluation.figures import Answers
 from moco.evaluation.finetune import TooSlowError
 from moco.evaluation.label_free import read_images, score
 from moco.evaluation.network import Model, networks
@@ -32,7 +32,7 @@ def measure(model: Model, sources: Sources, settings: Settings) -> Report:
     ask = getattr(protocols, settings.protocol)
     answers = [answer for network in found for answer in ask(network)]
     try:
-        answers += _from_scratch(protocols)
+        answers += protocols.from_scratch()
     except TooSlowError as error:
         notes.append(
             f"training from scratch left out: it would take about {error.args[0] * settings.seeds / 60:.0f} minutes, "
@@ -58,17 +58,6 @@ def _label_free(model: Model, sources: Sources, settings: Settings, device: str,
     return Report(_network(model), data, settings.stated(), rows, (), tuple(notes), time.perf_counter() - start)
 
 
-def _from_scratch(protocols: Protocols) -> list[Answers]:
-    """Answers of the architecture trained from scratch, as far as they are wanted."""
-    settings = protocols.settings
-    if settings.protocol == "finetune":
-        wanted, limit = protocols.model.trained and settings.baselines != "none", None
-    else:
-        wanted = settings.baselines in ("auto", "all")
-        limit = 60 * settings.scratch_minutes if settings.baselines == "auto" else None
-    return list(protocols.from_scratch(limit)) if wanted else []
-
-
 def _differences(answers: list[Answers], task: Task) -> Iterator[Difference]:
     """The run's answers beside those of its baselines to the same question, or trained from scratch."""
     for run in answers:
@@ -77,7 +66,7 @@ def _differences(answers: list[Answers], task: Task) -> Iterator[Difference]:
         for other in answers:
             same = (other.measure, other.inputs) == (run.measure, run.inputs) or other.network == "from_scratch"
             if same and other.network != "run" and other.label_fraction == run.label_fraction:
-                yield difference(run, other, task.test.targets)
+                yield run.less(other, task.test.targets)
 
 
 def _usable(device: str) -> str:

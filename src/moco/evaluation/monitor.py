@@ -49,28 +49,23 @@ class Monitor:
         """("knn_top1", share of 1) on a part of the images, for the curve while training; backbone: (N, 3, S, S) to
         (N, D), left as it was.
         """
-        bank, queries = max(CURVE_BANK, self.num_neighbors), CURVE_QUERIES
-        yield "knn_top1", self._accuracy(backbone, self.bank.first(bank), self.queries.first(queries))
-
-    def baselines(self, backbone: nn.Module) -> dict[str, float]:
-        """knn_pixels, knn_random_init of the network as it is, and evaluation_seconds, what they took."""
-        start = time.perf_counter()
-        values = {"knn_pixels": self.pixels(), "knn_random_init": self.final(backbone)}
-        return {**values, "evaluation_seconds": time.perf_counter() - start}
+        part = max(CURVE_BANK, self.num_neighbors)
+        yield "knn_top1", self._accuracy(backbone, self.bank.first(part), self.queries.first(CURVE_QUERIES))
 
     def final(self, backbone: nn.Module) -> float:
         """kNN accuracy on all bank images and queries, 0 to 1."""
         return self._accuracy(backbone, self.bank, self.queries)
 
-    def pixels(self) -> float:
-        """The same for raw pixels at 32 px, centred on the bank's mean."""
-        bank, mean = pixel_features(np.concatenate(list(self.bank.squares())))
-        queries, _ = pixel_features(np.concatenate(list(self.queries.squares())), mean=mean)
-        return self._knn(bank, self.bank.targets, queries, self.queries.targets)
-
-    def features(self, backbone: nn.Module, images: LabelledImages) -> Tensor:
-        """Features of images of the bank or the queries, (N, D) float32 on the CPU."""
-        return extract_features(backbone, images.batches(self.preprocess), bf16=self.bf16)
+    def baselines(self, backbone: nn.Module) -> dict[str, float]:
+        """knn_pixels (raw pixels at 32 px, centred on the bank's mean), knn_random_init of the network as it is, and
+        evaluation_seconds, what they took.
+        """
+        start = time.perf_counter()
+        bank, queries = (pixel_features(np.concatenate(list(side.squares()))) for side in (self.bank, self.queries))
+        mean = bank.mean(dim=0)
+        pixels = self._knn(bank.sub_(mean), self.bank.targets, queries.sub_(mean), self.queries.targets)
+        values = {"knn_pixels": pixels, "knn_random_init": self.final(backbone)}
+        return {**values, "evaluation_seconds": time.perf_counter() - start}
 
     @property
     def protocol(self) -> str:
@@ -87,17 +82,14 @@ class Monitor:
         return f"{len(self.bank)} bank and {len(self.queries)} held-out images{left_out}"
 
     def _accuracy(self, backbone: nn.Module, bank: LabelledImages, queries: LabelledImages) -> float:
-        return self._knn(self.features(backbone, bank), bank.targets, self.features(backbone, queries), queries.targets)
+        known, asked = (
+            extract_features(backbone, images.batches(self.preprocess), bf16=self.bf16) for images in (bank, queries)
+        )
+        return self._knn(known, bank.targets, asked, queries.targets)
 
     def _knn(self, bank: Tensor, bank_labels: Tensor, queries: Tensor, labels: Tensor) -> float:
-        return knn_accuracy(
-            bank,
-            bank_labels,
-            queries,
-            labels,
-            num_neighbors=self.num_neighbors,
-            knn_temperature=self.knn_temperature,
-        )
+        options = {"num_neighbors": self.num_neighbors, "knn_temperature": self.knn_temperature}
+        return knn_accuracy(bank, bank_labels, queries, labels, **options)
 
 
 def prepare_monitor(

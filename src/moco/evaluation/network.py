@@ -81,35 +81,35 @@ class Network:
         label: run, random_init, from_scratch or imagenet.
         make: the backbone of a seed, in eval mode.
         preprocess: image to input.
-        drawn: whether the seeds give different networks.
+        seeds: those that give different networks; one alone where nothing is drawn.
         head: features to embeddings; None where there is none.
     """
 
     label: str
     make: Callable[[int], nn.Module]
     preprocess: Preprocessing
-    drawn: bool
+    seeds: range
     head: nn.Module | None = None
 
 
 def networks(model: Model, settings: Settings) -> tuple[list[Network], list[str]]:
     """The model first, then its baselines without training, as far as they are wanted; and what is missing."""
+    seeds, notes = settings.all_seeds, []
     if model.trained:
-        found = [Network("run", lambda seed: model.backbone.module, model.preprocess, False, model.head)]
+        found = [Network("run", lambda seed: model.backbone.module, model.preprocess, seeds[:1], model.head)]
     else:
-        found = [Network("run", model.random, model.preprocess, True)]
-    notes = []
+        found = [Network("run", model.random, model.preprocess, seeds)]
     if model.trained and settings.baselines != "none":
         try:
             model.random(settings.seed)
-            found.append(Network("random_init", model.random, model.preprocess, True))
+            found.append(Network("random_init", model.random, model.preprocess, seeds))
         except ArchitectureError as error:
             notes.append(f"random weights left out: {error}")
     if settings.baselines in ("auto", "all"):
         try:
             weights = model.imagenet(download=settings.download)
             preprocess = dataclasses.replace(model.preprocess, mean=IMAGENET[0], std=IMAGENET[1])
-            found.append(Network("imagenet", lambda seed: weights, preprocess, False))
+            found.append(Network("imagenet", lambda seed: weights, preprocess, seeds[:1]))
         except ArchitectureError as error:
             notes.append(f"ImageNet-supervised weights left out: {error}")
     return found, notes

@@ -17,12 +17,11 @@ from moco.errors import ConfigError
 from moco.evaluation import finetune, linear
 from moco.evaluation.features import extract_features
 from moco.evaluation.figures import Answers
-from moco.evaluation.images import SMALLEST_CROP, LabelledImages, paper_test_crop
-from moco.evaluation.knn import knn_predict, knn_scores
+from moco.evaluation.images import SMALLEST_CROP, LabelledImages, paper_test_crop, watch
+from moco.evaluation.knn import knn_predict
 from moco.evaluation.linear import Pass
 from moco.evaluation.logistic import PENALTIES, fit_logistic, held_out_rows
 from moco.evaluation.network import Model, Network
-from moco.evaluation.progress import watch
 from moco.evaluation.settings import Settings
 from moco.evaluation.task import Task
 
@@ -47,7 +46,7 @@ class Protocols:
         """Weighted kNN on the features, and on the embeddings of a network with a head."""
         settings = self.settings
         answers: dict[str, list[Tensor]] = {"features": []}
-        for seed in settings.all_seeds if network.drawn else settings.all_seeds[:1]:
+        for seed in network.seeds:
             train, test = self._features(network, network.make(seed))
             answers["features"].append(self._neighbors(train, test))
             if network.head is not None:
@@ -78,23 +77,27 @@ class Protocols:
         for fraction in self.settings.label_fractions:
             yield self._trained(network, fraction)
 
-    def from_scratch(self, limit_seconds: float | None = None) -> Iterator[Answers]:
-        """The same architecture from random weights, on each share of the labels that the protocol takes.
+    def from_scratch(self) -> Iterator[Answers]:
+        """The same architecture from random weights, on each share of the labels, where that is wanted.
 
         Raises:
             TooSlowError: a training would take longer than the limit.
             ArchitectureError: its weights cannot be drawn anew.
         """
-        network = Network("from_scratch", self.model.random, self.model.preprocess, True)
-        fractions = self.settings.label_fractions if self.settings.protocol == "finetune" else (1.0,)
-        for fraction in fractions:
-            yield self._trained(network, fraction, limit_seconds)
+        settings = self.settings
+        finetuning, auto = settings.protocol == "finetune", settings.baselines == "auto"
+        if settings.baselines == "none" or (not self.model.trained if finetuning else settings.baselines == "random"):
+            return
+        network = Network("from_scratch", self.model.random, self.model.preprocess, settings.all_seeds)
+        limit = 60 * settings.scratch_minutes / settings.seeds if auto and not finetuning else None
+        for fraction in settings.label_fractions if finetuning else (1.0,):
+            yield self._trained(network, fraction, limit)
 
     def _fast(self, network: Network) -> Answers:
         answers, converged = [], True
         inputs: tuple[Tensor, Tensor] | None = None
         for seed in self.settings.all_seeds:
-            if inputs is None or network.drawn:
+            if inputs is None or len(network.seeds) > 1:
                 inputs = self._features(network, network.make(seed))
             probe = fit_logistic(
                 inputs[0],
@@ -137,10 +140,9 @@ class Protocols:
         classes: Tensor = layer(features).argmax(dim=1)
         return classes
 
-    def _trained(self, network: Network, fraction: float, limit_seconds: float | None = None) -> Answers:
+    def _trained(self, network: Network, fraction: float, limit: float | None = None) -> Answers:
         fresh, settings, preprocess = network.label == "from_scratch", self.settings, network.preprocess
         rate = finetune.SCRATCH_RATE if fresh else finetune.FINETUNE_RATE
-        limit = None if limit_seconds is None else limit_seconds / settings.seeds
         answers = []
         for seed in settings.all_seeds:
             chosen = finetune.balanced_part(self.task.train.targets.numpy(), fraction, seed=seed)
@@ -217,7 +219,7 @@ class Protocols:
         return extract_features(module.to(self.device), shown)
 
     def _neighbors(self, train: Tensor, test: Tensor) -> Tensor:
-        return (knn_scores if self.task.multilabel else knn_predict)(
+        return knn_predict(
             train,
             self.task.train.targets,
             test,

@@ -19,8 +19,7 @@ from moco.data.skipped import SkippedFiles, damaged_were
 from moco.data.source import open_source
 from moco.data.split import hold_out
 from moco.errors import ConfigError, DataError
-from moco.evaluation.images import LabelledImages
-from moco.evaluation.progress import watch
+from moco.evaluation.images import LabelledImages, watch
 from moco.evaluation.settings import Settings
 
 _NAMED = 3  # examples in a message
