@@ -47,6 +47,14 @@ def test_a_module_trains_in_place_and_is_what_the_run_gives(pretrain):
     assert torch.equal(run.model.encoder_q.backbone[0].weight, module[0].weight)
 
 
+def test_a_run_with_a_module_is_embedded_as_its_backbone(pretrain, photos):
+    run = pretrain(backbone=network())
+    features = moco.embed(run, photos, out=None, quiet=True).features
+    assert np.array_equal(features, moco.embed(run.backbone, photos, out=None, quiet=True).features)
+    with pytest.raises(ArchitectureError, match="Sequential"):
+        moco.embed(run.path, photos, out=None, quiet=True)
+
+
 def test_a_run_with_a_module_is_resumed_with_it_alone(pretrain, tmp_path):
     run = pretrain(backbone=network(), callbacks=[StopAt(3)])
     with pytest.raises(ConfigError, match="backbone"):

@@ -18,6 +18,7 @@ from moco.encoder import build_encoder
 from moco.errors import ArchitectureError, ConfigError, RunError
 from moco.export.formats import FORMATS
 from moco.export.proof import probe_files, prove
+from moco.export.resnet_names import RESNETS, to_detectron2, to_huggingface
 from moco.export.subject import Subject
 from tests.export.models import trained, written
 
@@ -165,6 +166,15 @@ def test_the_authors_layout_holds_both_encoders_heads_and_queue(pretrained, tmp_
     back = moco.import_weights(path, out=tmp_path / "back")
     assert back.kind == "MoCo v1/v2 of the authors"
     assert torch.equal(moco.load(tmp_path / "back")(images), moco.load(pretrained)(images))
+
+
+def test_names_are_one_to_one():
+    for name in RESNETS:
+        with torch.device("meta"):
+            tensors = torchvision.models.get_model(name, weights=None).state_dict()
+        kept = [key for key in tensors if not key.startswith("fc.")]
+        for renamed in (to_detectron2, to_huggingface):
+            assert len({renamed(key) for key in kept}) == len(kept)
 
 
 @pytest.mark.parametrize(

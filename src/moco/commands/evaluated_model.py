@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,9 +18,8 @@ from moco.errors import ArchitectureError, RunError
 from moco.evaluation.linear import changed_tensors
 from moco.evaluation.network import Model
 from moco.evaluation.settings import Settings
-from moco.export.load import load, weights_path
+from moco.export.load import BACKBONE, HEAD, load, weights_path
 from moco.export.reading import CHECKPOINT, FILE_NAME, run_folder
-from moco.export.run_checkpoint import HEAD, PREFIX
 from moco.recipes import configure, read_config
 from moco.training import checkpoint
 
@@ -48,9 +46,7 @@ def open_model(model: Weights, settings: Settings, preprocessing: Preprocessing 
         preprocess = preprocessing or Preprocessing(data_size or DEFAULT_SIZE, *IMAGENET)
         preprocess = _resized(preprocess, settings)
         return Model(str(model), _architecture(str(model), preprocess.size, settings.seed), preprocess, False, views)
-    given = None if path is None else getattr(model, "module", None)  # of a run whose backbone is the user's own
-    module = None if given is None else copy.deepcopy(given).cpu()
-    loaded = load(model, backbone=module, preprocessing=preprocessing, allow_factory=settings.allow_factory)
+    loaded = load(model, preprocessing=preprocessing, allow_factory=settings.allow_factory)
     preprocess = _resized(loaded.preprocess, settings)
     built = Backbone(
         loaded.backbone, loaded.feature_dim, loaded.architecture, loaded.stem, loaded.image_size, 3, loaded.num_heads
@@ -93,7 +89,7 @@ def _of_run(path: Path, backbone: nn.Module, views: ViewRecipe) -> tuple[nn.Modu
         return None, views, ()
     try:
         state: dict[str, Tensor] = checkpoint.load(last)["model"]
-        if changed_tensors(_part(state, PREFIX), backbone.state_dict()):
+        if changed_tensors(_part(state, BACKBONE), backbone.state_dict()):
             raise RunError(f"{last} belongs to another step than {FILE_NAME}")
         return _head(_part(state, HEAD)), views, ()
     except (RunError, KeyError) as error:

@@ -75,7 +75,7 @@ class Run:
         """The trained backbone, loaded, in eval mode on the CPU; see `moco.load`."""
         from moco.export.load import load
 
-        return load(self.path, backbone=copy.deepcopy(self.module))
+        return load(self)
 
     @functools.cached_property
     def model(self) -> ContrastiveModel:

@@ -25,7 +25,7 @@ from moco.errors import ArchitectureError, ConfigError, DataError, RunError
 from moco.export.reading import FILE_NAME, first_few, read_content, read_safetensors, run_folder, weights_file
 from moco.recipes import read_config
 
-_BACKBONE, _HEAD = "encoder_q.backbone.", "encoder_q.head."  # in a checkpoint
+BACKBONE, HEAD = "encoder_q.backbone.", "encoder_q.head."  # in a checkpoint
 _STATED = ("architecture", "stem", "image_size", "feature_dim", "preprocessing")
 
 
@@ -98,7 +98,8 @@ def load(
     Args:
         run: a run folder, a `moco.Run`, a backbone.safetensors file, or a checkpoint in a run's folder
             (checkpoints/last.pt); or a `Pretrained` or another module (N, 3, H, W) -> (N, D), which is copied.
-        backbone: the module to fill, for a run whose backbone was a module of the user's; it is filled in place.
+        backbone: the module to fill, for a run whose backbone was a module of the user's; it is filled in place. A
+            `moco.Run` has its module: a copy of it is filled where none is given.
         preprocessing: how images go in: needed for a module; instead of the stated one for the others.
         allow_factory: whether a backbone that is a function of the user's (package.module:factory) may be imported
             and called because the file names it. Reading a file runs no other code.
@@ -111,6 +112,9 @@ def load(
     if isinstance(run, nn.Module):
         model = _copied(run, preprocessing)
     else:
+        own = getattr(run, "module", None)
+        if backbone is None and own is not None:
+            backbone = copy.deepcopy(own).cpu()
         model = _read(weights_file(_path(run)), backbone, allow_factory)
     if preprocessing is not None:
         model.preprocess = preprocessing
@@ -178,10 +182,10 @@ def _read_checkpoint(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """f_q's backbone, also of a run that was killed, and the header that its backbone.safetensors would have."""
     content = read_content(file)
     model = content.get("model") if isinstance(content, dict) and "progression" in content else None
-    if not isinstance(model, dict) or not any(name.startswith(_BACKBONE) for name in model):
+    if not isinstance(model, dict) or not any(name.startswith(BACKBONE) for name in model):
         raise RunError(f"{file} is no checkpoint of a moco run: make a run of it with moco import {file}")
-    tensors = {name.removeprefix(_BACKBONE): value for name, value in model.items() if name.startswith(_BACKBONE)}
-    head_inputs = [value.shape[1] for name, value in model.items() if name.startswith(_HEAD) and value.ndim == 2]
+    tensors = {name.removeprefix(BACKBONE): value for name, value in model.items() if name.startswith(BACKBONE)}
+    head_inputs = [value.shape[1] for name, value in model.items() if name.startswith(HEAD) and value.ndim == 2]
     if not head_inputs:
         raise RunError(f"{file} holds no head, whose inputs are the features: take backbone.safetensors of its run")
     stated = run_folder(file) / "config.yaml"
