@@ -1,6 +1,5 @@
 """Backbones by name: their features, their names, and what is refused."""
 
-import subprocess
 import sys
 
 import pytest
@@ -219,9 +218,3 @@ def test_batchnorm_is_noticed() -> None:
     assert has_batchnorm(build_backbone("resnet_tiny", image_size=32).module)
     assert not has_batchnorm(build_backbone("convnext_tiny", image_size=32).module)
     assert not has_batchnorm(nn.Sequential(nn.GroupNorm(1, 2), nn.InstanceNorm2d(2), nn.LayerNorm(2)))
-
-
-def test_importing_the_encoder_imports_neither_torchvision_nor_timm() -> None:
-    code = "import sys, moco.encoder; print([name for name in ('torchvision', 'timm') if name in sys.modules])"
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert shown.strip() == "[]"

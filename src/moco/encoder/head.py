@@ -3,12 +3,12 @@
 N: images   C: embedding width   D: feature width
 """
 
-from typing import Literal, cast, get_args
+from typing import Literal, get_args
 
 from torch import Tensor, nn
 
 from moco.encoder.backbone import Backbone, build_backbone
-from moco.encoder.head_v3 import HIDDEN_DIM, PROJECTOR_LAYERS, HeadV3, v3_projector
+from moco.encoder.head_v3 import PROJECTOR_LAYERS, v3_projector
 from moco.encoder.stem import Stem
 from moco.errors import ArchitectureError
 
@@ -83,8 +83,7 @@ def build_encoder(
 
 def _projection(feature_dim: int, embedding_dim: int, head: str, hidden_dim: int | None) -> nn.Module:
     if head in PROJECTOR_LAYERS:
-        hidden = HIDDEN_DIM if hidden_dim is None else hidden_dim
-        return v3_projector(feature_dim, embedding_dim, head=cast(HeadV3, head), hidden_dim=hidden)
+        return v3_projector(feature_dim, embedding_dim, head=head, hidden_dim=hidden_dim)
     if head == "mlp":
         return mlp_head(feature_dim, embedding_dim, hidden_dim)
     if hidden_dim is not None:

@@ -16,7 +16,7 @@ def build_checked_encoder(config: Config, module: nn.Module | None = None) -> En
     `module`: the user's own backbone, instead of the one that the configuration names.
 
     Raises:
-        ArchitectureError: the backbone cannot be built or does not give (N, D).
+        ArchitectureError: the backbone cannot be built, does not give (N, D), or has weights that are not float32.
         ConfigError: the batch is too small, or there is a BatchNorm cure where there is no BatchNorm.
     """
     if module is not None and not isinstance(module, nn.Module):
@@ -31,6 +31,12 @@ def build_checked_encoder(config: Config, module: nn.Module | None = None) -> En
             hidden_dim=config.hidden_dim,
             stem=config.stem,
         )
+    for name, parameter in encoder.backbone.named_parameters():
+        if parameter.is_floating_point() and parameter.dtype != torch.float32:
+            raise ArchitectureError(
+                f"backbone {config.backbone}: {name} is {parameter.dtype}, expected torch.float32; hand over "
+                "module.float(), the precision option decides what is computed in"
+            )
     if config.zero_init_residual:
         zero_residuals_(encoder.backbone, config.backbone)
     if config.freeze_patch_projection:
