@@ -29,6 +29,7 @@ from moco.contrast.collective import shapes_agreed
 from moco.errors import RunError
 from moco.training import checkpoint
 from moco.training.callbacks import Callback
+from moco.training.checkpoint import Position
 from moco.training.metrics import MetricsWriter, Progress
 from moco.training.optimizer import leave_out_if_not_finite_
 from moco.training.schedule import key_momentum_at, learning_rate_factor
@@ -47,27 +48,6 @@ STEPS: dict[tuple[str, bool], Callable[..., tuple[Tensor, Tensor]]] = {
     ("moco-v3", True): moco_v3_step,
 }
 Evaluate = Callable[[nn.Module], Iterable[tuple[str, float]]]
-
-
-@dataclasses.dataclass(kw_only=True)
-class Position:
-    """What changes while training, besides model and optimiser; a checkpoint holds it.
-
-    Attributes:
-        step: steps done.
-        loss_sum: sum of the losses since the last logged line, on the device.
-        accuracy_sum: sum of the pretext accuracies of the same steps, on the device.
-        loss_count: how many they are.
-        last: newest value of each logged name.
-        seconds: seconds of training in earlier, interrupted parts of the run.
-    """
-
-    step: int = 0
-    loss_sum: Tensor = dataclasses.field(default_factory=lambda: torch.zeros(()))
-    accuracy_sum: Tensor = dataclasses.field(default_factory=lambda: torch.zeros(()))
-    loss_count: int = 0
-    last: dict[str, float] = dataclasses.field(default_factory=dict)
-    seconds: float = 0.0
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -301,23 +281,3 @@ def save(run: Training) -> None:
         }
         checkpoint.save_atomically(state, run.checkpoint)
     run.call("on_checkpoint", run.checkpoint)
-
-
-def restore(model: ContrastiveModel, optimizer: torch.optim.Optimizer, path: Path, device: torch.device) -> Position:
-    """Continue from a checkpoint: model, queue, optimiser, generators, position.
-
-    Raises:
-        RunError: the checkpoint cannot be read or belongs to another configuration.
-    """
-    state = checkpoint.load(path)
-    try:
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        position = Position(**state["progression"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise RunError(f"{path} does not fit this configuration: {str(error).splitlines()[0]}") from error
-    for parameter, kept in optimizer.state.items():
-        if any(value.ndim and value.shape != parameter.shape for value in kept.values() if isinstance(value, Tensor)):
-            raise RunError(f"{path} is of an earlier version, whose optimiser state does not fit: start a new run")
-    checkpoint.restore_random_state(state["random"], device)
-    return position

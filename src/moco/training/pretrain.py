@@ -23,7 +23,7 @@ from moco.data.workers import default_workers
 from moco.evaluation.monitor import Monitor, prepare_monitor
 from moco.export.backbone import write_backbone
 from moco.recipes import write_config
-from moco.training import loop
+from moco.training import checkpoint, loop
 from moco.training.callbacks import Callback, check_callbacks
 from moco.training.device import convolutions_tried, make_fabric, peak_memory_bytes, place, settled
 from moco.training.encoder import build_checked_encoder
@@ -110,10 +110,10 @@ class Pretraining:
         optimizer = make_optimizer(model, config)
         monitor = self._monitor(skipped) if first else None
         if resume and self.folder.checkpoint.is_file():
-            position = loop.restore(model, optimizer, self.folder.checkpoint, fabric.device)
+            position = checkpoint.restore(model, optimizer, self.folder.checkpoint, fabric.device)
             self._say(f"continuing at step {position.step}")
         else:
-            position = loop.Position(last=self._baselines(monitor))
+            position = checkpoint.Position(last=self._baselines(monitor))
         if first:
             self.folder.trim_metrics(position.step)
         loader, order = self._loader(fabric, skipped)
