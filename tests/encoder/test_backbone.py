@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from moco.encoder import build_backbone, has_batchnorm, measure_width
+from moco.encoder import build_backbone, measure_width
 from moco.encoder.backbone import torchvision_names
 from moco.errors import ArchitectureError
 
@@ -210,11 +210,3 @@ def test_only_classifiers_are_offered() -> None:
     names = torchvision_names()
     assert "resnet50" in names
     assert not any(word in name for name in names for word in ("fcn", "rcnn", "raft", "r3d", "quantized"))
-
-
-def test_batchnorm_is_noticed() -> None:
-    assert has_batchnorm(nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.BatchNorm1d(2))))
-    assert has_batchnorm(nn.SyncBatchNorm(2))
-    assert has_batchnorm(build_backbone("resnet_tiny", image_size=32).module)
-    assert not has_batchnorm(build_backbone("convnext_tiny", image_size=32).module)
-    assert not has_batchnorm(nn.Sequential(nn.GroupNorm(1, 2), nn.InstanceNorm2d(2), nn.LayerNorm(2)))

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from moco.encoder import build_backbone, freeze_patch_projection_, has_batchnorm, zero_residuals_
+from moco.contrast.batchnorm import has_batchnorm
+from moco.encoder import build_backbone, freeze_patch_projection_, zero_residuals_
 from moco.encoder.vit import sincos_positions
 from moco.errors import ArchitectureError
 

@@ -104,8 +104,9 @@ class ContrastiveModel(nn.Module):
     ) -> None:
         super().__init__()
         check_temperature(temperature)
-        if any(isinstance(module, DataParallel | DistributedDataParallel) for module in encoder.modules()):
-            raise TypeError(f"an encoder inside {type(encoder).__name__}: give the plain module, then {WRAPPING}")
+        for module in encoder.modules():
+            if isinstance(module, DataParallel | DistributedDataParallel):
+                raise TypeError(f"an encoder inside {type(module).__name__}: give the plain module, then {WRAPPING}")
         self.batchnorm = _resolve_cure(batchnorm, encoder, split_groups)
         self.split_groups = split_groups
         self.has_batchnorm = has_batchnorm(encoder)

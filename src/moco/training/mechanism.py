@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from moco.config import MECHANISM_FIELDS, Config
 from moco.contrast import ContrastiveModel, EndToEnd, MemoryBank, MoCo, MoCoV3
+from moco.contrast.batchnorm import has_batchnorm
 from moco.data.order import MODEL, keyed_seed
-from moco.encoder import Encoder, has_batchnorm, v3_predictor
+from moco.encoder import Encoder, v3_predictor
 from moco.errors import ConfigError, RunError
 from moco.training import checkpoint
 from moco.training.encoder import build_checked_encoder
