@@ -28,7 +28,7 @@ from moco.data.order import EpochOrder
 from moco.data.skipped import SkippedFiles
 from moco.data.views import view_recipe
 from moco.recipes import configure
-from moco.training import loop
+from moco.training import checkpoint, loop
 from moco.training.device import make_fabric, place, settled
 from moco.training.encoder import build_checked_encoder
 from moco.training.images import open_images
@@ -165,7 +165,7 @@ def whole_loop(setting: Setting, trained_model: Any, data: Path, *, budget: int 
         evaluate=None,
         checkpoint=Path(os.devnull),
         folder=None,
-        position=loop.Position(),
+        position=checkpoint.Position(),
         show_progress=False,
     )
     now = run.position

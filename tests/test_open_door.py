@@ -66,8 +66,8 @@ def test_a_run_with_a_module_is_resumed_with_it_alone(pretrain, tmp_path):
 
 @pytest.mark.parametrize(
     "module",
-    [nn.Conv2d(3, 4, 3), nn.Linear(5, 5), nn.Conv2d, 3],
-    ids=["no pooling", "takes no images", "a class", "a number"],
+    [nn.Conv2d(3, 4, 3), nn.Linear(5, 5), nn.Conv2d, 3, network().bfloat16(), network().double()],
+    ids=["no pooling", "takes no images", "a class", "a number", "bfloat16", "float64"],
 )
 def test_what_makes_no_features_is_refused_before_training(pretrain, tmp_path, module):
     with pytest.raises(ArchitectureError):
@@ -123,6 +123,21 @@ def test_a_callback_needs_only_the_moments_that_it_wants(pretrain):
     values = Values()
     pretrain(callbacks=[values])
     assert values.seen >= {"loss", "learning_rate", "knn_top1"}
+
+
+class Misspelt:
+    def on_step_ends(self, training): ...
+
+
+@pytest.mark.parametrize(
+    "callbacks",
+    [moco.Callback(), 3, "on_log", [3], [print], [moco.Callback], [None], [moco.Callback(), Misspelt()]],
+)
+def test_what_has_no_moment_is_refused_with_nothing_written(pretrain, tmp_path, callbacks):
+    with pytest.raises(ConfigError, match="callbacks") as caught:
+        pretrain(callbacks=callbacks)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
 
 
 def test_loggers_by_name(pretrain):

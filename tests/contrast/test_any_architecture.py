@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from moco.contrast import MoCo, moco_step
-from moco.encoder import Encoder, build_backbone, has_batchnorm, mlp_head
+from moco.contrast.batchnorm import has_batchnorm
+from moco.encoder import Encoder, build_backbone, mlp_head
 
 # family: backbone, image size, feature width as its paper or library gives it, BatchNorm
 FAMILIES: dict[str, tuple[str, int, int, bool]] = {

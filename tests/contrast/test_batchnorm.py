@@ -15,7 +15,6 @@ from moco.contrast import MoCo
 from moco.contrast.batchnorm import (
     SplitBatchNorm,
     interleave,
-    invert,
     select,
     split_batchnorm,
 )
@@ -37,7 +36,7 @@ def random_layer(kind: type[_BatchNorm], channels: int, groups: int | None, **op
 
 def normalize_interleaved(layer: SplitBatchNorm, x: Tensor, groups: int) -> Tensor:
     order = interleave(len(x), groups, CPU)
-    output: Tensor = layer(x[order])[invert(order)]
+    output: Tensor = layer(x[order])[order.argsort()]
     return output
 
 

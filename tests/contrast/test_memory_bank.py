@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections import Counter
 
 import pytest
@@ -67,6 +68,15 @@ def test_a_sample_that_comes_twice_is_moved_by_both_queries() -> None:
     expected = nn.functional.normalize(0.5 * bank.embeddings_MC[2] + 0.5 * (q[0] + q[1]), dim=0)
     bank.update_(torch.tensor([2, 2]), q, bank_momentum=0.5)
     torch.testing.assert_close(bank.embeddings_MC[2], expected)
+
+
+def test_a_query_that_is_no_number_changes_nothing() -> None:
+    bank, q = Bank(4, 3), nn.functional.normalize(torch.randn(2, 3), dim=1)
+    before = bank.embeddings_MC.clone()
+    q[1, 0] = math.nan
+    bank.update_(torch.tensor([2, 1]), q, bank_momentum=0.5)
+    torch.testing.assert_close(bank.embeddings_MC[[0, 1, 3]], before[[0, 1, 3]])
+    assert not torch.allclose(bank.embeddings_MC[2], before[2])
 
 
 def test_negatives_are_different_samples_uniform_and_decided_by_the_seed() -> None:

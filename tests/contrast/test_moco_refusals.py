@@ -49,6 +49,15 @@ def test_an_encoder_in_half_precision_is_refused(dtype: torch.dtype) -> None:
         build(plain().to(dtype))
 
 
+@pytest.mark.parametrize("inner", [lambda module: module, lambda module: torch.nn.Sequential(module)])
+def test_an_encoder_inside_a_wrapper_of_several_devices_is_refused_with_where_to_put_it(inner) -> None:
+    with pytest.raises(
+        TypeError, match=r"inside DataParallel: .*query=DistributedDataParallel\(model.query_side"
+    ) as caught:
+        build(inner(torch.nn.DataParallel(plain())))
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("side", ["query", "key"])
 def test_inputs_that_do_not_fit_are_refused(side: str) -> None:
     model = build(normalizing(), embedding_dim=WIDTH + 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -85,6 +87,17 @@ def test_queue_takes_no_gradient_and_keeps_its_storage() -> None:
     assert not queue.keys_KC.requires_grad
     assert list(queue.parameters()) == []
     assert queue.keys_KC.data_ptr() == storage
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_key_that_is_no_number_leaves_the_older_key_in_its_place(bad: float) -> None:
+    queue, keys = Queue(5, 3), torch.randn(4, 3)
+    queue.enqueue(torch.randn(3, 3))  # so that the next ones go round
+    before = queue.keys_KC.clone()
+    keys[1, 2] = bad
+    queue.enqueue(keys)
+    assert torch.equal(queue.keys_KC, torch.stack([keys[2], keys[3], before[2], keys[0], before[4]]))
+    assert int(queue.pointer) == 2
 
 
 def test_half_precision_keys_are_stored_in_float32() -> None:

@@ -145,3 +145,12 @@ def unequal_batches(rank: int) -> dict[str, str]:
             messages[name] = str(error)
     messages["afterwards"] = str(all_gather_cat(torch.tensor([rank])).tolist())
     return messages
+
+
+def wrapped_already() -> str:
+    """The refusal of an encoder that stands in DistributedDataParallel before the model is built."""
+    try:
+        build(DistributedDataParallel(without_batchnorm()))
+    except TypeError as error:
+        return str(error)
+    return "no error"

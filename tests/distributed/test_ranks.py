@@ -104,6 +104,12 @@ def test_unequal_batches_are_refused_on_every_rank(results: Results, attempt: st
     assert "give every rank the same number of samples, in one shape" in message
 
 
+def test_an_encoder_that_is_wrapped_already_is_refused_with_what_to_wrap(results: Results) -> None:
+    for rank in results:
+        assert rank["wrapped_already"].startswith("an encoder inside DistributedDataParallel")
+        assert "query=DistributedDataParallel(model.query_side" in rank["wrapped_already"]
+
+
 def test_ranks_work_together_after_a_refusal(results: Results) -> None:
     assert {rank["unequal_batches"]["afterwards"] for rank in results} == {str(list(range(len(results))))}
 

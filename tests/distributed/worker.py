@@ -19,6 +19,7 @@ from tests.distributed.experiments import (
     parallel,
     shuffled_batchnorm,
     unequal_batches,
+    wrapped_already,
 )
 from tests.distributed.mechanisms import KINDS, backward_once_more, defaults, mechanism
 from tests.distributed.v3 import moco_v3, own_statistics
@@ -38,6 +39,7 @@ def main(rank: int, world: int, folder: Path) -> None:
         "company": company(rank, world),
         "own_order": own_order(rank),
         "unequal_batches": unequal_batches(rank),
+        "wrapped_already": wrapped_already(),
         "agreed_shapes": gathers_of_agreed_shapes(rank),
         "gathered_gradient": backward_once_more(rank),
         "moco_v3": moco_v3(rank, world),

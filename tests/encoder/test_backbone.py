@@ -1,13 +1,12 @@
 """Backbones by name: their features, their names, and what is refused."""
 
-import subprocess
 import sys
 
 import pytest
 import torch
 from torch import nn
 
-from moco.encoder import build_backbone, has_batchnorm, measure_width
+from moco.encoder import build_backbone, measure_width
 from moco.encoder.backbone import torchvision_names
 from moco.errors import ArchitectureError
 
@@ -211,17 +210,3 @@ def test_only_classifiers_are_offered() -> None:
     names = torchvision_names()
     assert "resnet50" in names
     assert not any(word in name for name in names for word in ("fcn", "rcnn", "raft", "r3d", "quantized"))
-
-
-def test_batchnorm_is_noticed() -> None:
-    assert has_batchnorm(nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.BatchNorm1d(2))))
-    assert has_batchnorm(nn.SyncBatchNorm(2))
-    assert has_batchnorm(build_backbone("resnet_tiny", image_size=32).module)
-    assert not has_batchnorm(build_backbone("convnext_tiny", image_size=32).module)
-    assert not has_batchnorm(nn.Sequential(nn.GroupNorm(1, 2), nn.InstanceNorm2d(2), nn.LayerNorm(2)))
-
-
-def test_importing_the_encoder_imports_neither_torchvision_nor_timm() -> None:
-    code = "import sys, moco.encoder; print([name for name in ('torchvision', 'timm') if name in sys.modules])"
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert shown.strip() == "[]"

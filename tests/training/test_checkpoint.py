@@ -61,11 +61,3 @@ def test_a_foreign_file_is_refused(tmp_path):
     torch.save({"state_dict": {}}, tmp_path / "last.pt")
     with pytest.raises(RunError, match="not a checkpoint of this version"):
         checkpoint.load(tmp_path / "last.pt")
-
-
-def test_generators_continue_where_they_were():
-    state = checkpoint.random_state(torch.device("cpu"))
-    expected = torch.randn(5)
-    torch.randn(100)
-    checkpoint.restore_random_state(state, torch.device("cpu"))
-    assert torch.equal(torch.randn(5), expected)

@@ -28,12 +28,12 @@ sys.addaudithook(watch)
 from moco.training.loggers import make_loggers
 
 def run(steps, start):
-    (logger,) = make_loggers(sys.argv[1], pathlib.Path(sys.argv[2]), step=start)
-    logger.log_hyperparams({"batch_size": 256, "recipe": "v2", "out": None})
-    for step in steps:
-        logger.log_metrics({"loss": step / 16, **({"knn_top1": 0.5} if step == 30 else {})}, step=step)
-    logger.save()
-    logger.finalize("success")
+    for logger in make_loggers(sys.argv[2:], pathlib.Path(sys.argv[1]), step=start):
+        logger.log_hyperparams({"batch_size": 256, "recipe": "v2", "out": None})
+        for step in steps:
+            logger.log_metrics({"loss": step / 16, **({"knn_top1": 0.5} if step == 30 else {})}, step=step)
+        logger.save()
+        logger.finalize("success")
 
 run([10, 20, 30], 0)
 run([30, 40], 20)
@@ -42,17 +42,17 @@ print("RESULT", json.dumps({"away": away, "modules": list(sys.modules)}))
 """
 
 
-def write(name, folder, **environment):
+def write(folder, *names, **environment):
     """Run the program in a process of its own, and return what it reached in the network and the modules it loaded."""
-    pytest.importorskip(NEEDED.get(name, "torch"), reason=f"{name} is not installed")
-    if name in NEEDED:
-        pytest.importorskip(name, reason=f"{name} is not installed")
+    for name in set(names) & NEEDED.keys():
+        for package in (name, NEEDED[name]):
+            pytest.importorskip(package, reason=f"{package} is not installed")
     folder.mkdir()
     unset = ("WANDB_MODE", "WANDB_API_KEY", "MLFLOW_TRACKING_URI", "TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL")
     kept = {key: value for key, value in os.environ.items() if key not in unset}
     path = os.pathsep.join(filter(None, sys.path))
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, name, str(folder)],
+        [sys.executable, "-c", PROGRAM, str(folder), *names],
         env={**kept, "PYTHONPATH": path, "HOME": str(folder.parent), **environment},
         capture_output=True,
         text=True,
@@ -63,11 +63,18 @@ def write(name, folder, **environment):
     return json.loads(done.stdout.rpartition("RESULT ")[2].splitlines()[0])
 
 
-def test_tensorboard_reads_back_what_was_logged_and_needs_no_trainer(tmp_path):
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """The folder of the two loggers that need no further package, and what their process did."""
+    folder = tmp_path_factory.mktemp("plain") / "run"
+    return folder, write(folder, "tensorboard", "csv")
+
+
+def test_tensorboard_reads_back_what_was_logged_and_needs_no_trainer(plain):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    result = write("tensorboard", tmp_path / "run")
-    events = EventAccumulator(str(tmp_path / "run")).Reload()
+    folder, result = plain
+    events = EventAccumulator(str(folder)).Reload()
     assert [(event.step, event.value) for event in events.Scalars("loss")] == [
         (10, 0.625),
         (20, 1.25),
@@ -80,16 +87,16 @@ def test_tensorboard_reads_back_what_was_logged_and_needs_no_trainer(tmp_path):
     assert not heavy & set(result["modules"])
 
 
-def test_a_table_goes_on_after_a_kill(tmp_path):
-    assert write("csv", tmp_path / "run")["away"] == []
-    path = tmp_path / "run" / "csv" / "metrics.csv"
+def test_a_table_goes_on_after_a_kill(plain):
+    folder, _ = plain
+    path = folder / "csv" / "metrics.csv"
 
     def rows():
         return [(row["step"], row["loss"], row["knn_top1"]) for row in csv.DictReader(path.read_text().splitlines())]
 
     assert rows() == [("10", "0.625", ""), ("20", "1.25", ""), ("30", "1.875", "0.5"), ("40", "2.5", "")]
     path.write_text(path.read_text() + "0.9,3.1")  # the half of a line
-    (logger,) = make_loggers(["csv"], tmp_path / "run", step=30)
+    (logger,) = make_loggers(["csv"], folder, step=30)
     logger.log_metrics({"loss": 3.0, "lr": 0.1}, step=50)
     assert rows() == [("10", "0.625", ""), ("20", "1.25", ""), ("30", "1.875", "0.5"), ("50", "3.0", "")]
     assert path.read_text().splitlines()[-1].count("0.1") == 1
@@ -97,7 +104,7 @@ def test_a_table_goes_on_after_a_kill(tmp_path):
 
 @pytest.mark.filterwarnings("ignore")  # of the package itself, when it is imported
 def test_mlflow_keeps_one_run_in_the_run_folder(tmp_path):
-    result = write("mlflow", tmp_path / "run")
+    result = write(tmp_path / "run", "mlflow")
     assert result["away"] == []
     from mlflow.tracking import MlflowClient
 
@@ -110,7 +117,7 @@ def test_mlflow_keeps_one_run_in_the_run_folder(tmp_path):
 
 @pytest.mark.filterwarnings("ignore")  # of the package itself, when it is imported
 def test_wandb_writes_offline_runs_of_one_identity(tmp_path):
-    result = write("wandb", tmp_path / "run")
+    result = write(tmp_path / "run", "wandb")
     assert result["away"] == []
     parts = sorted((tmp_path / "run" / "wandb").glob("offline-run-*/run-*.wandb"))
     assert len(parts) == 2
@@ -141,7 +148,7 @@ def history(path):
 
 
 def test_trackio_keeps_one_run_in_its_local_store(tmp_path, monkeypatch):
-    result = write("trackio", tmp_path / "run", TRACKIO_DIR=str(tmp_path / "store"))
+    result = write(tmp_path / "run", "trackio", TRACKIO_DIR=str(tmp_path / "store"))
     assert result["away"] == []
     read = (
         "import trackio; from trackio.sqlite_storage import SQLiteStorage\n"

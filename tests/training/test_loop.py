@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import math
+
 import pytest
 import torch
 from tests.conftest import StopAt
+from torch import nn
 
 import moco
 from moco.contrast import collective
@@ -52,6 +56,81 @@ def test_ranks_compare_shapes_in_the_first_step_alone(photos, tmp_path, tiny):
     moco.pretrain(photos, out=tmp_path / "run", quiet=True, callbacks=[record], **options)
     assert record.agreed == [False, True, True, True], "not before the first step, but after it"
     assert not collective._agreed
+
+
+def poisoned(at):
+    """A network whose features are no numbers after so many forwards in training."""
+
+    class Poisoned(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.calls = nn.Linear(3, 6), 0
+
+        def forward(self, x):
+            self.calls += self.training
+            features = self.body(x.mean(dim=(2, 3)))
+            return features * math.nan if self.calls > at else features
+
+    return Poisoned()
+
+
+FINITE = [
+    {},
+    {"symmetric": True},
+    {"optimizer": "adamw"},
+    {"optimizer": "lars", "sgd_momentum": 0.9},
+    {"mechanism": "memory-bank"},
+    {"recipe": "v3", "zero_init_residual": False, "hidden_dim": 8},
+]
+
+
+@pytest.mark.parametrize("options", FINITE, ids=lambda options: next(iter(options.values()), "v2"))
+@pytest.mark.parametrize(("at", "minutes"), [(0, 60.0), (3, 60.0), (3, 0.0)])
+def test_what_is_no_number_reaches_neither_queue_nor_encoders_nor_a_checkpoint(
+    photos, tmp_path, tiny, options, at, minutes
+):
+    """Not even where the loss is looked at some steps later, or a checkpoint is due at each step."""
+    options = {**tiny, "checkpoint_minutes": minutes, "log_every": 6, "knn_evaluations": 0, **options}
+    options["backbone"] = poisoned(at)
+    if "recipe" in options:
+        del options["dictionary_size"]
+
+    class Keep(moco.Callback):
+        def on_step_end(self, training):
+            self.model = training.model
+
+    keep, out = Keep(), tmp_path / "run"
+    with pytest.raises(RunError, match="the loss is nan"):
+        moco.pretrain(photos, out=out, quiet=True, callbacks=[keep], **options)
+    state = {name: value for name, value in keep.model.state_dict().items() if "running" not in name}
+    assert all(value.isfinite().all() for value in state.values())
+    file = out / "checkpoints" / "last.pt"
+    assert file.is_file() is (minutes == 0)
+    if minutes == 0:
+        saved = torch.load(file, weights_only=True)
+        assert saved["progression"]["step"] > 0
+        assert saved["progression"]["loss_sum"].isfinite()
+        assert all(value.isfinite().all() for value in saved["model"].values())
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "lars"])
+def test_a_gradient_that_is_no_number_ends_the_run_and_moves_nothing(photos, tmp_path, tiny, optimizer):
+    """The loss itself is finite."""
+    seen = {}
+
+    class Poison(moco.Callback):
+        def on_step_end(self, training):
+            seen[training.step] = copy.deepcopy(training.model.state_dict())
+            if training.step == 2:
+                next(training.model.query_side.parameters()).register_hook(lambda gradient: gradient * math.inf)
+
+    options = {**tiny, "optimizer": optimizer, "log_every": 3, "sgd_momentum": 0.0 if optimizer != "adamw" else 0.9}
+    with pytest.raises(RunError, match="the loss is nan at step 3"):
+        moco.pretrain(photos, out=tmp_path / "run", quiet=True, callbacks=[Poison()], weight_decay=0.0, **options)
+    for name, value in seen[3].items():
+        assert value.isfinite().all(), name
+        if name.startswith("encoder_q") and "running" not in name and "num_batches" not in name:
+            assert torch.equal(value, seen[2][name]), name
 
 
 def test_a_checkpoint_with_another_optimiser_state_is_refused(photos, tmp_path, tiny):

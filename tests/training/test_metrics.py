@@ -8,13 +8,13 @@ from moco.training.metrics import Progress
 def test_pauses_and_what_follows_the_end_do_not_count():
     with Progress(10, 0, show=False) as progress:
         progress.advance(10)
-        with progress.pause() as pause:
+        with progress.pause():
             time.sleep(0.2)
         progress.stop()
         seconds = progress.seconds
         time.sleep(0.2)
         assert seconds == progress.seconds < 0.15
-        assert pause.seconds >= 0.2
+        assert progress.last_pause >= 0.2
     assert seconds == progress.seconds
 
 

@@ -144,10 +144,10 @@ def pretrain(
         raise ConfigError(f"backbone={config.backbone!r} is a module of the user's: hand it over with backbone=")
     if _is_first_process():
         folder.check(resume=resume)
-    from moco.training.pretrain import Extras, Pretraining
+    from moco.training.pretrain import Pretraining
 
-    extras = Extras(module=module, transform=transform, callbacks=callbacks, loggers=loggers)
-    Pretraining.prepare(data, config, folder, extras, quiet=quiet, start=start).run(resume=resume)
+    extras: Any = {"module": module, "transform": transform, "callbacks": callbacks, "loggers": loggers}
+    Pretraining(data, config, folder, **extras, quiet=quiet, start=start).run(resume=resume)
     return Run(folder.path, module)
 
 

@@ -5,16 +5,15 @@ N: samples on this rank   C: embedding width   K: keys in the dictionary
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
 
-from moco.contrast.batchnorm import BatchNormCure
-from moco.contrast.collective import all_gather_cat, copy_from_first_
+from moco.contrast.collective import all_gather_cat
 from moco.contrast.dictionary import Queue
 from moco.contrast.loss import scored_info_nce
-from moco.contrast.model import Backward, ContrastiveModel, LossAndKeys, descend_
+from moco.contrast.model import Backward, ContrastiveModel, LossAndKeys, Shared, descend_, take_step
 from moco.contrast.momentum import check_key_momentum, ema_update_, frozen_copy
 
 
@@ -63,10 +62,7 @@ def symmetric_moco_step(
     model: MoCo, x_1: Any, x_2: Any, optimizer: torch.optim.Optimizer, *, backward: Backward = torch.Tensor.backward
 ) -> tuple[Tensor, Tensor]:
     """As `moco_step`, with the loss of `symmetric_moco_loss`."""
-    loss, accuracy, keys = symmetric_moco_loss(model, x_1, x_2)
-    descend_(model, loss, optimizer, backward)
-    model.after_step_(keys)
-    return loss.detach(), accuracy
+    return take_step(model, symmetric_moco_loss(model, x_1, x_2), optimizer, backward)
 
 
 class MoCo(ContrastiveModel):
@@ -88,34 +84,19 @@ class MoCo(ContrastiveModel):
 
     Raises:
         ValueError: an argument outside its range, or a cure that cannot work here.
-        TypeError: an encoder in half precision.
+        TypeError: an encoder in half precision, or inside DistributedDataParallel.
 
     Source: He et al. 2020 (1911.05722), Chen et al. 2020 (2003.04297).
     """
 
     def __init__(
-        self,
-        encoder: nn.Module,
-        *,
-        dictionary_size: int,
-        embedding_dim: int,
-        key_momentum: float,
-        temperature: float,
-        batchnorm: BatchNormCure = "auto",
-        split_groups: int | None = None,
+        self, encoder: nn.Module, *, dictionary_size: int, key_momentum: float, **shared: Unpack[Shared]
     ) -> None:
-        super().__init__(
-            encoder,
-            embedding_dim=embedding_dim,
-            temperature=temperature,
-            batchnorm=batchnorm,
-            split_groups=split_groups,
-        )
+        super().__init__(encoder, **shared)
         self.key_momentum = check_key_momentum(key_momentum)
         self.encoder_k = frozen_copy(self.encoder_q)
-        self.queue = Queue(dictionary_size, embedding_dim)
-        copy_from_first_([*self.parameters(), *self.buffers()])  # ranks may have drawn from different seeds
-        self.train(encoder.training)
+        self.queue = Queue(dictionary_size, self.embedding_dim)
+        self._start_(training=encoder.training)
 
     @torch.no_grad()
     def key(self, x_k: Any) -> Tensor:

@@ -30,7 +30,27 @@ Kind = TypeVar("Kind", bound=_BatchNorm)
 _backward_kernel = torch.ops.aten.native_batch_norm_backward.default  # without the overload's name it is looked up
 
 
-class SplitBatchNorm(_BatchNorm):
+class Replacement(_BatchNorm):
+    """A BatchNorm for inputs (N, C, ...) that has taken another's place; shapes and memory layout stay."""
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.ndim < 2:
+            raise ValueError(f"input of shape {tuple(input.shape)}: expected (N, C, ...)")
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise, then what a BatchNormAct2d has inside."""
+        self._check_input_dim(input)
+        output = self.normalize(input)
+        for layer in self.children():
+            output = layer(output)
+        return output
+
+    def normalize(self, input: Tensor) -> Tensor:
+        """The plain form."""
+        return super().forward(input)
+
+
+class SplitBatchNorm(Replacement):
     """BatchNorm over each of S contiguous groups of the batch; the running statistics are the mean over groups.
 
     Groups are contiguous blocks of the batch because a block of a channels-last (or contiguous) tensor is a free
@@ -43,22 +63,11 @@ class SplitBatchNorm(_BatchNorm):
 
     groups: int | None = None
 
-    def _check_input_dim(self, input: Tensor) -> None:
-        if input.ndim < 2:
-            raise ValueError(f"input of shape {tuple(input.shape)}: expected (N, C, ...)")
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Normalise; shapes (N, C, ...) in and out, memory layout kept."""
-        output = self._normalize(input)
-        for layer in self.children():
-            output = layer(output)
-        return output
-
-    def _normalize(self, input: Tensor) -> Tensor:
-        self._check_input_dim(input)
+    def normalize(self, input: Tensor) -> Tensor:
+        """Group by group while training."""
         groups = resolve_groups(self.groups, input.shape[0]) if self.training else 1
         if groups == 1:
-            return super().forward(input)
+            return super().normalize(input)
         if torch.compiler.is_compiling():
             return self._normalize_by_formula(input, groups)
         if self.running_mean is None or self.running_var is None:
@@ -80,7 +89,7 @@ class SplitBatchNorm(_BatchNorm):
 
         Groups of one size are one more dimension, so that one kernel serves them all.
         """
-        whole = input.to(_statistics_dtype(input))
+        whole = input.to(statistics_dtype(input))
         equal = len(input) % groups == 0
         parts = (
             [whole.view(groups, -1, *whole.shape[1:])] if equal else [part[None] for part in whole.tensor_split(groups)]
@@ -132,7 +141,7 @@ class _SplitNormalize(torch.autograd.Function):
         groups = len(running_means)
         input = input.contiguous(memory_format=_layout(input))  # the kernels write no other strides
         output = torch.empty_like(input)
-        saved = torch.empty(2, groups, input.shape[1], device=input.device, dtype=_statistics_dtype(input))
+        saved = torch.empty(2, groups, input.shape[1], device=input.device, dtype=statistics_dtype(input))
         means_SC, inverses_SC = saved.unbind()
         for part, out, mean, inverse, running_mean, running_variance in zip(
             input.tensor_split(groups),
@@ -175,7 +184,7 @@ class _SplitNormalize(torch.autograd.Function):
         return grad_input, grad_weight, grad_bias, None, None, None, None
 
 
-def _statistics_dtype(input: Tensor) -> torch.dtype:
+def statistics_dtype(input: Tensor) -> torch.dtype:
     """Half-precision activations keep their statistics in float32."""
     return torch.float32 if input.dtype in (torch.bfloat16, torch.float16) else input.dtype
 
@@ -262,13 +271,6 @@ def has_batchnorm(module: nn.Module) -> bool:
 def interleave(length: int, groups: int, device: torch.device) -> Tensor:
     """Order that puts the samples n with n mod S = g into block g; blocks as `torch.tensor_split` makes them."""
     return torch.cat([torch.arange(g, length, groups, device=device) for g in range(min(groups, length))])
-
-
-def invert(order: Tensor) -> Tensor:
-    """The permutation that undoes `order`."""
-    inverse = torch.empty_like(order)
-    inverse[order] = torch.arange(len(order), device=order.device)
-    return inverse
 
 
 def select(batch: Any, index: Tensor) -> Any:

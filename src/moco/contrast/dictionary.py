@@ -45,6 +45,8 @@ class Queue(nn.Module):
     def enqueue(self, keys_NC: Tensor) -> None:
         """Write the newest keys over the oldest ones, in order; the pointer then names the oldest key.
 
+        A key that is infinite or no number is not written: what it would replace stays.
+
         Raises:
             ValueError: the keys are not (N, C).
         """
@@ -55,7 +57,8 @@ class Queue(nn.Module):
         kept = min(count, size)
         # Indices stay on the device: reading the pointer on the host would stall a GPU at every step.
         places = (self.pointer + torch.arange(count - kept, count, device=self.pointer.device)) % size
-        self.keys_KC.index_copy_(0, places, keys_NC[count - kept :].to(self.keys_KC.dtype))
+        newest = keys_NC[count - kept :].to(self.keys_KC.dtype)
+        self.keys_KC.index_copy_(0, places, _finite_rows(newest, self.keys_KC[places]))
         self.pointer.add_(count).remainder_(size)
 
 
@@ -97,12 +100,19 @@ class Bank(nn.Module):
     def update_(self, indices_N: Tensor, q_NC: Tensor, *, bank_momentum: float) -> None:
         """v_i <- normalize(m v_i + (1 - m) q_i) for the samples of a step; all others stay.
 
-        Where a sample occurs several times in `indices_N`, all its queries are added.
+        Where a sample occurs several times in `indices_N`, all its queries are added. A query that is infinite or no
+        number changes nothing.
         """
-        kept_NC = self.embeddings_MC[indices_N] * bank_momentum
-        self.embeddings_MC.index_copy_(0, indices_N, kept_NC)
-        self.embeddings_MC.index_add_(0, indices_N, q_NC.to(kept_NC.dtype), alpha=1.0 - bank_momentum)
+        stored_NC = self.embeddings_MC[indices_N]
+        q_NC = _finite_rows(q_NC.to(stored_NC.dtype), stored_NC)
+        self.embeddings_MC.index_copy_(0, indices_N, stored_NC * bank_momentum)
+        self.embeddings_MC.index_add_(0, indices_N, q_NC, alpha=1.0 - bank_momentum)
         self.embeddings_MC.index_copy_(0, indices_N, functional.normalize(self.embeddings_MC[indices_N], dim=1))
+
+
+def _finite_rows(new_NC: Tensor, old_NC: Tensor) -> Tensor:
+    """The new rows, but old ones where a value is infinite or no number; the host does not wait to see which."""
+    return torch.where(new_NC.isfinite().all(dim=1, keepdim=True), new_NC, old_NC)
 
 
 def rows_of(indices_N: Tensor, drawn_K: Tensor) -> Tensor:

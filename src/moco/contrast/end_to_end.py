@@ -5,15 +5,13 @@ N: samples on this rank   C: embedding width
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
 
-from moco.contrast.batchnorm import BatchNormCure
-from moco.contrast.collective import copy_from_first_
 from moco.contrast.loss import in_batch_info_nce
-from moco.contrast.model import Backward, ContrastiveModel, LossAndKeys, descend_
+from moco.contrast.model import Backward, ContrastiveModel, LossAndKeys, Shared, take_step
 
 
 def end_to_end_loss(model: EndToEnd, x_q: Any, x_k: Any) -> LossAndKeys:
@@ -31,10 +29,7 @@ def end_to_end_step(
     model: EndToEnd, x_q: Any, x_k: Any, optimizer: torch.optim.Optimizer, *, backward: Backward = torch.Tensor.backward
 ) -> tuple[Tensor, Tensor]:
     """As `moco_step`, with the loss of `end_to_end_loss`."""
-    loss, accuracy, _ = end_to_end_loss(model, x_q, x_k)
-    descend_(model, loss, optimizer, backward)
-    model.after_step_()
-    return loss.detach(), accuracy
+    return take_step(model, end_to_end_loss(model, x_q, x_k), optimizer, backward)
 
 
 class EndToEnd(ContrastiveModel):
@@ -43,36 +38,15 @@ class EndToEnd(ContrastiveModel):
     The paper lets the two encoders be the same, partially shared or different; here they are the same, the usual form
     of in-batch contrast. BatchNorm is cured as in MoCo: keys are encoded in other company than their queries.
 
-    Args:
-        encoder, embedding_dim, temperature, split_groups: as `moco.contrast.MoCo`.
-        batchnorm: as there, without "average", which is for a key encoder that follows.
-
-    Raises:
-        ValueError: an argument outside its range, or a cure that cannot work here.
-
-    Source: He et al. 2020 (1911.05722), section 3.2.
+    Arguments and errors are those of `moco.contrast.MoCo`, without queue and key encoder, and so without the cure
+    "average". Source: He et al. 2020 (1911.05722), section 3.2.
     """
 
-    def __init__(
-        self,
-        encoder: nn.Module,
-        *,
-        embedding_dim: int,
-        temperature: float,
-        batchnorm: BatchNormCure = "auto",
-        split_groups: int | None = None,
-    ) -> None:
-        if batchnorm == "average":
+    def __init__(self, encoder: nn.Module, **shared: Unpack[Shared]) -> None:
+        if shared.get("batchnorm") == "average":
             raise ValueError("batchnorm='average' end to end: there is no key encoder to average, choose 'auto'")
-        super().__init__(
-            encoder,
-            embedding_dim=embedding_dim,
-            temperature=temperature,
-            batchnorm=batchnorm,
-            split_groups=split_groups,
-        )
-        copy_from_first_([*self.parameters(), *self.buffers()])  # ranks may have drawn from different seeds
-        self.train(encoder.training)
+        super().__init__(encoder, **shared)
+        self._start_(training=encoder.training)
 
     def key(self, x_k: Any) -> Tensor:
         """k = f_q(x_k), (N, C), unit norm, with gradient; the batch is shuffled where the cure says so."""

@@ -12,6 +12,7 @@ from moco.contrast.collective import all_gather_cat, world_size
 
 # A gradient scaler multiplies by 65,536 at first; who averages or weighs losses stays far below this.
 SUSPECT_SCALE = 100.0
+WRAPPING = "model.run_encoders_with(query=DistributedDataParallel(model.query_side, broadcast_buffers=False))"
 
 
 def gradient_norm(module: nn.Module) -> Tensor:
@@ -58,6 +59,6 @@ def ranks_moved_alike(start_S: Tensor, now_S: Tensor) -> bool:
     if apart > 0.01 * size:
         raise ValueError(
             f"the query encoders of {world_size()} ranks moved apart in the first step, as gradients are not averaged: "
-            "model.run_encoders_with(query=DistributedDataParallel(model.query_side, broadcast_buffers=False))"
+            f"{WRAPPING}"
         )
     return bool(size > 0)

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from moco.contrast.batchnorm import replace_batchnorm, take_over
+from moco.contrast.batchnorm import Replacement, replace_batchnorm, statistics_dtype, take_over
 from moco.contrast.collective import all_gather_cat, world_size
 
 
-class JointBatchNorm(_BatchNorm):
+class JointBatchNorm(Replacement):
     """PyTorch's SyncBatchNorm, which computes on GPUs only, and the same by formula on a CPU.
 
     Ranks must hold equally many samples, which is checked on a CPU. In eval mode, and on one rank, it is plain
@@ -23,25 +22,16 @@ class JointBatchNorm(_BatchNorm):
     process_group = None  # all ranks; `SyncBatchNorm.forward` asks for it
     _check_non_zero_input_channels = nn.SyncBatchNorm._check_non_zero_input_channels
 
-    def _check_input_dim(self, input: Tensor) -> None:
-        if input.ndim < 2:
-            raise ValueError(f"input of shape {tuple(input.shape)}: expected (N, C, ...)")
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Normalise; shapes (N, C, ...) in and out."""
-        self._check_input_dim(input)
+    def normalize(self, input: Tensor) -> Tensor:
+        """Over all ranks while training."""
         if not self.training or world_size() == 1:
-            output = super().forward(input)
-        elif input.is_cuda:
-            output = nn.SyncBatchNorm.forward(self, input)  # type: ignore[arg-type]
-        else:
-            output = self._over_ranks(input)
-        for layer in self.children():
-            output = layer(output)
-        return output
+            return super().normalize(input)
+        if input.is_cuda:
+            return nn.SyncBatchNorm.forward(self, input)  # type: ignore[arg-type]
+        return self._over_ranks(input)
 
     def _over_ranks(self, input: Tensor) -> Tensor:
-        values = input.float() if input.dtype in (torch.bfloat16, torch.float16) else input
+        values = input.to(statistics_dtype(input))
         others = [dimension for dimension in range(input.ndim) if dimension != 1]
         variance_C, mean_C = torch.var_mean(values, dim=others, correction=0)
         means_WC, variances_WC = all_gather_cat(torch.stack([mean_C, variance_C])[None]).unbind(dim=1)

@@ -186,9 +186,14 @@ def _blocks(
         yield logits_NJ, chunk_JC
 
 
-def _check(q_NC: Tensor, k_NC: Tensor, keys_KC: Tensor, temperature: float) -> None:
+def check_temperature(temperature: float) -> None:
+    """Raise ValueError unless it is above 0."""
     if not temperature > 0:
         raise ValueError(f"temperature={temperature}: need a value above 0 (the papers use 0.07 to 0.2)")
+
+
+def _check(q_NC: Tensor, k_NC: Tensor, keys_KC: Tensor, temperature: float) -> None:
+    check_temperature(temperature)
     if q_NC.ndim != 2 or q_NC.shape != k_NC.shape or keys_KC.ndim != 2 or keys_KC.shape[1] != q_NC.shape[1]:
         raise ValueError(
             f"q {tuple(q_NC.shape)}, k {tuple(k_NC.shape)}, keys {tuple(keys_KC.shape)}: "

@@ -5,16 +5,15 @@ N: samples on this rank   K: negatives drawn from the bank   M: samples in the b
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
 
-from moco.contrast.batchnorm import BatchNormCure
-from moco.contrast.collective import all_gather_cat, copy_from_first_, world_size
+from moco.contrast.collective import all_gather_cat, world_size
 from moco.contrast.dictionary import Bank, rows_of
 from moco.contrast.loss import scored_info_nce
-from moco.contrast.model import Backward, ContrastiveModel, LossAndKeys, descend_
+from moco.contrast.model import Backward, ContrastiveModel, LossAndKeys, Shared, take_step
 
 
 def memory_bank_loss(model: MemoryBank, x: Any, indices_N: Tensor) -> LossAndKeys:
@@ -42,10 +41,7 @@ def memory_bank_step(
     backward: Backward = torch.Tensor.backward,
 ) -> tuple[Tensor, Tensor]:
     """As `moco_step`, with the loss of `memory_bank_loss`."""
-    loss, accuracy, keys = memory_bank_loss(model, x, indices_N)
-    descend_(model, loss, optimizer, backward)
-    model.after_step_(keys)
-    return loss.detach(), accuracy
+    return take_step(model, memory_bank_loss(model, x, indices_N), optimizer, backward)
 
 
 class MemoryBank(ContrastiveModel):
@@ -55,15 +51,12 @@ class MemoryBank(ContrastiveModel):
     them, it is left out of that query's negatives, which are then K - 1.
 
     Args:
-        encoder, embedding_dim, temperature, split_groups: as `moco.contrast.MoCo`.
+        encoder, embedding_dim, temperature, split_groups: as `moco.contrast.MoCo`, and so are the errors.
         num_samples: M, samples to learn from.
         dictionary_size: K, 1 to M; M takes the whole bank at each step.
         bank_momentum: share of a stored embedding that stays when its sample comes by, 0 to 1.
         batchnorm: "split" or "none"; "auto" is split on one process, as in MoCo, so that f_q is the same, and none on
             several. Keys are not encoded in a batch, so nothing can leak.
-
-    Raises:
-        ValueError: an argument outside its range, or a cure that cannot work here.
 
     Source: Wu et al. 2018 (1805.01978); He et al. 2020 (1911.05722), section 3.2.
     """
@@ -74,29 +67,22 @@ class MemoryBank(ContrastiveModel):
         *,
         num_samples: int,
         dictionary_size: int,
-        embedding_dim: int,
         bank_momentum: float,
-        temperature: float,
-        batchnorm: BatchNormCure = "auto",
-        split_groups: int | None = None,
+        **shared: Unpack[Shared],
     ) -> None:
         if not 0.0 <= bank_momentum <= 1.0:
             raise ValueError(f"bank_momentum={bank_momentum}: need a value from 0 (newest query) to 1 (never changes)")
         if not 1 <= dictionary_size <= num_samples:
             raise ValueError(f"dictionary_size={dictionary_size} with {num_samples} samples: need 1 to {num_samples}")
-        if batchnorm in ("shuffle", "average"):
-            raise ValueError(f"batchnorm={batchnorm!r} with a memory bank, which encodes no keys: choose 'auto'")
-        super().__init__(
-            encoder,
-            embedding_dim=embedding_dim,
-            temperature=temperature,
-            batchnorm="none" if batchnorm == "auto" and world_size() > 1 else batchnorm,
-            split_groups=split_groups,
-        )
+        cure = shared.get("batchnorm", "auto")
+        if cure in ("shuffle", "average"):
+            raise ValueError(f"batchnorm={cure!r} with a memory bank, which encodes no keys: choose 'auto'")
+        if cure == "auto" and world_size() > 1:
+            shared["batchnorm"] = "none"
+        super().__init__(encoder, **shared)
         self.dictionary_size, self.bank_momentum = dictionary_size, bank_momentum
-        self.bank = Bank(num_samples, embedding_dim)
-        copy_from_first_([*self.parameters(), *self.buffers()])  # ranks may have drawn from different seeds
-        self.train(encoder.training)
+        self.bank = Bank(num_samples, self.embedding_dim)
+        self._start_(training=encoder.training)
 
     def after_step_(self, *keys: tuple[Tensor, Tensor]) -> None:
         """As `ContrastiveModel.after_step_`: the bank remembers the queries of the step's samples."""

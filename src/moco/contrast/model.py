@@ -6,10 +6,11 @@ N: samples on this rank   C: embedding width
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple, Required, TypedDict, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from moco.contrast.batchnorm import (
     BatchNormCure,
@@ -17,16 +18,24 @@ from moco.contrast.batchnorm import (
     gather_batch,
     has_batchnorm,
     interleave,
-    invert,
     resolve_groups,
     select,
     split_batchnorm,
 )
-from moco.contrast.collective import all_gather_cat, rank, shared_permutation, world_size
-from moco.contrast.first_step import check_scale, gradient_norm, ranks_moved_alike, sample_values
-from moco.contrast.loss import normalize
+from moco.contrast.collective import all_gather_cat, copy_from_first_, rank, shared_permutation, world_size
+from moco.contrast.first_step import WRAPPING, check_scale, gradient_norm, ranks_moved_alike, sample_values
+from moco.contrast.loss import check_temperature, normalize
 
 Backward = Callable[[Tensor], Any]
+
+
+class Shared(TypedDict, total=False):
+    """Options that every mechanism has; `moco.contrast.MoCo` describes them."""
+
+    embedding_dim: Required[int]
+    temperature: Required[float]
+    batchnorm: BatchNormCure
+    split_groups: int | None
 
 
 class LossAndKeys(NamedTuple):
@@ -63,14 +72,19 @@ def descend_(model: ContrastiveModel, loss: Tensor, optimizer: torch.optim.Optim
     model.backward_checked = True
 
 
+def take_step(
+    model: ContrastiveModel, found: LossAndKeys, optimizer: torch.optim.Optimizer, backward: Backward
+) -> tuple[Tensor, Tensor]:
+    """What follows the loss in a step of any mechanism; returns loss and pretext accuracy, both detached."""
+    descend_(model, found.loss, optimizer, backward)
+    model.after_step_(found.keys)
+    return found.loss.detach(), found.pretext_accuracy
+
+
 class ContrastiveModel(nn.Module):
     """A query encoder, trained by gradient; each mechanism adds where its keys and negatives come from.
 
-    Args:
-        encoder, embedding_dim, temperature, batchnorm, split_groups: as `moco.contrast.MoCo`.
-
-    Raises:
-        ValueError: an argument outside its range, or a cure that cannot work here.
+    Arguments and errors are those of `moco.contrast.MoCo`.
     """
 
     backward_checked = False  # by the first step
@@ -85,17 +99,24 @@ class ContrastiveModel(nn.Module):
         *,
         embedding_dim: int,
         temperature: float,
-        batchnorm: BatchNormCure,
-        split_groups: int | None,
+        batchnorm: BatchNormCure = "auto",
+        split_groups: int | None = None,
     ) -> None:
         super().__init__()
-        if not temperature > 0:
-            raise ValueError(f"temperature={temperature}: need a value above 0 (the papers use 0.07 to 0.2)")
+        check_temperature(temperature)
+        for module in encoder.modules():
+            if isinstance(module, DataParallel | DistributedDataParallel):
+                raise TypeError(f"an encoder inside {type(module).__name__}: give the plain module, then {WRAPPING}")
         self.batchnorm = _resolve_cure(batchnorm, encoder, split_groups)
         self.split_groups = split_groups
         self.has_batchnorm = has_batchnorm(encoder)
         self.temperature, self.embedding_dim = temperature, embedding_dim
         self.encoder_q = split_batchnorm(encoder, split_groups) if self.batchnorm == "split" else encoder
+
+    def _start_(self, *, training: bool) -> None:
+        """The last line of each mechanism's constructor: ranks, which may have drawn from different seeds, agree."""
+        copy_from_first_([*self.parameters(), *self.buffers()])
+        self.train(training)
 
     def run_encoders_with(self, *, query: Callable[[Any], Tensor], key: Callable[[Any], Tensor] | None = None) -> None:
         """Call the encoders through wrappers (autocast, DistributedDataParallel, compilation).
@@ -133,7 +154,7 @@ class ContrastiveModel(nn.Module):
         if self.batchnorm != "split" or not self.training:
             return self._embed(encode, x_q, length)
         order = interleave(length, resolve_groups(self.split_groups, length), device)
-        return self._embed(encode, select(x_q, order), length)[invert(order)]
+        return self._embed(encode, select(x_q, order), length)[order.argsort()]
 
     def _encode_keys(self, encode: Callable[[Any], Tensor], x_k: Any) -> Tensor:
         """Unit-norm keys of a batch that is shuffled first where the cure says so; in the order of the samples."""
@@ -143,7 +164,7 @@ class ContrastiveModel(nn.Module):
         if self.batchnorm != "split" or not self.training:
             return self._embed(encode, x_k, length)
         order = torch.randperm(length).to(device, non_blocking=True)
-        return self._embed(encode, select(x_k, order), length)[invert(order)]
+        return self._embed(encode, select(x_k, order), length)[order.argsort()]
 
     def _shuffled_key(self, encode: Callable[[Any], Tensor], x_k: Any, length: int, device: torch.device) -> Tensor:
         """Each rank encodes a random slice of the whole batch, so that a key's BatchNorm company is not its query's."""
@@ -151,7 +172,7 @@ class ContrastiveModel(nn.Module):
         everyone = gather_batch(x_k)  # first, because it checks that the ranks' batches agree
         order = shared_permutation(length * world_size(), device)
         keys_NC = self._embed(encode, select(everyone, order[mine]), length)
-        return all_gather_cat(keys_NC)[invert(order)][mine]
+        return all_gather_cat(keys_NC)[order.argsort()][mine]
 
     def _checked_length(self, batch: Any) -> tuple[int, torch.device]:
         length, device = batch_length(batch)

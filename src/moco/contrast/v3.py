@@ -10,10 +10,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from moco.contrast.collective import copy_from_first_, world_size
+from moco.contrast.collective import world_size
 from moco.contrast.joint_batchnorm import join_batchnorm
 from moco.contrast.loss import in_batch_info_nce
-from moco.contrast.model import Backward, ContrastiveModel, LossAndKeys, descend_
+from moco.contrast.model import Backward, ContrastiveModel, LossAndKeys, take_step
 from moco.contrast.momentum import check_key_momentum, ema_update_, frozen_copy
 
 
@@ -34,10 +34,7 @@ def moco_v3_step(
     model: MoCoV3, x_1: Any, x_2: Any, optimizer: torch.optim.Optimizer, *, backward: Backward = torch.Tensor.backward
 ) -> tuple[Tensor, Tensor]:
     """One step of the paper's Algorithm 1: as `moco_step`, with the loss of `moco_v3_loss`."""
-    loss, accuracy, _ = moco_v3_loss(model, x_1, x_2)
-    descend_(model, loss, optimizer, backward)
-    model.after_step_()
-    return loss.detach(), accuracy
+    return take_step(model, moco_v3_loss(model, x_1, x_2), optimizer, backward)
 
 
 class MoCoV3(ContrastiveModel):
@@ -46,18 +43,11 @@ class MoCoV3(ContrastiveModel):
     Nothing is shuffled or split: the paper has statistics of the whole batch, over all ranks (SyncBN).
 
     Args:
-        encoder: any module from a batch (a tensor, or a tuple or dict of tensors) to (N, C) embeddings, projection head
-            included. It becomes `encoder_q`.
+        encoder, embedding_dim, key_momentum, temperature: as `moco.contrast.MoCo`, and so are the errors; the momentum
+            may be set anew before any step.
         predictor: from (N, C) to (N, C). It learns with f_q, and has no counterpart among the keys.
-        embedding_dim: C, the output width of both.
-        key_momentum: m in 0..1, how much of f_k stays at each update; may be set anew before any step.
-        temperature: divides the similarities, above 0.
         batchnorm: "auto": BatchNorm statistics over all ranks, for which its layers are replaced in place where there
             are several; "none": each rank's own.
-
-    Raises:
-        ValueError: an argument outside its range.
-        TypeError: an encoder in half precision.
     """
 
     def __init__(
@@ -74,14 +64,11 @@ class MoCoV3(ContrastiveModel):
             raise ValueError(f"batchnorm={batchnorm!r}: MoCo v3 takes 'auto' (over all ranks) or 'none'")
         if batchnorm == "auto" and world_size() > 1:
             encoder, predictor = join_batchnorm(encoder), join_batchnorm(predictor)
-        super().__init__(
-            encoder, embedding_dim=embedding_dim, temperature=temperature, batchnorm="none", split_groups=None
-        )
+        super().__init__(encoder, embedding_dim=embedding_dim, temperature=temperature, batchnorm="none")
         self.key_momentum = check_key_momentum(key_momentum)
         self.encoder_k = frozen_copy(self.encoder_q)
         self.predictor = predictor
-        copy_from_first_([*self.parameters(), *self.buffers()])  # ranks may have drawn from different seeds
-        self.train(encoder.training)
+        self._start_(training=encoder.training)
 
     @property
     def query_side(self) -> nn.Module:

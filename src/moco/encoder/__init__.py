@@ -1,8 +1,7 @@
 """Backbones by name or from any nn.Module, with their feature width; projection heads."""
 
-from moco.encoder.backbone import Backbone, build_backbone, has_batchnorm, measure_width
-from moco.encoder.head import Encoder, build_encoder, linear_head, mlp_head
-from moco.encoder.head_v3 import v3_predictor, v3_projector
+from moco.encoder.backbone import Backbone, build_backbone, measure_width
+from moco.encoder.head import Encoder, build_encoder, linear_head, mlp_head, v3_predictor, v3_projector
 from moco.encoder.residual import zero_residuals_
 from moco.encoder.small_resnet import SmallResNet
 from moco.encoder.vit import freeze_patch_projection_, patch_projection
@@ -14,7 +13,6 @@ __all__ = [
     "build_backbone",
     "build_encoder",
     "freeze_patch_projection_",
-    "has_batchnorm",
     "linear_head",
     "measure_width",
     "mlp_head",

@@ -104,11 +104,6 @@ def measure_width(module: nn.Module, name: str, *, image_size: int, channels: in
     return features.shape[1]
 
 
-def has_batchnorm(module: nn.Module) -> bool:
-    """Whether any layer normalises over the batch, so that samples of one batch see each other while training."""
-    return any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in module.modules())
-
-
 def _given(module: nn.Module, image_size: int, stem: str, channels: int) -> Backbone:
     name = f"{GIVEN}{type(module).__name__}"
     if stem not in ("auto", STANDARD):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from moco.errors import ConfigError
 
 if TYPE_CHECKING:
     from moco.training.loop import Training
@@ -30,3 +32,21 @@ class Callback:
 
     def on_train_end(self, training: Training) -> None:
         """After the last step and its checkpoint."""
+
+
+MOMENTS = tuple(name for name in vars(Callback) if name.startswith("on_"))
+
+
+def check_callbacks(callbacks: Any) -> None:
+    """Whether the user's callbacks can be called.
+
+    Raises:
+        ConfigError: no list, or one with something that has none of the moments.
+    """
+    expected = f"a list of objects with some of {', '.join(MOMENTS)}, as moco.Callback has"
+    if not isinstance(callbacks, list | tuple):
+        raise ConfigError(f"callbacks={callbacks!r}: expected {expected}")
+    for callback in callbacks:
+        moments = [getattr(callback, name) for name in MOMENTS if hasattr(callback, name)]
+        if isinstance(callback, type) or not moments or not all(map(callable, moments)):
+            raise ConfigError(f"callbacks with {callback!r}: expected {expected}")

@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 from pickle import UnpicklingError  # the exception alone; nothing is unpickled
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from moco.errors import RunError
 
 FORMAT = 1
+
+
+@dataclasses.dataclass(kw_only=True)
+class Position:
+    """What changes while training, besides model and optimiser; a checkpoint holds it.
+
+    Attributes:
+        step: steps done.
+        loss_sum: sum of the losses since the last logged line, on the device.
+        accuracy_sum: sum of the pretext accuracies of the same steps, on the device.
+        loss_count: how many they are.
+        last: newest value of each logged name.
+        seconds: seconds of training in earlier, interrupted parts of the run.
+    """
+
+    step: int = 0
+    loss_sum: Tensor = dataclasses.field(default_factory=lambda: torch.zeros(()))
+    accuracy_sum: Tensor = dataclasses.field(default_factory=lambda: torch.zeros(()))
+    loss_count: int = 0
+    last: dict[str, float] = dataclasses.field(default_factory=dict)
+    seconds: float = 0.0
 
 
 def save_atomically(state: dict[str, Any], path: Path) -> None:
@@ -50,7 +73,7 @@ def load(path: Path) -> dict[str, Any]:
     return state
 
 
-def random_state(device: torch.device) -> dict[str, torch.Tensor]:
+def random_state(device: torch.device) -> dict[str, Tensor]:
     """The global generators, so that a resumed run draws the same numbers."""
     state = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
@@ -58,7 +81,27 @@ def random_state(device: torch.device) -> dict[str, torch.Tensor]:
     return state
 
 
-def restore_random_state(state: dict[str, torch.Tensor], device: torch.device) -> None:
+def restore(model: nn.Module, optimizer: torch.optim.Optimizer, path: Path, device: torch.device) -> Position:
+    """Continue from a checkpoint: model, queue, optimiser, generators, position.
+
+    Raises:
+        RunError: the checkpoint cannot be read or belongs to another configuration.
+    """
+    state = load(path)
+    try:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        position = Position(**state["progression"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise RunError(f"{path} does not fit this configuration: {str(error).splitlines()[0]}") from error
+    for parameter, kept in optimizer.state.items():
+        if any(value.ndim and value.shape != parameter.shape for value in kept.values() if isinstance(value, Tensor)):
+            raise RunError(f"{path} is of an earlier version, whose optimiser state does not fit: start a new run")
+    _restore_random_state(state["random"], device)
+    return position
+
+
+def _restore_random_state(state: dict[str, Tensor], device: torch.device) -> None:
     """Undo `random_state`."""
     torch.set_rng_state(state["cpu"])
     if device.type == "cuda" and "cuda" in state:

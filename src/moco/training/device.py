@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -25,38 +24,6 @@ LIGHTNING_LOGS = tuple(
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Rule:
-    """What "auto" means on some hardware.
-
-    Attributes:
-        applies: to a device of this kind.
-        precision, layout: as in the configuration.
-        reason: for the screen.
-    """
-
-    applies: Callable[[torch.device], bool]
-    precision: str
-    layout: str
-    reason: str
-
-
-def _bf16_gpu(device: torch.device) -> bool:
-    return device.type == "cuda" and torch.cuda.get_device_capability() >= (8, 0)
-
-
-def _bf16_cpu(device: torch.device) -> bool:
-    return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-
-
-# The first that applies. Channels-last is how convolution libraries compute; other orders are converted at each layer.
-RULES = (
-    Rule(_bf16_gpu, "bf16", "channels_last", "the GPU multiplies bf16 natively"),
-    Rule(_bf16_cpu, "bf16", "channels_last", "the processor multiplies bf16 natively"),
-    Rule(lambda device: True, "fp32", "channels_last", "bf16 would be emulated here"),
-)
-
-
 def expected_device(config: Config) -> torch.device:
     """The device that Fabric will take for this configuration."""
     if config.accelerator in ("auto", "gpu") and torch.cuda.is_available():
@@ -68,12 +35,19 @@ def expected_device(config: Config) -> torch.device:
 
 def settled(config: Config) -> tuple[Config, str]:
     """The configuration with nothing left at "auto" in precision and layout, and why."""
-    device = expected_device(config)
-    rule = next(rule for rule in RULES if rule.applies(device))
-    reason = rule.reason if config.precision == "auto" else "as configured"
-    precision = rule.precision if config.precision == "auto" else config.precision
-    layout = rule.layout if config.layout == "auto" else config.layout
-    return dataclasses.replace(config, precision=precision, layout=layout), reason  # type: ignore[arg-type]
+    if config.layout == "auto":  # how convolution libraries compute; other orders are converted at each layer
+        config = dataclasses.replace(config, layout="channels_last")
+    if config.precision != "auto":
+        return config, "as configured"
+    device = expected_device(config).type
+    if device == "cuda":
+        native = torch.cuda.get_device_capability() >= (8, 0)
+    else:
+        native = device == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    if not native:
+        return dataclasses.replace(config, precision="fp32"), "bf16 would be emulated here"
+    part = "GPU" if device == "cuda" else "processor"
+    return dataclasses.replace(config, precision="bf16"), f"the {part} multiplies bf16 natively"
 
 
 def make_fabric(config: Config) -> Fabric:
@@ -147,17 +121,15 @@ def place(model: ContrastiveModel, fabric: Fabric, config: Config) -> None:
     if fabric.world_size > 1:
         query = fabric.setup_module(query, move_to_device=False)
     key: Any = getattr(model, "encoder_k", None)  # where there is none, keys go through f_q
-    if config.compile:  # for the one batch shape of the training; evaluation calls the plain encoder
-        query, key = (None if encoder is None else torch.compile(encoder, dynamic=False) for encoder in (query, key))
 
-    def encode(encoder: Any, batch: Any) -> torch.Tensor:
-        with fabric.autocast():
-            embeddings: torch.Tensor = encoder(batch)
-            return embeddings
+    def ready(encoder: Any) -> Any:
+        if config.compile:  # for the one batch shape of the training; evaluation calls the plain encoder
+            encoder = torch.compile(encoder, dynamic=False)
+        if config.precision == "bf16":
+            encoder = torch.autocast(fabric.device.type, torch.bfloat16)(encoder)
+        return encoder
 
-    model.run_encoders_with(
-        query=functools.partial(encode, query), key=None if key is None else functools.partial(encode, key)
-    )
+    model.run_encoders_with(query=ready(query), key=None if key is None else ready(key))
 
 
 @contextmanager

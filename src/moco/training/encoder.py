@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from moco.config import Config
-from moco.encoder import Encoder, build_encoder, freeze_patch_projection_, has_batchnorm, zero_residuals_
+from moco.contrast.batchnorm import has_batchnorm
+from moco.encoder import Encoder, build_encoder, freeze_patch_projection_, zero_residuals_
 from moco.errors import ArchitectureError, ConfigError
 
 
@@ -16,7 +17,7 @@ def build_checked_encoder(config: Config, module: nn.Module | None = None) -> En
     `module`: the user's own backbone, instead of the one that the configuration names.
 
     Raises:
-        ArchitectureError: the backbone cannot be built or does not give (N, D).
+        ArchitectureError: the backbone cannot be built, does not give (N, D), or has weights that are not float32.
         ConfigError: the batch is too small, or there is a BatchNorm cure where there is no BatchNorm.
     """
     if module is not None and not isinstance(module, nn.Module):
@@ -31,6 +32,7 @@ def build_checked_encoder(config: Config, module: nn.Module | None = None) -> En
             hidden_dim=config.hidden_dim,
             stem=config.stem,
         )
+    _check_float32(encoder.backbone, config.backbone)
     if config.zero_init_residual:
         zero_residuals_(encoder.backbone, config.backbone)
     if config.freeze_patch_projection:
@@ -47,3 +49,12 @@ def build_checked_encoder(config: Config, module: nn.Module | None = None) -> En
             f"which need at least {2 * (config.split_groups or 1)} here"
         )
     return encoder
+
+
+def _check_float32(module: nn.Module, backbone: str) -> None:
+    for name, parameter in module.named_parameters():
+        if parameter.is_floating_point() and parameter.dtype != torch.float32:
+            raise ArchitectureError(
+                f"backbone {backbone}: {name} is {parameter.dtype}, expected torch.float32; hand over module.float(), "
+                "the precision option decides what is computed in"
+            )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 
 from moco.config import Config
 from moco.contrast import (
@@ -28,7 +29,9 @@ from moco.contrast.collective import shapes_agreed
 from moco.errors import RunError
 from moco.training import checkpoint
 from moco.training.callbacks import Callback
+from moco.training.checkpoint import Position
 from moco.training.metrics import MetricsWriter, Progress
+from moco.training.optimizer import leave_out_if_not_finite_
 from moco.training.schedule import key_momentum_at, learning_rate_factor
 from moco.training.stop import StopRequest
 
@@ -45,27 +48,6 @@ STEPS: dict[tuple[str, bool], Callable[..., tuple[Tensor, Tensor]]] = {
     ("moco-v3", True): moco_v3_step,
 }
 Evaluate = Callable[[nn.Module], Iterable[tuple[str, float]]]
-
-
-@dataclasses.dataclass(kw_only=True)
-class Position:
-    """What changes while training, besides model and optimiser; a checkpoint holds it.
-
-    Attributes:
-        step: steps done.
-        loss_sum: sum of the losses since the last logged line, on the device.
-        accuracy_sum: sum of the pretext accuracies of the same steps, on the device.
-        loss_count: how many they are.
-        last: newest value of each logged name.
-        seconds: seconds of training in earlier, interrupted parts of the run.
-    """
-
-    step: int = 0
-    loss_sum: Tensor = dataclasses.field(default_factory=lambda: torch.zeros(()))
-    accuracy_sum: Tensor = dataclasses.field(default_factory=lambda: torch.zeros(()))
-    loss_count: int = 0
-    last: dict[str, float] = dataclasses.field(default_factory=dict)
-    seconds: float = 0.0
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -177,7 +159,10 @@ def train(run: Training) -> Progress:
 
 
 def one_step(run: Training, batch: Batch) -> float:
-    """One step of the run's mechanism at its learning rate, which is returned; nothing waits for the device."""
+    """One step of the run's mechanism at its learning rate, which is returned; nothing waits for the device.
+
+    Where the gradient is infinite or no number, it moves neither f_q nor f_k, and the loss counts as no number.
+    """
     config, model, now, (views, indices) = run.config, run.model, run.position, batch
     rate = run.learning_rate(now.step)
     for group in run.optimizer.param_groups:
@@ -188,7 +173,15 @@ def one_step(run: Training, batch: Batch) -> float:
         model.key_momentum = key_momentum_at(now.step, total_steps=run.total_steps, start=config.key_momentum)
     step = STEPS[config.mechanism, config.symmetric]
     second = views[1] if run.bank_rows is None else run.bank_rows[indices]
-    run.loss, accuracy = step(model, views[0], second, run.optimizer, backward=run.fabric.backward)
+    finite = torch.ones(())
+
+    def backward(loss: Tensor) -> None:
+        nonlocal finite
+        run.fabric.backward(loss)
+        finite = leave_out_if_not_finite_(run.optimizer)
+
+    loss, accuracy = step(model, views[0], second, run.optimizer, backward=backward)
+    run.loss = torch.where(finite, loss, torch.nan)
     now.loss_sum += run.loss
     now.accuracy_sum += accuracy
     now.loss_count += 1
@@ -223,10 +216,7 @@ def _log(run: Training, writer: MetricsWriter, progress: Progress, rate: float) 
         means = _reduced(run, means, "mean")
     loss, accuracy = means.tolist()
     if not math.isfinite(loss):
-        raise RunError(
-            f"the loss is {loss} at step {now.step}: lower base_learning_rate, or use precision fp32; "
-            f"the last good checkpoint is {run.checkpoint}"
-        )
+        raise _diverged(run, loss)
     now.loss_sum.zero_()
     now.accuracy_sum.zero_()
     now.loss_count = 0
@@ -244,15 +234,20 @@ def _log(run: Training, writer: MetricsWriter, progress: Progress, rate: float) 
     progress.say(loss=f"{loss:.3f}")
 
 
+def _diverged(run: Training, loss: float) -> RunError:
+    kept = f"the last good checkpoint is {run.checkpoint}" if run.checkpoint.is_file() else "no checkpoint was written"
+    return RunError(f"the loss is {loss} at step {run.step}: lower base_learning_rate, or use precision fp32; {kept}")
+
+
 def _evaluate(run: Training, writer: MetricsWriter, progress: Progress) -> None:
     if run.folder is None or run.evaluate is None:  # rank 0 evaluates for all
         return
-    with progress.pause() as pause:
+    with progress.pause():
         values = dict(run.evaluate(run.model.encoder_q))
     last = run.position.last
     last.update(values)
-    last["evaluation_seconds"] = last.get("evaluation_seconds", 0.0) + pause.seconds
-    writer.write(run.step, {**values, "evaluation_seconds": pause.seconds})
+    last["evaluation_seconds"] = last.get("evaluation_seconds", 0.0) + progress.last_pause
+    writer.write(run.step, {**values, "evaluation_seconds": progress.last_pause})
     run.call("on_log", values)
     progress.say(**{name.removesuffix("_top1"): f"{value:.1%}" for name, value in values.items()})
 
@@ -267,33 +262,22 @@ def _save_if_due(run: Training, progress: Progress, saved_at: float) -> float:
 
 
 def save(run: Training) -> None:
-    """Write the newest checkpoint (rank 0; the key encoder's BatchNorm statistics are rank 0's own)."""
+    """Write the newest checkpoint (rank 0; the key encoder's BatchNorm statistics are rank 0's own).
+
+    Raises:
+        RunError: the loss or a value of the model is no longer a number, or the file cannot be written.
+    """
     if run.folder is not None:
+        model = run.model.state_dict()
+        size = get_total_norm([value for value in model.values() if value.is_floating_point()])
+        loss, size = torch.stack([run.position.loss_sum, size]).tolist()
+        if not math.isfinite(loss) or math.isnan(size):  # a user's module may have infinite constants
+            raise _diverged(run, math.nan)
         state: dict[str, Any] = {
-            "model": run.model.state_dict(),
+            "model": model,
             "optimizer": run.optimizer.state_dict(),
             "random": checkpoint.random_state(run.fabric.device),
             "progression": dataclasses.asdict(run.position),
         }
         checkpoint.save_atomically(state, run.checkpoint)
     run.call("on_checkpoint", run.checkpoint)
-
-
-def restore(model: ContrastiveModel, optimizer: torch.optim.Optimizer, path: Path, device: torch.device) -> Position:
-    """Continue from a checkpoint: model, queue, optimiser, generators, position.
-
-    Raises:
-        RunError: the checkpoint cannot be read or belongs to another configuration.
-    """
-    state = checkpoint.load(path)
-    try:
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        position = Position(**state["progression"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise RunError(f"{path} does not fit this configuration: {str(error).splitlines()[0]}") from error
-    for parameter, kept in optimizer.state.items():
-        if any(value.ndim and value.shape != parameter.shape for value in kept.values() if isinstance(value, Tensor)):
-            raise RunError(f"{path} is of an earlier version, whose optimiser state does not fit: start a new run")
-    checkpoint.restore_random_state(state["random"], device)
-    return position

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from moco.config import Config
+from moco.config import MECHANISM_FIELDS, Config
 from moco.contrast import ContrastiveModel, EndToEnd, MemoryBank, MoCo, MoCoV3
+from moco.contrast.batchnorm import has_batchnorm
 from moco.data.order import MODEL, keyed_seed
-from moco.encoder import Encoder, has_batchnorm, v3_predictor
-from moco.encoder.head_v3 import HIDDEN_DIM, HeadV3
+from moco.encoder import Encoder, v3_predictor
 from moco.errors import ConfigError, RunError
 from moco.training import checkpoint
 from moco.training.encoder import build_checked_encoder
@@ -39,40 +39,17 @@ def build_model(encoder: Encoder, config: Config, *, images: int) -> Contrastive
     To be called once the processes are there.
     """
     torch.manual_seed(keyed_seed(config.seed, MODEL))
-    several = config.devices * config.num_nodes > 1
-    split_groups = config.split_groups
-    if not has_batchnorm(encoder) or (several and config.batchnorm == "auto"):
-        split_groups = None
-    shared: dict[str, Any] = {
-        "embedding_dim": config.embedding_dim,
-        "temperature": config.temperature,
-        "batchnorm": config.batchnorm,
-        "split_groups": split_groups,
-    }
-    if config.mechanism == "end-to-end":
-        return EndToEnd(encoder, **shared)
+    names = ("embedding_dim", "temperature", "batchnorm", *MECHANISM_FIELDS[config.mechanism])
+    options: dict[str, Any] = {name: getattr(config, name) for name in names}
     if config.mechanism == "moco-v3":
-        return _build_v3(encoder, config)
-    assert config.dictionary_size is not None  # the configuration has checked what each mechanism needs
-    shared["dictionary_size"] = config.dictionary_size
+        predictor = v3_predictor(config.embedding_dim, head=config.head, hidden_dim=config.hidden_dim)
+        return MoCoV3(encoder, predictor, **options)
+    several = config.devices * config.num_nodes > 1
+    if has_batchnorm(encoder) and not (several and config.batchnorm == "auto"):
+        options["split_groups"] = config.split_groups
     if config.mechanism == "memory-bank":
-        assert config.bank_momentum is not None
-        return MemoryBank(encoder, num_samples=images, bank_momentum=config.bank_momentum, **shared)
-    assert config.key_momentum is not None
-    return MoCo(encoder, key_momentum=config.key_momentum, **shared)
-
-
-def _build_v3(encoder: Encoder, config: Config) -> MoCoV3:
-    assert config.key_momentum is not None
-    hidden_dim = HIDDEN_DIM if config.hidden_dim is None else config.hidden_dim
-    return MoCoV3(
-        encoder,
-        v3_predictor(config.embedding_dim, head=cast(HeadV3, config.head), hidden_dim=hidden_dim),
-        embedding_dim=config.embedding_dim,
-        key_momentum=config.key_momentum,
-        temperature=config.temperature,
-        batchnorm="none" if config.batchnorm == "none" else "auto",
-    )
+        return MemoryBank(encoder, num_samples=images, **options)
+    return (EndToEnd if config.mechanism == "end-to-end" else MoCo)(encoder, **options)
 
 
 def restored_model(config: Config, file: Path, module: nn.Module | None = None) -> ContrastiveModel:
@@ -91,11 +68,6 @@ def restored_model(config: Config, file: Path, module: nn.Module | None = None) 
     except RuntimeError as error:
         raise RunError(f"{file} does not fit its configuration: {str(error).splitlines()[0]}") from error
     return model.eval()
-
-
-def views_of(config: Config) -> int:
-    """How many views of an image a step takes."""
-    return 1 if config.mechanism == "memory-bank" else 2
 
 
 def bank_rows(indices: np.ndarray, config: Config) -> Tensor | None:

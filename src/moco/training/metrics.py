@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 import time
@@ -45,13 +44,6 @@ class MetricsWriter:
                 logger.finalize("success" if kind is None else "failed")
 
 
-@dataclasses.dataclass
-class Pause:
-    """How long it took, once it is over."""
-
-    seconds: float = 0.0
-
-
 class Progress:
     """Progress bar with images/s, remaining time, loss, kNN and the share of time spent waiting for data.
 
@@ -79,7 +71,7 @@ class Progress:
         self._said: dict[str, str] = {}
         self.images = 0
         self.wait_seconds = 0.0
-        self._pause_seconds = 0.0
+        self.last_pause = self._pause_seconds = 0.0
         self._start = time.perf_counter()
         self._stop: float | None = None
 
@@ -124,14 +116,14 @@ class Progress:
         self.wait_seconds += time.perf_counter() - start
 
     @contextmanager
-    def pause(self) -> Iterator[Pause]:
-        """Time that is not training: an evaluation, a checkpoint."""
-        start, pause = time.perf_counter(), Pause()
+    def pause(self) -> Iterator[None]:
+        """Time that is not training: an evaluation, a checkpoint. It is in `last_pause` afterwards, in seconds."""
+        start = time.perf_counter()
         try:
-            yield pause
+            yield
         finally:
-            pause.seconds = time.perf_counter() - start
-            self._pause_seconds += pause.seconds
+            self.last_pause = time.perf_counter() - start
+            self._pause_seconds += self.last_pause
 
     def stop(self) -> None:
         """The training has ended: what follows does not count."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.nn.utils import get_total_norm
 
 from moco.config import Config
 from moco.contrast import ContrastiveModel
@@ -44,6 +46,21 @@ def make_optimizer(model: ContrastiveModel, config: Config) -> torch.optim.Optim
         groups, lr=rate, momentum=momentum, trust_coeff=TRUST_COEFFICIENT, eps=0.0, trust_clip=False, nesterov=False
     )
     return optimizer
+
+
+def leave_out_if_not_finite_(optimizer: torch.optim.Optimizer) -> Tensor:
+    """To be called before the step: where a gradient is infinite or no number, the step changes no weight by it.
+
+    Returns whether all are finite, on the device, for which nothing waits.
+    """
+    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    finite = get_total_norm(gradients).isfinite()
+    if optimizer.defaults.get("fused") and optimizer.state:  # the first step would leave its momentum unwritten
+        optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]  # as GradScaler has a fused step left out
+    else:
+        for gradient in gradients:
+            gradient.masked_fill_(~finite, 0.0)
+    return finite
 
 
 def _lars() -> Any:

@@ -19,19 +19,18 @@ from moco.data.loader import MakeViews, ViewLoader
 from moco.data.order import EpochOrder
 from moco.data.skipped import SkippedFiles
 from moco.data.user_transform import Transform, TransformViews
-from moco.data.views import ViewRecipe, view_recipe
+from moco.data.views import view_recipe
 from moco.data.workers import default_workers
-from moco.encoder import Encoder
 from moco.evaluation.monitor import Monitor, prepare_monitor
 from moco.export.backbone import write_backbone
 from moco.recipes import write_config
-from moco.training import loop
-from moco.training.callbacks import Callback
+from moco.training import checkpoint, loop
+from moco.training.callbacks import Callback, check_callbacks
 from moco.training.device import convolutions_tried, make_fabric, peak_memory_bytes, place, settled
 from moco.training.encoder import build_checked_encoder
 from moco.training.images import RunImages, open_images
 from moco.training.loggers import Chosen, check_loggers, make_loggers
-from moco.training.mechanism import bank_rows, build_model, check_images, remarks, views_of
+from moco.training.mechanism import bank_rows, build_model, check_images, remarks
 from moco.training.metrics import Progress
 from moco.training.optimizer import check_optimizer, make_optimizer
 from moco.training.run_folder import RunFolder
@@ -41,69 +40,47 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Extras:
-    """What a run may be given that no configuration file can hold.
-
-    Attributes:
-        module: backbone of the user's own, trained in place; None takes the configuration's.
-        transform: the user's own pair of views; None takes the configuration's.
-        callbacks: see `moco.Callback`.
-        loggers: names or objects; None means TensorBoard.
-    """
-
-    module: nn.Module | None = None
-    transform: Transform | tuple[Transform, Transform] | None = None
-    callbacks: Sequence[Callback] = ()
-    loggers: Chosen = None
-
-
-@dataclasses.dataclass
 class Pretraining:
     """Everything checked and nothing written yet; `run` does the work.
 
-    Attributes:
-        config: the configuration, with nothing left at "auto" in precision and layout.
-        reason: why precision and layout are what they are.
+    Args:
+        data, transform, callbacks, loggers, quiet: as `moco.pretrain` takes them.
+        module: backbone of the user's own, trained in place; None takes the configuration's.
+        config: the configuration.
         folder: the run folder, not yet taken.
-        images: images to learn from and images to be judged by.
-        encoder: the query encoder at its random start.
-        recipe: crop and photometric operations.
-        extras: what the user gave besides.
-        quiet: neither messages nor a progress bar.
         start: time.perf_counter() when the command began.
+
+    Raises:
+        MocoError: bad input; nothing has been written.
     """
 
-    config: Config
-    reason: str
-    folder: RunFolder
-    images: RunImages
-    encoder: Encoder
-    recipe: ViewRecipe
-    extras: Extras
-    quiet: bool
-    start: float
-
-    @classmethod
-    def prepare(
-        cls, data: Any, config: Config, folder: RunFolder, extras: Extras, *, quiet: bool, start: float
-    ) -> Pretraining:
-        """Open the images and build the encoder.
-
-        Raises:
-            MocoError: bad input; nothing has been written.
-        """
+    def __init__(
+        self,
+        data: Any,
+        config: Config,
+        folder: RunFolder,
+        *,
+        module: nn.Module | None,
+        transform: Transform | tuple[Transform, Transform] | None,
+        callbacks: Sequence[Callback],
+        loggers: Chosen,
+        quiet: bool,
+        start: float,
+    ) -> None:
         if config.threads is not None:
             torch.set_num_threads(config.threads)
-        images = open_images(data, config)
-        check_images(config, len(images.pretraining))
+        check_callbacks(callbacks)
+        self.folder, self.quiet, self.start = folder, quiet, start
+        self.transform, self.callbacks, self.loggers = transform, callbacks, loggers
+        self.images = open_images(data, config)
+        check_images(config, len(self.images.pretraining))
         check_optimizer(config)
-        check_loggers(extras.loggers)
-        encoder = build_checked_encoder(config, extras.module)
-        if extras.transform is not None:
-            _check_transform(extras.transform, images, config.seed)
-        config, reason = settled(config)
-        return cls(config, reason, folder, images, encoder, view_recipe(config), extras, quiet, start)
+        check_loggers(loggers)
+        self.encoder = build_checked_encoder(config, module)
+        if transform is not None:
+            _check_transform(transform, self.images, config.seed)
+        self.config, self.reason = settled(config)
+        self.recipe = view_recipe(self.config)
 
     def run(self, *, resume: bool) -> dict[str, Any]:
         """Train, evaluate, export; returns the summary that was written."""
@@ -114,7 +91,7 @@ class Pretraining:
             self.folder.take()
         try:
             if first and not resume:
-                own_views = self.extras.transform is not None
+                own_views = self.transform is not None
                 self.folder.write_text("config.yaml", write_config(self.config, self.images.data, own_views=own_views))
             gpus = [fabric.device] if fabric.device.type == "cuda" else []
             with convolutions_tried(), torch.random.fork_rng(devices=gpus):
@@ -134,10 +111,10 @@ class Pretraining:
         optimizer = make_optimizer(model, config)
         monitor = self._monitor(skipped) if first else None
         if resume and self.folder.checkpoint.is_file():
-            position = loop.restore(model, optimizer, self.folder.checkpoint, fabric.device)
+            position = checkpoint.restore(model, optimizer, self.folder.checkpoint, fabric.device)
             self._say(f"continuing at step {position.step}")
         else:
-            position = loop.Position(last=self._baselines(monitor))
+            position = checkpoint.Position(last=self._baselines(monitor))
         if first:
             self.folder.trim_metrics(position.step)
         loader, order = self._loader(fabric, skipped)
@@ -155,7 +132,7 @@ class Pretraining:
             folder=self.folder.path if first else None,
             position=position,
             loggers=self._loggers(position.step) if first else (),
-            callbacks=self.extras.callbacks,
+            callbacks=self.callbacks,
             show_progress=first and not self.quiet,
         )
         self._announce(run)
@@ -173,12 +150,12 @@ class Pretraining:
             rank=fabric.global_rank,
             world_size=fabric.world_size,
         )
+        views = 1 if config.mechanism == "memory-bank" else 2
         make: MakeViews
-        if self.extras.transform is not None:
-            make = TransformViews(self.extras.transform, seed=config.seed, views=views_of(config))
+        if self.transform is not None:
+            make = TransformViews(self.transform, seed=config.seed, views=views)
         else:
-            kind = fabric.device.type
-            make = RecipeViews(self.recipe, config.image_size, order, device_type=kind, views=views_of(config))
+            make = RecipeViews(self.recipe, config.image_size, order, device_type=fabric.device.type, views=views)
         source, storage = keep_decoded(
             images.source, images.pretraining, budget=int(config.cache_gib * GIB), min_side=make.min_side
         )
@@ -189,7 +166,7 @@ class Pretraining:
         return ViewLoader(source, order, make, device=fabric.device, skipped=skipped, workers=workers), order
 
     def _loggers(self, step: int) -> Sequence[Any]:
-        loggers = make_loggers(self.extras.loggers, self.folder.path, step=step)
+        loggers = make_loggers(self.loggers, self.folder.path, step=step)
         for logger in loggers:
             logger.log_hyperparams(dataclasses.asdict(self.config))
         return loggers
