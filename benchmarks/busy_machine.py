@@ -2,9 +2,10 @@
 
     python benchmarks/busy_machine.py [--data FOLDER] [--busy 2] [--steps 40] [--rounds 2] [--out FILE]
 
-Runs `moco pretrain` alone and beside --busy processes that compute without a pause, in turn (A B A B ...), each time
-from its start, and compares the images per second that the runs report, after ten steps and over the whole.
-Prints JSON, and writes it to --out. The images: a folder, or without --data the picture book.
+Runs `moco pretrain` as it is, with one thread, and as two processes; each alone and beside --busy processes that compute
+without a pause, in turn (A B A B ...), each time from its start. Compares the images per second that the runs report,
+after ten steps and over the whole: beside the busy processes as a share of the same run alone (kept), and of the run as
+it is alone. Prints JSON, and writes it to --out. The images: a folder, or without --data the picture book.
 """
 
 from __future__ import annotations
@@ -22,6 +23,11 @@ from pathlib import Path
 from provenance import provenance
 
 EARLY = 10  # steps
+WAYS: dict[str, list[str]] = {
+    "as it is": [],
+    "one thread": ["--threads", "1"],
+    "two processes": ["--accelerator", "cpu", "--devices", "2"],
+}
 
 
 def main() -> None:
@@ -36,24 +42,37 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--out", default=None)
     options = parser.parse_args()
-    rates: dict[str, list[dict[str, float]]] = {"alone": [], "busy": []}
+    rates: dict[str, dict[str, list[dict[str, float]]]] = {way: {"alone": [], "busy": []} for way in WAYS}
     for _ in range(options.rounds):
-        rates["alone"].append(rate(options))
-        with busy(options.busy):
-            rates["busy"].append(rate(options))
-    kept = {
-        part: statistics.median(found[part] for found in rates["busy"])
-        / statistics.median(found[part] for found in rates["alone"])
-        for part in ("early", "whole")
-    }
+        for way in WAYS:
+            rates[way]["alone"].append(rate(options, WAYS[way]))
+            with busy(options.busy):
+                rates[way]["busy"].append(rate(options, WAYS[way]))
+    found = {way: compared(rates[way], rates["as it is"]["alone"]) for way in WAYS}
     stated = {**vars(options), "data": Path(options.data).name if options.data else "picture book"}
     text = json.dumps(
-        {"question": __doc__.partition("\n")[0], "kept": kept, "rates": rates, "options": stated, **provenance()},
+        {"question": __doc__.partition("\n")[0], "found": found, "rates": rates, "options": stated, **provenance()},
         indent=2,
     )
     print(text)
     if options.out:
         Path(options.out).write_text(text + "\n", encoding="utf-8")
+
+
+def compared(rates: dict[str, list[dict[str, float]]], plain: list[dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Shares of the speed alone, of the same way and of the plain one."""
+
+    def median(rounds: list[dict[str, float]], part: str) -> float:
+        return statistics.median(found[part] for found in rounds)
+
+    return {
+        part: {
+            "kept": median(rates["busy"], part) / median(rates["alone"], part),
+            "busy, of the run as it is": median(rates["busy"], part) / median(plain, part),
+            "alone, of the run as it is": median(rates["alone"], part) / median(plain, part),
+        }
+        for part in ("early", "whole")
+    }
 
 
 @contextlib.contextmanager
@@ -68,7 +87,7 @@ def busy(count: int) -> Iterator[None]:
             process.wait()
 
 
-def rate(options: argparse.Namespace) -> dict[str, float]:
+def rate(options: argparse.Namespace, way: list[str]) -> dict[str, float]:
     """Images per second of a run's first steps, and of all."""
     with tempfile.TemporaryDirectory() as scratch:
         run = Path(scratch) / "run"
@@ -76,8 +95,8 @@ def rate(options: argparse.Namespace) -> dict[str, float]:
         command += ["--out", str(run), "--recipe", "v2", "--backbone", options.backbone, "--stem", "standard"]
         command += ["--image-size", str(options.image_size), "--batch-size", str(options.batch_size)]
         command += ["--dictionary-size", "4096", "--steps", str(options.steps), "--knn-evaluations", "0"]
-        command += ["--log-every", str(EARLY), "--quiet"]
-        subprocess.run(command, check=True)
+        command += ["--log-every", str(EARLY), "--quiet", *way]
+        subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
         lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
         return {"early": lines[0]["images_per_second"], "whole": lines[-1]["images_per_second"]}
 
