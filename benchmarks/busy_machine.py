@@ -2,10 +2,10 @@
 
     python benchmarks/busy_machine.py [--data FOLDER] [--busy 2] [--steps 40] [--rounds 2] [--out FILE]
 
-Runs `moco pretrain` as it is, with one thread, and as two processes; each alone and beside --busy processes that compute
-without a pause, in turn (A B A B ...), each time from its start. Compares the images per second that the runs report,
-after ten steps and over the whole: beside the busy processes as a share of the same run alone (kept), and of the run as
-it is alone. Prints JSON, and writes it to --out. The images: a folder, or without --data the picture book.
+Runs `moco pretrain` as it is, with one thread, and as two processes; each alone and beside --busy processes that
+compute without a pause, in turn (A B A B ...), each time from its start. Compares the images per second that the runs
+report, after ten steps and over the whole: beside the busy processes as a share of the same run alone (kept), and of
+the run as it is alone. Prints JSON, and writes it to --out. The images: a folder, or without --data the picture book.
 """
 
 from __future__ import annotations

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 
 from moco.errors import ConfigError
 from moco.recipes import configure
 from moco.training import device
-from moco.training.device import make_fabric, settled
+from moco.training.device import busy_remark, make_fabric, settled
 
 
 def hardware(monkeypatch, *, cuda=None, bf16_cpu=False):
@@ -56,3 +58,22 @@ def test_fabric_leaves_what_it_hides_as_it_was():
 
     device.load_fabric()
     assert sys.modules.get("torchmetrics", "absent") is not None
+
+
+@pytest.mark.parametrize(
+    ("options", "load", "kind", "said"),
+    [
+        ({}, 9.0, "cpu", True),
+        ({}, 0.1, "cpu", False),
+        ({"threads": 2}, 9.0, "cpu", False),
+        ({"devices": 2}, 9.0, "cpu", False),
+        ({}, 9.0, "cuda", False),
+    ],
+)
+def test_a_busy_machine_is_told_where_threads_would_wait(monkeypatch, options, load, kind, said):
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(device, "cores", lambda: 4)
+    remark = busy_remark(configure("v2", options), torch.device(kind))
+    assert (remark is not None) is said
+    assert not said or "--threads 1" in remark

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ import torch
 
 from moco.config import Config
 from moco.contrast import ContrastiveModel
+from moco.data.workers import cores
 from moco.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -130,6 +132,22 @@ def place(model: ContrastiveModel, fabric: Fabric, config: Config) -> None:
         return encoder
 
     model.run_encoders_with(query=ready(query), key=None if key is None else ready(key))
+
+
+def busy_remark(config: Config, device: torch.device) -> str | None:
+    """One line where other programs keep the cores of this machine busy and several threads would share an operation.
+
+    Threads meet after each operation: one that has to wait for its core stops the others.
+    """
+    if device.type != "cpu" or config.threads is not None or config.devices > 1 or not hasattr(os, "getloadavg"):
+        return None
+    load, available = os.getloadavg()[0], cores()
+    if torch.get_num_threads() < 2 or load < available:
+        return None
+    return (
+        f"other programs are busy here (load {load:.1f} on {available} cores), which slows threads that work together: "
+        "--threads 1 loses less, see docs/guide.md"
+    )
 
 
 @contextmanager

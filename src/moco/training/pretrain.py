@@ -26,7 +26,7 @@ from moco.export.backbone import write_backbone
 from moco.recipes import write_config
 from moco.training import checkpoint, loop
 from moco.training.callbacks import Callback, check_callbacks
-from moco.training.device import convolutions_tried, make_fabric, peak_memory_bytes, place, settled
+from moco.training.device import busy_remark, convolutions_tried, make_fabric, peak_memory_bytes, place, settled
 from moco.training.encoder import build_checked_encoder
 from moco.training.images import RunImages, open_images
 from moco.training.loggers import Chosen, check_loggers, make_loggers
@@ -212,7 +212,8 @@ class Pretraining:
         )
         compiled = ", compiled" if config.compile else ""
         self._say(f"computing in {config.precision}, {config.layout.replace('_', '-')}{compiled} ({self.reason})")
-        for remark in remarks(config, len(images.pretraining)):
+        busy = busy_remark(config, run.fabric.device)
+        for remark in [*remarks(config, len(images.pretraining)), *([busy] if busy else [])]:
             self._say(remark)
 
     def _finish(
