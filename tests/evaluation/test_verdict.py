@@ -25,7 +25,8 @@ def test_every_order_has_its_sentence(networks):
             assert (phrase in judged) is bool(group)
             assert not group or phrase + " and ".join(group) in judged
         assert ("worth using" in advice) is (set(outcomes) == {"better"})
-        assert ("longer" in advice) <= (set(outcomes) != {"better"})
+        pressing = [out for out, name in zip(outcomes, networks, strict=True) if name in ("random_init", "pixels")]
+        assert not advice.startswith("train longer, or ask") or "worse" not in pressing
         backwards = [Compared(*pair) for pair in reversed(list(zip(networks, outcomes, strict=True)))]
         assert verdict(backwards) == said
 
@@ -36,7 +37,7 @@ def test_every_order_has_its_sentence(networks):
         (0.60, 0.45, 0.35, "better than untrained and raw pixels: the features are worth using"),
         (0.40, 0.45, 0.35, "better than untrained, worse than raw pixels: train longer; if that does not help, milder"),
         (0.45, 0.45, 0.35, "better than untrained, not decided against raw pixels: train longer, or ask more"),
-        (0.35, 0.45, 0.35, "not decided against untrained, worse than raw pixels: train longer, or ask more"),
+        (0.35, 0.45, 0.35, "not decided against untrained, worse than raw pixels: train longer; if that does not"),
         (0.45, 0.45, 0.45, "not decided against untrained and raw pixels: train longer, or ask more"),
         (0.45, 0.35, 0.45, "better than raw pixels, not decided against untrained: train longer, or ask more"),
         (0.40, 0.35, 0.45, "better than raw pixels, worse than untrained: lower --base-learning-rate"),

@@ -74,7 +74,7 @@ def make_parser(arguments: list[str]) -> ArgumentParser:
             if name in TRUTHS:  # on in some recipes, off in others
                 group.add_argument(f"--{name}", action=ActionYesNo, default=False, help=said[name])
             else:
-                shown = {"metavar": "PATTERN"} if name in ("include", "exclude") else {}
+                shown: dict[str, Any] = {"metavar": "PATTERN"} if name in ("include", "exclude") else {}
                 group.add_argument(f"--{name}", type=hint, default=default, help=said[name], **shown)
     # Other defaults depend on these two, so they are needed before the parser exists; it says what is wrong with them.
     stored = _stored(_scan(arguments, "--config"))

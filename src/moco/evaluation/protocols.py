@@ -60,7 +60,7 @@ class Protocols:
         """kNN on raw pixels, where that is the question and baselines are wanted."""
         if self.settings.protocol == "knn" and self.settings.baselines != "none":
             train, test = centred_pixels(self.task.train.squares(), self.task.test.squares())
-            how = f"the same on {PIXELS_SIDE} px squares, less their mean"
+            how = f"the same on raw pixels: squares of {PIXELS_SIDE} px, less their mean"
             yield Answers([self._neighbors(train, test)], "pixels", self._named("knn"), "pixels", how)
 
     def linear(self, network: Network) -> Iterator[Answers]:

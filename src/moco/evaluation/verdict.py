@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 Outcome = Literal["better", "undecided", "worse"]
-# What a sentence calls the networks. The order is that of the advice: a run has to beat the first ones first.
+# What a sentence calls the networks, in its order.
 CALLED = {
     "starting_weights": "the starting weights",
     "random_init": "untrained",
@@ -16,12 +16,13 @@ CALLED = {
 }
 _LONGER = "train longer"
 _UNSURE = f"{_LONGER}, or ask more labelled images"
+# What to do, the most pressing first.
 _ADVICE: dict[tuple[str, Outcome], str] = {
     ("starting_weights", "worse"): "keep the starting weights, or lower --base-learning-rate",
-    ("starting_weights", "undecided"): f"keep the starting weights, or {_UNSURE}",
     ("random_init", "worse"): "lower --base-learning-rate, and look at the views (--crop-min, --hue)",
-    ("random_init", "undecided"): _UNSURE,
     ("pixels", "worse"): f"{_LONGER}; if that does not help, milder views (--crop-min, --hue, --grayscale-probability)",
+    ("starting_weights", "undecided"): f"keep the starting weights, or {_UNSURE}",
+    ("random_init", "undecided"): _UNSURE,
     ("pixels", "undecided"): _UNSURE,
     ("imagenet", "worse"): f"use the ImageNet weights, or {_LONGER}",
     ("imagenet", "undecided"): _UNSURE,
@@ -41,18 +42,14 @@ class Compared(NamedTuple):
 
 
 def verdict(compared: Sequence[Compared]) -> str | None:
-    """One line: what the run is better than, not decided against, worse than, and what to do; None beside nothing.
-
-    The advice is on the first network, in the order of `CALLED`, that the run does not surely beat.
-    """
+    """One line: what the run is better than, not decided against, worse than, and what to do; None beside nothing."""
     if not compared:
         return None
-    order = list(CALLED)
-    compared = sorted(compared, key=lambda each: order.index(each.network))
+    compared = sorted(compared, key=lambda each: list(CALLED).index(each.network))
     said = []
     for outcome, phrase in _PHRASES.items():
         names = [CALLED[each.network] + each.part for each in compared if each.outcome == outcome]
         if names:
             said.append(f"{phrase} {' and '.join(names)}")
-    short = next((each for each in compared if each.outcome != "better"), None)
-    return f"{', '.join(said)}: {_WORTH if short is None else _ADVICE[short.network, short.outcome]}"
+    found = {(each.network, each.outcome) for each in compared}
+    return f"{', '.join(said)}: {next((advice for case, advice in _ADVICE.items() if case in found), _WORTH)}"

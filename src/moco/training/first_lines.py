@@ -22,9 +22,9 @@ def about_images(images: RunImages, config: Config) -> Iterator[str]:
     source = images.source
     if images.left_out:
         yield f"{images.left_out:,} of {images.left_out + len(source):,} images left out by --include, --exclude"
-    yield from doubts(source if config.knn_evaluations else source.with_labels(None, ()))
     if config.knn_evaluations:
         yield _classes(source, config)
+    yield from doubts(source if config.knn_evaluations else source.with_labels(None, ()))
     if config.labels is not None:
         missing = unmatched_paths(config.labels, [source])
         if missing:
