@@ -14,6 +14,7 @@ from torch import nn
 import moco
 from moco.cli import main
 from moco.data.folder import FolderSource
+from moco.data.patterns import matching
 from moco.data.skipped import SkippedFiles
 from moco.errors import ArchitectureError, ConfigError
 from moco.evaluation.knn import knn_accuracy
@@ -181,6 +182,12 @@ def test_training_from_scratch_is_asked_for(run, coloured):
         assert "training from scratch left out" in str(report)
         report = evaluate(run, coloured, protocol=protocol, baselines="all")
         assert "from_scratch" in {row.network for row in report.rows}
+
+
+def test_classes_that_patterns_have_left_out_are_not_missed(run, coloured):
+    train, test = (matching(FolderSource(coloured / part), (), ["red"]) for part in ("train", "test"))
+    report = moco.evaluate(run, train=train, test=test, **quick(baselines="none"))
+    assert (report.data["classes"], report.data["train_images"]) == (2, 40)
 
 
 def test_embeddings_of_another_step_are_left_out(run, coloured, tmp_path):

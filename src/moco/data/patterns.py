@@ -27,10 +27,12 @@ def matching(source: Source, include: Sequence[str], exclude: Sequence[str]) -> 
         raise DataError(f"include, exclude with {source.name}: they choose files of a folder, leave them out")
     names = [source.item_name(index) for index in range(len(source))]
     wanted, unwanted = _fits(include or ["*"]), _fits(exclude)
-    kept = [name for name in names if wanted(name) and not unwanted(name)]
+    kept = [index for index, name in enumerate(names) if wanted(name) and not unwanted(name)]
     if not kept:
         raise DataError(f"include, exclude leave none of {len(names)} images of {source.name}, such as {names[0]}")
-    return FolderSource.from_names(source.root, (os.fsencode(name.replace("/", os.sep)) for name in kept))
+    paths = (os.fsencode(names[index].replace("/", os.sep)) for index in kept)
+    alone = FolderSource.from_names(source.root, paths)  # as if there were no other files
+    return source.subset(kept).with_labels(alone.labels, alone.class_names)
 
 
 def check_patterns(source: Source, patterns: Sequence[str]) -> None:

@@ -9,7 +9,6 @@ import numpy as np
 from moco.config import Config
 from moco.data.base import UNKNOWN, Source
 from moco.data.folder import FolderSource
-from moco.data.labels import unmatched_paths
 from moco.data.layout import doubts
 from moco.data.leakage import shared_images
 from moco.training.images import RunImages
@@ -25,11 +24,6 @@ def about_images(images: RunImages, config: Config) -> Iterator[str]:
     if config.knn_evaluations:
         yield _classes(source, config)
     yield from doubts(source if config.knn_evaluations else source.with_labels(None, ()))
-    if config.labels is not None:
-        missing = unmatched_paths(config.labels, [source])
-        if missing:
-            total = len(unmatched_paths(config.labels, ()))
-            yield f"{config.labels}: {len(missing):,} of its {total:,} paths are no image here, such as {missing[0]}"
     if images.test is not None and images.held_out is not None:
         yield from _copies(source.subset(images.pretraining), images.test.subset(images.held_out))
 
