@@ -194,6 +194,18 @@ def test_every_field_of_a_configuration_is_in_one_group_and_an_option_of_python(
     assert get_type_hints(Options) == expected
 
 
+def test_patterns_are_repeated_and_stand_above_those_of_a_file(capsys, tmp_path):
+    options = ["--exclude", "*.png", "--exclude=[ab]*,c", "--include", "train/*"]
+    shown = printed(capsys, "photos", *options)
+    assert (shown["include"], shown["exclude"]) == (["train/*"], ["*.png", "[ab]*,c"])
+    (tmp_path / "c.yaml").write_text("include: ['a*']\nexclude: [b]\nlr_milestones: [0.1]\nschedule: step\n")
+    shown = printed(capsys, "photos", "--config", str(tmp_path / "c.yaml"), "--exclude", "c", "--lr-milestones", "0.5")
+    assert (shown["include"], shown["exclude"], shown["lr_milestones"]) == (["a*"], ["c"], [0.5])
+    help_text = help_of(capsys, "pretrain")
+    assert "--exclude PATTERN" in help_text
+    assert "default )" not in help_text
+
+
 def test_loggers_are_named_once_each(monkeypatch):
     given = []
     monkeypatch.setattr("moco.commands.pretrain.pretrain", lambda _, **o: given.append(o["loggers"]) or FinishedRun())

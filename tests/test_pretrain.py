@@ -123,6 +123,29 @@ def test_without_labels_there_is_no_knn_figure(tmp_path, tiny):
     assert run.summary["images"] == 12, "nothing is held out where there is nothing to measure"
 
 
+def test_patterns_are_stored_resumed_and_held_to(photos, tmp_path, tiny):
+    options = {"include": ["cats", "dogs"], "exclude": ["*/roll0"], **tiny}
+    run = moco.pretrain(photos, out=tmp_path / "run", quiet=True, callbacks=[StopAt(2)], **options)
+    assert run.summary["images"] == 12, "of 24, 8 are left out and 4 of 16 held out"
+    assert (run.config.include, run.config.exclude) == (("cats", "dogs"), ("*/roll0",))
+    resumed = moco.pretrain(out=tmp_path / "run", resume=True, quiet=True, exclude=["*/roll0"])
+    assert (resumed.finished, resumed.summary["images"]) == (True, 12)
+    with pytest.raises(ConfigError, match="exclude=.* differs"):
+        moco.pretrain(out=tmp_path / "run", resume=True, quiet=True, exclude=["*/roll1"])
+
+
+def test_the_last_line_is_a_verdict_once_the_run_has_finished(photos, tmp_path, tiny, capsys):
+    stopped = moco.pretrain(photos, out=tmp_path / "run", callbacks=[StopAt(2)], **tiny)
+    assert stopped.summary["verdict"] is None
+    assert capsys.readouterr().err.count("classes: 2 from the folders") == 1
+    run = moco.pretrain(out=tmp_path / "run", resume=True)
+    assert "untrained" in run.summary["verdict"]
+    assert capsys.readouterr().err.splitlines()[-1] == f"verdict: {run.summary['verdict']}"
+    run = moco.pretrain(photos, out=tmp_path / "blind", **{**tiny, "knn_evaluations": 0})
+    assert run.summary["verdict"] is None
+    assert "verdict" not in capsys.readouterr().err
+
+
 def test_held_out_images_are_not_learnt_from(photos, tmp_path, tiny):
     run = moco.pretrain(photos, out=tmp_path / "run", quiet=True, **tiny)
     assert run.summary["images"] == 18
@@ -156,6 +179,8 @@ def test_labels_decide_nothing_but_the_evaluation(photos, tmp_path, tiny):
         ("epochs", 3, ConfigError),
         ("lr_milestones", (0.5,), ConfigError),
         ("labels", "missing.csv", DataError),
+        ("include", "*.jpg", ConfigError),
+        ("exclude", ("",), ConfigError),
     ],
 )
 def test_bad_options_are_refused_with_nothing_written(photos, tmp_path, tiny, field, value, error):

@@ -60,6 +60,11 @@ def share(default: Any) -> Any:
     return _limited(default, lambda value: 0.0 <= value <= 1.0, "a value from 0 to 1")
 
 
+def patterns() -> Any:
+    """A field of any number of patterns."""
+    return _limited((), lambda value: not isinstance(value, str) and all(value), "patterns such as ['masks/*']")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
     """Everything that decides a pretraining run. Defaults are MoCo v2's (Chen et al. 2020, 2003.04297).
@@ -120,6 +125,8 @@ class Config:
         accelerator: device kind; auto takes a GPU if there is one.
         devices: devices on this machine, or processes on a CPU; several train together, one process each.
         num_nodes: machines that train together.
+        include: patterns (globs) on the paths below a folder of images: only files that one of them fits; repeatable.
+        exclude: the same for files to leave out, of the test folder too.
         workers: processes that make views; 0 for none, null means the number of cores, at most 16.
         cache_gib: GiB of memory for decoded images; if all fit, each is decoded once; 0 for none.
         threads: CPU threads for tensor operations; null leaves PyTorch's choice.
@@ -187,6 +194,8 @@ class Config:
     accelerator: Accelerator = "auto"
     devices: int = at_least(1, 1)
     num_nodes: int = at_least(1, 1)
+    include: tuple[str, ...] = patterns()
+    exclude: tuple[str, ...] = patterns()
     workers: int | None = at_least(0, None)
     cache_gib: float = at_least(0, 2.0)
     threads: int | None = at_least(1, None)

@@ -196,8 +196,7 @@ def configure(recipe: str, options: dict[str, Any]) -> Config:
     chosen = {**base, **options, "recipe": recipe}
     if chosen["optimizer"] == "adamw" and chosen["sgd_momentum"] != base["sgd_momentum"]:
         raise ConfigError(f"sgd_momentum={chosen['sgd_momentum']} with optimizer='adamw': it belongs to sgd and lars")
-    if isinstance(chosen["lr_milestones"], list):
-        chosen["lr_milestones"] = tuple(chosen["lr_milestones"])
+    chosen.update({name: tuple(value) for name, value in chosen.items() if isinstance(value, list)})
     return Config(**chosen)
 
 

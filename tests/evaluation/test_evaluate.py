@@ -13,26 +13,45 @@ from torch import nn
 
 import moco
 from moco.cli import main
+from moco.data.folder import FolderSource
+from moco.data.patterns import matching
+from moco.data.skipped import SkippedFiles
 from moco.errors import ArchitectureError, ConfigError
 from moco.evaluation.knn import knn_accuracy
+from moco.evaluation.monitor import prepare_monitor
+from moco.evaluation.verdict import Compared, verdict
 from moco.export.load import load
 from tests.evaluation.conftest import evaluate, quick
 
 
-def test_knn_stands_beside_random_weights_and_training_from_scratch(run, coloured):
-    report = evaluate(run, coloured)
+def test_knn_stands_beside_random_weights_raw_pixels_and_training_from_scratch(run, coloured):
+    report = evaluate(run, coloured, baselines="all")
     kinds = [(row.network, row.measure, row.inputs) for row in report.rows]
     assert kinds == [
         ("run", "knn_top1", "features"),
         ("run", "knn_top1", "embeddings"),
         ("random_init", "knn_top1", "features"),
+        ("pixels", "knn_top1", "pixels"),
         ("from_scratch", "classifier_top1", "images"),
     ]
-    assert {d.baseline for d in report.differences} == {"random_init", "from_scratch"}
+    assert {d.baseline for d in report.differences} == {"random_init", "pixels", "from_scratch"}
     assert all(row.interval[0] <= row.mean <= row.interval[1] for row in report.rows)
     gain = report.value("knn_top1") - report.value("knn_top1", "random_init")
     assert report.differences[0].difference == pytest.approx(gain)
     assert "random weights" in str(report)
+
+
+def test_the_last_line_is_the_verdict_on_the_differences(run, coloured):
+    report = evaluate(run, coloured)
+    outcomes = [Compared(row.baseline, row.verdict) for row in report.differences]
+    assert [each.network for each in outcomes] == ["random_init", "pixels"]
+    assert report.verdict == report.as_dict()["verdict"] == verdict(outcomes)
+    assert str(report).splitlines()[-1] == f"verdict: {report.verdict}"
+    assert evaluate(run, coloured, baselines="none").verdict is None
+    options = {"protocol": "finetune", "label_fractions": [0.2, 1.0], "epochs": 1}
+    assert "training from scratch at 0.2 of the labels" in evaluate(run, coloured, **options).verdict
+    both = evaluate(run, coloured, protocol="linear", probe="both", probe_epochs=1, baselines="random")
+    assert both.verdict.count("untrained") == 1
 
 
 def test_the_knn_figure_is_that_of_the_saved_weights(run, coloured):
@@ -152,14 +171,23 @@ def test_an_architecture_is_measured_with_random_weights(coloured):
     )
     assert len(report.rows[0].values) == 2
     assert report.network["trained"] is False
-    assert [row.network for row in report.rows] == ["run", "from_scratch"]
+    assert [row.network for row in report.rows] == ["run", "pixels"]
+    assert report.verdict.startswith("random weights, which have learnt nothing")
 
 
-def test_training_from_scratch_stays_within_its_minutes(run, coloured):
-    report = evaluate(run, coloured, scratch_minutes=0)
-    assert "from_scratch" not in {row.network for row in report.rows}
-    assert "training from scratch left out" in str(report)
-    assert "from_scratch" in {row.network for row in evaluate(run, coloured, baselines="all").rows}
+def test_training_from_scratch_is_asked_for(run, coloured):
+    for protocol in ("knn", "linear"):
+        report = evaluate(run, coloured, protocol=protocol)
+        assert "from_scratch" not in {row.network for row in report.rows}
+        assert "training from scratch left out" in str(report)
+        report = evaluate(run, coloured, protocol=protocol, baselines="all")
+        assert "from_scratch" in {row.network for row in report.rows}
+
+
+def test_classes_that_patterns_have_left_out_are_not_missed(run, coloured):
+    train, test = (matching(FolderSource(coloured / part), (), ["red"]) for part in ("train", "test"))
+    report = moco.evaluate(run, train=train, test=test, **quick(baselines="none"))
+    assert (report.data["classes"], report.data["train_images"]) == (2, 40)
 
 
 def test_embeddings_of_another_step_are_left_out(run, coloured, tmp_path):
@@ -204,6 +232,19 @@ def jpeg_classes(root, part, count, seed):
             Image.fromarray(coarse).resize((width, height)).save(root / part / name / f"{item}.jpg")
 
 
+def test_raw_pixels_are_those_of_the_monitor(run, tmp_path):
+    jpeg_classes(tmp_path, "train", 20, 0)
+    jpeg_classes(tmp_path, "test", 12, 1)
+    report = evaluate(run, tmp_path, image_size=24)
+    train, test = (FolderSource(tmp_path / part) for part in ("train", "test"))
+    options = {"mean": (0.5,) * 3, "std": (0.2,) * 3, "num_neighbors": 3, "knn_temperature": 0.07, "most_images": 100}
+    asked = (train, np.arange(60), test, np.arange(36))
+    monitor = prepare_monitor(*asked, image_size=24, seed=0, bf16=False, skipped=SkippedFiles(), **options)
+    pixels = monitor.baselines(nn.Flatten())["knn_pixels"]
+    assert report.value("knn_top1", "pixels") == pytest.approx(pixels)
+    assert 0.34 < pixels < 1, "a figure that other features would change"
+
+
 def test_knn_from_embedded_features_is_what_evaluate_reports(run, tmp_path):
     jpeg_classes(tmp_path, "train", 20, 0)
     jpeg_classes(tmp_path, "test", 12, 1)
@@ -228,7 +269,7 @@ def test_a_run_a_loaded_backbone_and_a_module_are_measured_as_the_path_is(run, c
     assert evaluate(loaded, coloured, baselines="random").value("knn_top1") == by_path
     bare = evaluate(loaded.backbone, coloured, preprocessing=loaded.preprocess, baselines="random")
     assert bare.value("knn_top1") == by_path
-    assert {row.network for row in bare.rows} == {"run", "random_init"}
+    assert {row.network for row in bare.rows} == {"run", "random_init", "pixels"}
     with pytest.raises(ConfigError, match="preprocessing"):
         evaluate(loaded.backbone, coloured)
 
@@ -238,11 +279,12 @@ def test_a_run_whose_backbone_was_the_users_module_is_measured_with_its_baseline
     options = {"image_size": 16, "batch_size": 8, "dictionary_size": 16, "steps": 2, "knn_evaluations": 0}
     own = moco.pretrain(coloured / "train", out=tmp_path / "own", quiet=True, threads=1, backbone=module, **options)
     trained = {name: value.clone() for name, value in module.state_dict().items()}
-    report = evaluate(own, coloured)
+    report = evaluate(own, coloured, baselines="all")
     assert [(row.network, row.inputs) for row in report.rows] == [
         ("run", "features"),
         ("run", "embeddings"),
         ("random_init", "features"),
+        ("pixels", "pixels"),
         ("from_scratch", "images"),
     ]
     bare = evaluate(module, coloured, preprocessing=own.backbone.preprocess, baselines="none")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from moco.errors import ConfigError, DataError
-from moco.evaluation.knn import knn_accuracy, knn_predict, pixel_features
+from moco.evaluation.knn import centred_pixels, knn_accuracy, knn_predict, pixel_features
 from tests.reference import knn as naive
 
 
@@ -135,6 +135,14 @@ def test_unlabelled_queries_are_refused() -> None:
             num_neighbors=1,
             knn_temperature=0.1,
         )
+
+
+def test_centred_pixels_are_less_the_mean_of_the_train_images_in_any_blocks() -> None:
+    train, test = np.random.default_rng(0).integers(0, 256, (2, 9, 32, 32, 3), dtype=np.uint8)
+    expected = pixel_features(train), pixel_features(test)
+    centred = centred_pixels(np.array_split(train, 3), iter([test[:1], test[1:]]))
+    for found, pixels in zip(centred, expected, strict=True):
+        torch.testing.assert_close(found, pixels - expected[0].mean(dim=0))
 
 
 def test_pixel_features_are_the_pixels() -> None:

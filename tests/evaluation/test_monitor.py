@@ -71,6 +71,13 @@ def test_the_baselines_are_the_network_as_it_is_and_raw_pixels():
     assert values["knn_pixels"] == pytest.approx(expected)
 
 
+def test_the_verdict_is_on_the_final_figure_beside_pixels_and_the_start():
+    made, values = monitor(), {"knn_top1": 0.8, "knn_pixels": 0.4, "knn_random_init": 0.3}
+    assert made.verdict(values) == "better than untrained and raw pixels: the features are worth using"
+    assert made.verdict({**values, "knn_pixels": 1.0}).startswith("better than untrained, worse than raw pixels: ")
+    assert "not decided against untrained" in made.verdict({**values, "knn_random_init": 0.75})
+
+
 def test_bf16_is_the_precision_of_the_features():
     seen = []
 

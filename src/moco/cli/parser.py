@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from types import UnionType
@@ -42,7 +43,7 @@ class Formatter(DefaultHelpFormatter):
             text = re.sub(r"\b(None|null) means", "by default", text)
         elif default[1] == "True":
             shown.append("on by default")
-        elif default[1] != "False":
+        elif default[1] not in ("False", "()", "[]"):
             shown.append("default " + re.sub(r"^[(\[](.*?),?[)\]]$", r"\1", default[1]).replace(", ", ","))
         return f"{text} ({', '.join(shown)})" if shown else text
 
@@ -61,7 +62,8 @@ class Parser(ArgumentParser):
 
     def parse_args(self, args: Sequence[str] | None = None, *others: Any, **options: Any) -> Namespace:  # type: ignore[override]
         """The values of the arguments."""
-        lists = {f"--{action.dest}" for action in self._actions if _is_list(getattr(action, "_typehint", None))}
+        hints = {f"--{action.dest}": getattr(action, "_typehint", None) for action in self._actions}
+        lists = {name: hint for name, hint in hints.items() if _is_list(hint)}
         return super().parse_args(None if args is None else _bracketed(list(args), lists), *others, **options)
 
     def add_flags(self, defaults: Mapping[str, bool], said: Mapping[str, str | None]) -> None:
@@ -134,19 +136,23 @@ def with_underscores(arguments: list[str]) -> list[str]:
     ]
 
 
-def _bracketed(arguments: list[str], lists: set[str]) -> list[str]:
-    """`--rates 1,2 --rates 3` becomes --rates=[1,2,3], for the options named in `lists`."""
+def _bracketed(arguments: list[str], lists: dict[str, Any]) -> list[str]:
+    """`--rates 1,2 --rates 3` becomes --rates=[1,2,3], for the options in `lists`, which has their types; of text,
+    a comma separates nothing.
+    """
     waiting, kept = list(arguments), []
     found: dict[str, list[str]] = {}
     while waiting:
         name, equals, value = waiting.pop(0).partition("=")
         if name in lists and not equals and waiting and not waiting[0].startswith("--"):
             equals, value = "=", waiting.pop(0)
-        if name in lists and equals:
+        if name in lists and equals and str in get_args(lists[name]):
+            found.setdefault(name, []).append(json.dumps(value))
+        elif name in lists and equals:
             found.setdefault(name, []).append(value.strip().removeprefix("[").removesuffix("]").strip(" ,"))
         else:
             kept.append(name + equals + value)
-    return [f"{name}=[{','.join(filter(None, values))}]" for name, values in found.items()] + kept
+    return kept + [f"{name}=[{','.join(filter(None, values))}]" for name, values in found.items()]
 
 
 def _is_list(hint: Any) -> bool:

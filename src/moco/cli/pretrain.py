@@ -25,6 +25,7 @@ GROUPS = {
     title: tuple(fields.split())
     for title, fields in {
         "most used": "recipe backbone image_size batch_size epochs steps test devices seed",
+        "images": "include exclude labels data_root",
         "views": (
             "crop_min brightness contrast saturation hue jitter_probability grayscale_probability grayscale_first "
             "blur_probability blur_probability_2 solarize_probability solarize_probability_2 flip_probability "
@@ -39,8 +40,8 @@ GROUPS = {
             "warmup_steps warmup_epochs"
         ),
         "hardware": "accelerator num_nodes precision layout compile workers cache_gib threads",
-        "evaluation while training": "labels held_out knn_evaluations knn_images num_neighbors knn_temperature",
-        "run": "log_every checkpoint_minutes data_root",
+        "evaluation while training": "held_out knn_evaluations knn_images num_neighbors knn_temperature",
+        "run": "log_every checkpoint_minutes",
     }.items()
 }
 
@@ -73,7 +74,8 @@ def make_parser(arguments: list[str]) -> ArgumentParser:
             if name in TRUTHS:  # on in some recipes, off in others
                 group.add_argument(f"--{name}", action=ActionYesNo, default=False, help=said[name])
             else:
-                group.add_argument(f"--{name}", type=hint, default=default, help=said[name])
+                shown: dict[str, Any] = {"metavar": "PATTERN"} if name in ("include", "exclude") else {}
+                group.add_argument(f"--{name}", type=hint, default=default, help=said[name], **shown)
     # Other defaults depend on these two, so they are needed before the parser exists; it says what is wrong with them.
     stored = _stored(_scan(arguments, "--config"))
     recipe, mechanism = (_scan(arguments, f"--{name}") or stored.get(name) for name in ("recipe", "mechanism"))

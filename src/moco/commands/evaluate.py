@@ -34,7 +34,6 @@ def evaluate(
     label_fractions: Sequence[float] = Settings.label_fractions,
     epochs: int | None = Settings.epochs,
     baselines: Baselines = Settings.baselines,
-    scratch_minutes: float = Settings.scratch_minutes,
     download: bool = Settings.download,
     image_size: int | None = Settings.image_size,
     preprocessing: Preprocessing | None = None,
@@ -45,7 +44,7 @@ def evaluate(
     data_root: str | None = Settings.data_root,
     quiet: bool = Settings.quiet,
 ) -> Report:
-    """Measure a network on labelled images, beside random weights and training from scratch.
+    """Measure a network on labelled images, beside raw pixels, random weights and other baselines.
 
     Args:
         model: a run folder, a backbone.safetensors file, a run's checkpoints/last.pt, or the name of an architecture
@@ -64,9 +63,8 @@ def evaluate(
         learning_rates: of the paper's probe; the best of several is chosen on a fifth of the train images.
         label_fractions: shares of the labels to fine-tune on, with the same number of images in every class.
         epochs: of fine-tuning and of training from scratch; by default 20, more where that is under 300 steps.
-        baselines: auto (random weights, from scratch if it is quick, ImageNet weights if on the disk), all (from
-            scratch at any cost), random or none.
-        scratch_minutes: the longest that auto trains from scratch, over all seeds.
+        baselines: auto (raw pixels for knn, random weights, ImageNet weights if on the disk), all (and training from
+            scratch, which takes minutes), random (auto without ImageNet) or none.
         download: whether ImageNet weights may be fetched.
         image_size: side of the images in pixels; by default the run's.
         preprocessing: how images go in: needed for a module; instead of the run's for others.

@@ -59,6 +59,8 @@ class Options(TypedDict, total=False):
     accelerator: config.Accelerator
     devices: int
     num_nodes: int
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
     workers: int | None
     cache_gib: float
     threads: int | None

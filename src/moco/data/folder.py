@@ -16,7 +16,7 @@ from moco.data.decode import IMAGE_EXTENSIONS, image_shape, read_pixels
 from moco.errors import DataError
 
 # First-level folders with these names are parts of a data set, not classes.
-_PART_NAMES = frozenset(
+PART_NAMES = frozenset(
     {"train", "training", "val", "valid", "validation", "test", "testing", "unlabeled", "unlabelled"}
 )
 _CHUNK = 64  # files whose sizes are read in one task
@@ -116,7 +116,7 @@ def _classes(paths: _PathTable) -> tuple[np.ndarray | None, tuple[str, ...]]:
         of_image.append(numbers.setdefault(folder, len(numbers)))
     folders = sorted(numbers)
     names = tuple(os.fsdecode(folder) for folder in folders)
-    if len(names) < 2 or _PART_NAMES.issuperset(name.lower() for name in names):
+    if len(names) < 2 or PART_NAMES.issuperset(name.lower() for name in names):
         return None, ()
     rank = np.empty(len(folders), dtype=np.int64)
     rank[[numbers[folder] for folder in folders]] = np.arange(len(folders))

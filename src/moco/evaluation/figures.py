@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from moco.evaluation.report import Difference, Range, Row
+from moco.evaluation.verdict import Outcome
 
 _TAIL = (1 - 0.95) / 2  # on either side of an interval
 _RESAMPLES, _RESAMPLES_OF_MAP = 500, 200  # mAP sorts the scores of all classes anew at each
@@ -98,6 +99,19 @@ def wilson(share: float, count: int) -> Range:
     middle = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
     return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def outcome(share: float, other: float, count: int) -> Outcome:
+    """How one accuracy stands to another on `count` images, by the 95 % interval of their difference.
+
+    The interval is Newcombe's (1998, method 10), from Wilson's of both. It takes the images for two samples; that they
+    are the same ones would narrow it in most cases.
+    """
+    (low, high), (other_low, other_high) = wilson(share, count), wilson(other, count)
+    difference = share - other
+    if difference - math.hypot(share - low, other_high - other) > 0:
+        return "better"
+    return "worse" if difference + math.hypot(high - share, other - other_low) < 0 else "undecided"
 
 
 def bootstrap(value: Callable[[np.ndarray], float], count: int, *, resamples: int) -> Range:

@@ -9,7 +9,6 @@ N: images   D: feature width   C: classes
 from __future__ import annotations
 
 import math
-import time
 
 import numpy as np
 import torch
@@ -24,7 +23,6 @@ BATCH_SIZE = 128
 SCRATCH_RATE, FINETUNE_RATE = 0.1, 0.02  # at this batch; scaled linearly for a smaller one
 MOMENTUM, WEIGHT_DECAY, WARMUP = 0.9, 5e-4, 0.05  # warm-up as a share of the steps
 CROP_MIN = 0.2  # of the area of a random crop
-_TIMED = 4  # steps from which the time of a training is estimated
 EPOCHS, LEAST_STEPS = 20, 300  # unless the user says otherwise: so many passes, more where they are few steps
 
 
@@ -41,7 +39,6 @@ def train_classifier(
     epochs: int,
     steps_per_epoch: int,
     learning_rate: float,
-    limit_seconds: float | None = None,
 ) -> nn.Module:
     """Train all weights in place and return the network in eval mode.
 
@@ -52,34 +49,23 @@ def train_classifier(
         epochs: passes over the images.
         steps_per_epoch: batches in a pass.
         learning_rate: at the end of the warm-up.
-        limit_seconds: give up where the first steps say that the training would take longer.
 
     Raises:
         RunError: the loss is no longer a number.
-        TooSlowError: the training would take longer than the limit.
     """
     optimizer = torch.optim.SGD(
         network.parameters(), lr=learning_rate, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, nesterov=True
     )
-    total, step, times = epochs * steps_per_epoch, 0, [time.perf_counter()]
+    total, step = epochs * steps_per_epoch, 0
     network.train()
     for epoch in range(epochs):
         for images, targets in one_pass(epoch):
             optimizer.param_groups[0]["lr"] = learning_rate * _factor(step, total)
             loss = _step(network, optimizer, images, targets)
             step += 1
-            if limit_seconds is not None and step <= _TIMED:
-                times.append(time.perf_counter())
-                seconds = total * float(np.median(np.diff(times)[min(1, step - 1) :]))  # the first pays for the start
-                if step == min(_TIMED, total) and seconds > limit_seconds:
-                    raise TooSlowError(seconds)
         if not math.isfinite(loss):
             raise RunError(f"the loss is {loss} after {step} steps of supervised training: lower learning_rate")
     return network.eval()
-
-
-class TooSlowError(Exception):
-    """A training that would take longer than its limit; its argument is the seconds that it would take."""
 
 
 def default_epochs(steps_per_epoch: int) -> int:

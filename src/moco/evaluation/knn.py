@@ -5,7 +5,7 @@ Source: Wu et al., Instance Discrimination, CVPR 2018 (1805.01978), section 3.4;
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor
 from moco.errors import ConfigError, DataError
 from moco.evaluation.settings import Search
 
+PIXELS_SIDE = 32  # of the squares whose raw pixels are a baseline
 _INDEX_BITS = 32
 _LARGEST_INDEX = (1 << _INDEX_BITS) - 1
 
@@ -66,7 +67,7 @@ def knn_accuracy(train_ND: Tensor, train_labels: Tensor, test_MD: Tensor, test_l
     return (knn_predict(train_ND, train_labels, test_MD, **options) == test_labels).double().mean().item()
 
 
-def pixel_features(images_NHWC: np.ndarray, *, size: int = 32) -> Tensor:
+def pixel_features(images_NHWC: np.ndarray, *, size: int = PIXELS_SIDE) -> Tensor:
     """Raw pixels of uint8 images as features, (N, size * size * C) float32 in [0, 1]; resized with antialiasing."""
     blocks = []
     for block_BHWC in torch.split(torch.from_numpy(images_NHWC), 1024):
@@ -75,6 +76,15 @@ def pixel_features(images_NHWC: np.ndarray, *, size: int = 32) -> Tensor:
             pixels = F.interpolate(pixels, (size, size), mode="bilinear", antialias=True, align_corners=False)
         blocks.append(pixels.flatten(1))
     return torch.cat(blocks)
+
+
+def centred_pixels(train: Iterable[np.ndarray], test: Iterable[np.ndarray]) -> tuple[Tensor, Tensor]:
+    """Raw pixels of train and test images, which come in blocks, as `pixel_features` less the mean of the train ones:
+    what a network has to beat.
+    """
+    train_ND, test_MD = (torch.cat([pixel_features(block) for block in blocks]) for blocks in (train, test))
+    mean_D = train_ND.mean(dim=0)
+    return train_ND.sub_(mean_D), test_MD.sub_(mean_D)
 
 
 def _neighborhoods(

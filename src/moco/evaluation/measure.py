@@ -10,7 +10,6 @@ import torch
 
 from moco.errors import ArchitectureError, ConfigError
 from moco.evaluation.figures import Answers
-from moco.evaluation.finetune import TooSlowError
 from moco.evaluation.label_free import read_images, score
 from moco.evaluation.network import Model, networks
 from moco.evaluation.protocols import Protocols
@@ -31,14 +30,11 @@ def measure(model: Model, sources: Sources, settings: Settings) -> Report:
         found = [network for network in found if network.label != "random_init"]
     ask = getattr(protocols, settings.protocol)
     answers = [answer for network in found for answer in ask(network)]
+    answers += protocols.pixels()
+    if settings.baselines == "auto" and settings.protocol != "finetune":
+        notes.append("training from scratch left out, as it takes minutes: --baselines all does it")
     try:
         answers += protocols.from_scratch()
-    except TooSlowError as error:
-        notes.append(
-            f"training from scratch left out: it would take about {error.args[0] * settings.seeds / 60:.0f} minutes, "
-            f"more than scratch_minutes={settings.scratch_minutes:g} (--baselines all does it anyway, --epochs "
-            "shortens it)"
-        )
     except ArchitectureError as error:
         notes.append(f"training from scratch left out: {error}")
     rows = tuple(answer.row(task.test.targets) for answer in answers)
@@ -64,7 +60,9 @@ def _differences(answers: list[Answers], task: Task) -> Iterator[Difference]:
         if run.network != "run" or run.inputs == "embeddings":
             continue
         for other in answers:
-            same = (other.measure, other.inputs) == (run.measure, run.inputs) or other.network == "from_scratch"
+            same = (other.measure, other.inputs) == (run.measure, run.inputs) or (
+                other.network == "from_scratch" or (other.network == "pixels" and other.measure == run.measure)
+            )
             if same and other.network != "run" and other.label_fraction == run.label_fraction:
                 yield run.less(other, task.test.targets)
 

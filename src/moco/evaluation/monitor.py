@@ -17,8 +17,10 @@ from moco.data.preprocess import Preprocessing
 from moco.data.skipped import SkippedFiles
 from moco.errors import ConfigError
 from moco.evaluation.features import extract_features
+from moco.evaluation.figures import outcome
 from moco.evaluation.images import LabelledImages
-from moco.evaluation.knn import knn_accuracy, pixel_features
+from moco.evaluation.knn import centred_pixels, knn_accuracy
+from moco.evaluation.verdict import Compared, verdict
 
 QUERIES = 0.25  # of the images, those that are asked about, where not all are taken; more if the others are few
 # While training, a part is enough to see the curve; the last evaluation takes everything.
@@ -61,11 +63,15 @@ class Monitor:
         evaluation_seconds, what they took.
         """
         start = time.perf_counter()
-        bank, queries = (pixel_features(np.concatenate(list(side.squares()))) for side in (self.bank, self.queries))
-        mean = bank.mean(dim=0)
-        pixels = self._knn(bank.sub_(mean), self.bank.targets, queries.sub_(mean), self.queries.targets)
+        bank, queries = centred_pixels(self.bank.squares(), self.queries.squares())
+        pixels = self._knn(bank, self.bank.targets, queries, self.queries.targets)
         values = {"knn_pixels": pixels, "knn_random_init": self.final(backbone)}
         return {**values, "evaluation_seconds": time.perf_counter() - start}
+
+    def verdict(self, values: dict[str, float]) -> str | None:
+        """In words, what the final knn_top1 among the values is worth beside those of the baselines."""
+        beside = {"random_init": values["knn_random_init"], "pixels": values["knn_pixels"]}
+        return verdict([Compared(k, outcome(values["knn_top1"], v, len(self.queries))) for k, v in beside.items()])
 
     @property
     def protocol(self) -> str:

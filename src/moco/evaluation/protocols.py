@@ -18,7 +18,7 @@ from moco.evaluation import finetune, linear
 from moco.evaluation.features import extract_features
 from moco.evaluation.figures import Answers
 from moco.evaluation.images import SMALLEST_CROP, LabelledImages, paper_test_crop, watch
-from moco.evaluation.knn import knn_predict
+from moco.evaluation.knn import PIXELS_SIDE, centred_pixels, knn_predict
 from moco.evaluation.linear import Pass
 from moco.evaluation.logistic import PENALTIES, fit_logistic, held_out_rows
 from moco.evaluation.network import Model, Network
@@ -56,6 +56,13 @@ class Protocols:
         for inputs, given in answers.items():
             yield Answers(given, network.label, self._named("knn"), inputs, how)
 
+    def pixels(self) -> Iterator[Answers]:
+        """kNN on raw pixels, where that is the question and baselines are wanted."""
+        if self.settings.protocol == "knn" and self.settings.baselines != "none":
+            train, test = centred_pixels(self.task.train.squares(), self.task.test.squares())
+            how = f"the same on raw pixels: squares of {PIXELS_SIDE} px, less their mean"
+            yield Answers([self._neighbors(train, test)], "pixels", self._named("knn"), "pixels", how)
+
     def linear(self, network: Network) -> Iterator[Answers]:
         """The fast probe, the papers' probe, or both, on the backbone's features."""
         settings = self.settings
@@ -81,17 +88,15 @@ class Protocols:
         """The same architecture from random weights, on each share of the labels, where that is wanted.
 
         Raises:
-            TooSlowError: a training would take longer than the limit.
             ArchitectureError: its weights cannot be drawn anew.
         """
         settings = self.settings
-        finetuning, auto = settings.protocol == "finetune", settings.baselines == "auto"
-        if settings.baselines == "none" or (not self.model.trained if finetuning else settings.baselines == "random"):
+        finetuning = settings.protocol == "finetune"
+        if settings.baselines == "none" or (not self.model.trained if finetuning else settings.baselines != "all"):
             return
         network = Network("from_scratch", self.model.random, self.model.preprocess, settings.all_seeds)
-        limit = 60 * settings.scratch_minutes / settings.seeds if auto and not finetuning else None
         for fraction in settings.label_fractions if finetuning else (1.0,):
-            yield self._trained(network, fraction, limit)
+            yield self._trained(network, fraction)
 
     def _fast(self, network: Network) -> Answers:
         answers, converged = [], True
@@ -140,7 +145,7 @@ class Protocols:
         classes: Tensor = layer(features).argmax(dim=1)
         return classes
 
-    def _trained(self, network: Network, fraction: float, limit: float | None = None) -> Answers:
+    def _trained(self, network: Network, fraction: float) -> Answers:
         fresh, settings, preprocess = network.label == "from_scratch", self.settings, network.preprocess
         rate = finetune.SCRATCH_RATE if fresh else finetune.FINETUNE_RATE
         answers = []
@@ -149,7 +154,7 @@ class Protocols:
             part = self.task.train.subset(chosen)
             if len(part) < 2:
                 raise ConfigError(f"label_fractions={fraction:g} of {len(self.task.train)} images: too few to train")
-            trained, epochs = self._train(network, part, rate, seed, f"{fraction:.3g} of the labels", limit)
+            trained, epochs = self._train(network, part, rate, seed, f"{fraction:.3g} of the labels")
             answers.append(self._chosen(self._extract(trained, self.task.test, preprocess, "test images")))
         how = (
             f"all weights trained on {len(part):,} images, {epochs} epochs of SGD (learning rate "
@@ -160,7 +165,7 @@ class Protocols:
         return Answers(answers, network.label, name, "images", how, fraction)
 
     def _train(
-        self, network: Network, part: LabelledImages, rate: float, seed: int, what: str, limit: float | None
+        self, network: Network, part: LabelledImages, rate: float, seed: int, what: str
     ) -> tuple[nn.Module, int]:
         """A classifier that starts from a copy of the backbone, trained on all its weights; and the epochs."""
         backbone = copy.deepcopy(network.make(seed)).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -180,7 +185,6 @@ class Protocols:
                 epochs=epochs,
                 steps_per_epoch=len(order),
                 learning_rate=rate * batch_size / finetune.BATCH_SIZE,
-                limit_seconds=limit,
             )
         return trained, epochs
 

@@ -6,12 +6,14 @@ import dataclasses
 import statistics
 from typing import Any
 
+from moco.evaluation.verdict import Compared, Outcome, verdict
 from moco.version import versions
 
 Range = tuple[float, float]
 # What the reader of the table calls the networks.
 SHOWN = {
     "random_init": "random weights",
+    "pixels": "raw pixels",
     "from_scratch": "trained from scratch",
     "imagenet": "ImageNet-supervised",
 }
@@ -22,9 +24,9 @@ class Row:
     """One figure of one network.
 
     Attributes:
-        network: run, random_init, from_scratch or imagenet.
+        network: run, random_init, pixels, from_scratch or imagenet.
         measure: what the figure is, such as knn_top1.
-        inputs: features, embeddings, or images (a classifier on top of a network that was trained whole).
+        inputs: features, embeddings, pixels, or images (a classifier on top of a network that was trained whole).
         values: one for each seed; one alone where nothing is drawn.
         interval: 95 % over test images, of the mean over seeds; None for scores without labels.
         how: protocol in a few words.
@@ -69,7 +71,7 @@ class Difference:
     interval: Range
 
     @property
-    def verdict(self) -> str:
+    def verdict(self) -> Outcome:
         """better, worse, or undecided where the interval holds 0."""
         if self.interval[0] > 0:
             return "better"
@@ -113,6 +115,19 @@ class Report:
         have = ", ".join(sorted({f"{row.measure} of {row.network}" for row in self.rows}))
         raise KeyError(f"no {measure} of {network}; there are {have}")
 
+    @property
+    def verdict(self) -> str | None:
+        """What the run is worth by its first measure, in words, and what to do next; None beside nothing."""
+        if not self.network["trained"]:
+            return "random weights, which have learnt nothing: moco pretrain" if self.differences else None
+        return verdict(
+            [
+                Compared(each.baseline, each.verdict, _part(each.label_fraction))
+                for each in self.differences
+                if each.measure == self.differences[0].measure
+            ]
+        )
+
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON; its keys are stable. Shares are 0 to 1, times in seconds."""
         return {
@@ -121,6 +136,7 @@ class Report:
             "settings": self.settings,
             "results": [{**dataclasses.asdict(row), "mean": row.mean, "std": row.std} for row in self.rows],
             "differences": [{**dataclasses.asdict(row), "verdict": row.verdict} for row in self.differences],
+            "verdict": self.verdict,
             "notes": list(self.notes),
             "seconds": self.seconds,
             "versions": versions(),
@@ -132,6 +148,7 @@ class Report:
             lines += ["", *(_sentence(difference) for difference in self.differences)]
         how = list(dict.fromkeys(f"{row.measure}: {row.how}" for row in self.rows))
         lines += ["", *how, *(f"note: {note}" for note in self.notes)]
+        lines += [f"verdict: {self.verdict}"] if self.verdict else []
         return "\n".join(lines)
 
     def _heading(self) -> str:
@@ -147,7 +164,7 @@ class Report:
 
 
 def _cells(row: Row, name: str) -> tuple[str, ...]:
-    part = "" if row.label_fraction == 1 else f", {row.label_fraction:.3g} of the labels"
+    part = _part(row.label_fraction)
     network = f"{name}" if row.network == "run" else SHOWN[row.network]
     if row.interval is None:
         return network, f"{row.measure} on {row.inputs}", f"{row.mean:.4g}", "", _spread(row, 1.0, "")
@@ -160,6 +177,10 @@ def _spread(row: Row, factor: float, unit: str) -> str:
     return "" if row.std is None else f"std {factor * row.std:.2g}{unit} over {len(row.values)} seeds"
 
 
+def _part(fraction: float) -> str:
+    return "" if fraction == 1 else f" at {fraction:.3g} of the labels"
+
+
 def _table(rows: list[tuple[str, ...]]) -> list[str]:
     rows = [("network", "measure", "figure", "95 % interval", ""), *rows]
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
@@ -168,8 +189,7 @@ def _table(rows: list[tuple[str, ...]]) -> list[str]:
 
 def _sentence(row: Difference) -> str:
     low, high = (100 * end for end in row.interval)
-    part = "" if row.label_fraction == 1 else f" at {row.label_fraction:.3g} of the labels"
     return (
-        f"{row.verdict} than {SHOWN[row.baseline]}{part}: {100 * row.difference:+.1f} points "
+        f"{row.verdict} than {SHOWN[row.baseline]}{_part(row.label_fraction)}: {100 * row.difference:+.1f} points "
         f"({low:+.1f} to {high:+.1f}) in {row.measure} on {row.inputs}"
     ).replace("undecided than", "not decided against")

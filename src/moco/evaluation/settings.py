@@ -36,7 +36,6 @@ class Settings:
     label_fractions: Sequence[float] = (0.01, 0.1, 1.0)
     epochs: int | None = None
     baselines: Baselines = "auto"
-    scratch_minutes: float = 10.0
     download: bool = False
     image_size: int | None = None
     seed: int = 0
@@ -88,7 +87,7 @@ def _plain(value: Any) -> Any:
 
 
 _CHOICES = {"protocol": Protocol, "probe": Probe, "search": Search, "baselines": Baselines}
-_AT_LEAST = {"num_neighbors": 1, "probe_epochs": 1, "epochs": 1, "scratch_minutes": 0, "image_size": 8}
+_AT_LEAST = {"num_neighbors": 1, "probe_epochs": 1, "epochs": 1, "image_size": 8}
 _AT_LEAST |= {"seed": 0, "seeds": 1}
 _DECIDING: dict[str, tuple[str, ...]] = {
     "knn": ("num_neighbors", "knn_temperature", "search"),
@@ -106,12 +105,8 @@ _COUNTS: dict[str, tuple[Callable[[Settings], bool], str]] = {
     ),
     "label_fractions": (lambda s: s.protocol == "finetune", "with protocol finetune"),
     "epochs": (
-        lambda s: s.protocol == "finetune" or (s.protocol != "scores" and s.baselines in ("auto", "all")),
-        "with protocol finetune, or with baselines auto or all beside knn and linear",
-    ),
-    "scratch_minutes": (
-        lambda s: s.protocol in ("knn", "linear") and s.baselines == "auto",
-        "with baselines auto beside knn and linear",
+        lambda s: s.protocol == "finetune" or (s.protocol != "scores" and s.baselines == "all"),
+        "with protocol finetune, or with baselines all beside knn and linear",
     ),
     "download": (lambda s: s.baselines in ("auto", "all"), "with baselines auto or all"),
     "labels": (lambda s: s.protocol != "scores", "with protocols that use labels"),

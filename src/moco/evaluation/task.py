@@ -114,7 +114,7 @@ def _labelled(sources: Sources, settings: Settings) -> tuple[Source, Source | No
         if source.labels is None:
             _check_single_folder(source)
             raise DataError(f"{source.name} has no labels: put its images into a folder for each class, or give labels")
-        if path is None:
+        if path is None and not isinstance(settings.train, Source):  # which may be a part of its folder
             _check_folders(source)
     given[1:] = [same_classes(given[0], source) for source in given[1:]]
     labels = [source.labels for source in given if source.labels is not None]

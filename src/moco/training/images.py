@@ -10,7 +10,9 @@ import numpy as np
 
 from moco.config import Config
 from moco.data.base import Source
+from moco.data.folder import FolderSource
 from moco.data.labels import same_classes, with_labels
+from moco.data.patterns import check_patterns, matching
 from moco.data.source import open_source
 from moco.data.split import hold_out
 from moco.errors import ConfigError, DataError
@@ -28,6 +30,7 @@ class RunImages:
         pretraining: indices of those that are learnt from.
         test: where the held-out images are (the source itself, or another); None without labels.
         held_out: indices of the held-out images in `test`.
+        left_out: images of the source that patterns have left out.
     """
 
     data: str | None
@@ -35,6 +38,7 @@ class RunImages:
     pretraining: np.ndarray
     test: Source | None
     held_out: np.ndarray | None
+    left_out: int = 0
 
 
 def open_images(data: Any, config: Config) -> RunImages:
@@ -45,11 +49,14 @@ def open_images(data: Any, config: Config) -> RunImages:
         ConfigError: a batch larger than the number of images.
     """
     source, own_test = open_source(data, data_root=config.data_root)
+    whole, source = source, matching(source, config.include, config.exclude)
+    check_patterns(whole, (*config.include, *config.exclude))
     if config.labels is not None:
         source = with_labels(source, config.labels)
     test, held_out, pretraining = own_test, None, np.arange(len(source))
     if config.test is not None:
         test, _ = open_source(config.test, data_root=config.data_root)
+        test = matching(test, (), config.exclude if isinstance(test, FolderSource) else ())
         if test.labels is None or source.labels is None:
             raise DataError(
                 f"{config.test} or {source.name} has no labels: the kNN monitor needs class folders in both"
@@ -68,4 +75,4 @@ def open_images(data: Any, config: Config) -> RunImages:
             "lower --batch-size or give more images"
         )
     name = os.fspath(data) if isinstance(data, str | os.PathLike) else None if data is None else "array"
-    return RunImages(name, source, pretraining, test, held_out)
+    return RunImages(name, source, pretraining, test, held_out, len(whole) - len(source))

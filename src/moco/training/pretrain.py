@@ -28,6 +28,7 @@ from moco.training import checkpoint, loop
 from moco.training.callbacks import Callback, check_callbacks
 from moco.training.device import busy_remark, convolutions_tried, make_fabric, peak_memory_bytes, place, settled
 from moco.training.encoder import build_checked_encoder
+from moco.training.first_lines import about_images
 from moco.training.images import RunImages, open_images
 from moco.training.loggers import Chosen, check_loggers, make_loggers
 from moco.training.mechanism import bank_rows, build_model, check_images, remarks
@@ -93,6 +94,8 @@ class Pretraining:
             if first and not resume:
                 own_views = self.transform is not None
                 self.folder.write_text("config.yaml", write_config(self.config, self.images.data, own_views=own_views))
+            for line in about_images(self.images, self.config) if first and not self.quiet else ():
+                self._say(line)
             gpus = [fabric.device] if fabric.device.type == "cuda" else []
             with convolutions_tried(), torch.random.fork_rng(devices=gpus):
                 summary = self._train(fabric, resume=resume)
@@ -239,6 +242,7 @@ class Pretraining:
             images=len(self.images.pretraining),
             values=last,
             protocol=monitor.protocol if monitor else None,
+            verdict=monitor.verdict(last) if monitor and finished else None,
             images_per_second=progress.images_per_second,
             data_wait=progress.data_wait,
             seconds=time.perf_counter() - self.start,

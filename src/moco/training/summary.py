@@ -63,4 +63,6 @@ def closing_lines(summary: dict[str, Any], folder: Path) -> list[str]:
     lines.append(f"{rate:,.0f} images/s, {wait:.0%} of the time waiting for data, {summary['seconds']:.0f} s in all")
     lines.append(f"run folder {folder}: backbone.safetensors, summary.json, metrics.jsonl")
     lines.append(f'to use it: import moco; backbone = moco.load("{folder}")')
+    if summary["verdict"] is not None:
+        lines.append(f"verdict: {summary['verdict']}")
     return lines

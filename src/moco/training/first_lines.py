@@ -1,0 +1,59 @@
+"""What a run says of its images before it begins: classes, doubts, what is left out, copies among the held-out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from moco.config import Config
+from moco.data.base import UNKNOWN, Source
+from moco.data.folder import FolderSource
+from moco.data.layout import doubts
+from moco.data.leakage import shared_images
+from moco.training.images import RunImages
+
+_NAMED = 5  # class names in a line
+
+
+def about_images(images: RunImages, config: Config) -> Iterator[str]:
+    """A line each, with the remedy where one is needed."""
+    source = images.source
+    if images.left_out:
+        yield f"{images.left_out:,} of {images.left_out + len(source):,} images left out by --include, --exclude"
+    if config.knn_evaluations:
+        yield _classes(source, config)
+    yield from doubts(source if config.knn_evaluations else source.with_labels(None, ()))
+    if images.test is not None and images.held_out is not None:
+        yield from _copies(source.subset(images.pretraining), images.test.subset(images.held_out))
+
+
+def _classes(source: Source, config: Config) -> str:
+    """Where the classes come from, how many, their first names, and how to do without."""
+    if source.labels is None:
+        return "classes: none known, so no kNN figures; class folders or --labels would give them"
+    known = source.labels[source.labels != UNKNOWN]
+    numbers = np.unique(known)
+    names = [source.class_names[number] if source.class_names else str(number) for number in numbers[:_NAMED]]
+    some = "" if len(known) == len(source) else f" of {len(known):,} of the images"
+    if config.labels is not None:
+        origin = config.labels
+    else:
+        origin = f"the folders in {source.root}" if isinstance(source, FolderSource) else f"labels of {source.name}"
+    named = ", ".join(names) + (", ..." if len(numbers) > _NAMED else "")
+    alone = "; one class alone tells nothing apart" if len(numbers) == 1 else ""
+    return (
+        f"classes{some}: {len(numbers):,} from {origin} ({named}){alone}; for kNN figures only, --knn-evaluations 0 "
+        "does without"
+    )
+
+
+def _copies(train: Source, test: Source) -> Iterator[str]:
+    """Compares files, or pixels that lie in memory; anything else would have to be decoded first."""
+    if (isinstance(train, FolderSource) and isinstance(test, FolderSource)) or (train.decoded and test.decoded):
+        pairs = shared_images(train, test)
+        if pairs:
+            yield (
+                f"{len(pairs):,} of {len(test):,} held-out images are learnt from too, byte for byte "
+                f"({pairs[0][0]} = {pairs[0][1]}): kNN figures flatter, remove the copies"
+            )
