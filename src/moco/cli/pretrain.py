@@ -40,7 +40,7 @@ GROUPS = {
         ),
         "hardware": "accelerator num_nodes precision layout compile workers cache_gib threads",
         "evaluation while training": "labels held_out knn_evaluations knn_images num_neighbors knn_temperature",
-        "run": "log_every checkpoint_minutes data_root",
+        "run": "log_every checkpoint_minutes value_range data_root",
     }.items()
 }
 

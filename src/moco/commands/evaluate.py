@@ -91,5 +91,7 @@ def evaluate(
     from moco.evaluation.measure import measure
     from moco.evaluation.task import open_sources
 
-    sources = open_sources(settings)
-    return measure(open_model(model, settings, preprocessing, square_side(sources[0])), sources, settings)
+    train, test = open_sources(settings)
+    opened = open_model(model, settings, preprocessing, square_side(train))
+    train = train.in_range(opened.preprocess.value_range or train.value_range)
+    return measure(opened, (train, None if test is None else test.in_range(train.value_range)), settings)

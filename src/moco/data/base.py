@@ -30,6 +30,7 @@ class Source(Dataset[np.ndarray], ABC):
         class_names: names of labels 0, 1, ...
         decoded: pixels lie in memory or in a mapped file already, so that keeping them would gain nothing.
         uniform_shape: height and width of such images where they are those of all; else None.
+        value_range: of images of more than 8 bits, the value that becomes 255; None where no range is known.
 
     Raises:
         DataError: labels of another number than the images.
@@ -37,6 +38,8 @@ class Source(Dataset[np.ndarray], ABC):
 
     decoded = False
     uniform_shape: tuple[int, int] | None = None
+    value_range: int | None = None
+    _remarks: tuple[str, ...] = ()
 
     def __init__(
         self, size: int, *, name: str, labels: np.ndarray | None = None, class_names: Sequence[str] = ()
@@ -74,6 +77,29 @@ class Source(Dataset[np.ndarray], ABC):
         """
         return None
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a user should know before the images are used, a line each."""
+        if self.value_range is None:
+            return self._remarks
+        return *self._remarks, f"images of more than 8 bits: values 0 to {self.value_range} become 0 to 255"
+
+    @property
+    def clipped(self) -> int:
+        """Images met so far, in worker processes too, that hold values above the range."""
+        return 0
+
+    def clipped_line(self) -> str:
+        """What to say of those images; nothing where there are none."""
+        if not self.clipped:
+            return ""
+        what = "1 image holds" if self.clipped == 1 else f"{self.clipped:,} images hold"
+        return f"{self.name}: {what} values above {self.value_range}, which became 255 (moco pretrain --value-range)"
+
+    def in_range(self, value_range: int | None) -> Self:
+        """The same images with this value at the top of the range of those of more than 8 bits."""
+        return self
+
     def reading(self, *key: int) -> AbstractContextManager[None]:
         """Inside, what is random about reading an image follows from the key alone; nothing is, but in users' code."""
         return contextlib.nullcontext()
@@ -96,15 +122,17 @@ class Source(Dataset[np.ndarray], ABC):
         part.labels = None if self.labels is None else self.labels[chosen]
         return part
 
-    def with_labels(self, labels: np.ndarray | None, class_names: Sequence[str]) -> Self:
-        """The same images with other labels.
+    def with_labels(
+        self, labels: np.ndarray | None, class_names: Sequence[str], *, remarks: Sequence[str] = ()
+    ) -> Self:
+        """The same images with other labels, and what is to be said of these.
 
         Raises:
             DataError: labels of another number than the images.
         """
         relabelled = copy.copy(self)
         relabelled.labels = None if labels is None else _checked_labels(labels, len(self), self.name)
-        relabelled.class_names = tuple(class_names)
+        relabelled.class_names, relabelled._remarks = tuple(class_names), (*self._remarks, *remarks)
         return relabelled
 
     def _place(self, index: int) -> int:

@@ -20,6 +20,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from moco.data.bit_depth import FULL, Depth, deep_values, eight_bit, is_deep
 from moco.errors import DataError
 
 IMAGE_EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
@@ -60,16 +61,16 @@ class DamagedImage(DataError):  # noqa: N818 - a state of the file, named as use
         return f"{self.item}: {self.reason}"
 
 
-def read_image(path: str | bytes | Path, *, min_side: int | None = None) -> Image.Image:
+def read_image(path: str | bytes | Path, *, min_side: int | None = None, depth: Depth = FULL) -> Image.Image:
     """Decode one file to RGB, 8 bit, turned upright by its EXIF orientation.
 
-    Grey is repeated over the channels, alpha is dropped, 16-bit grey is scaled from its full range, the first frame
-    of an animation is taken.
+    Grey is repeated over the channels, alpha is dropped, the first frame of an animation is taken.
 
     Args:
         path: the file.
         min_side: if given, a JPEG at least twice as large is decoded at 1/2, 1/4 or 1/8 of its size, which costs much
             less; neither side gets below min_side pixels.
+        depth: how values of more than 8 bits become 8.
 
     Raises:
         DamagedImage: missing, empty, truncated or corrupt, not an image, or larger than PIL.Image.MAX_IMAGE_PIXELS
@@ -77,19 +78,19 @@ def read_image(path: str | bytes | Path, *, min_side: int | None = None) -> Imag
     """
     # Given a path, Pillow maps uncompressed files into memory: sideways TIFFs then come out scrambled (Pillow 13), and
     # a file that shrinks meanwhile kills the process.
-    return _decode(lambda: open(path, "rb"), os.fsdecode(path), min_side)
+    return _decode(lambda: open(path, "rb"), os.fsdecode(path), min_side, depth)
 
 
 def decode_image(data: bytes, *, item: str, min_side: int | None = None) -> Image.Image:
     """The same for a file's content; `item` is what messages call it."""
-    return _decode(lambda: io.BytesIO(data), item, min_side)
+    return _decode(lambda: io.BytesIO(data), item, min_side, FULL)
 
 
-def read_pixels(path: str | bytes | Path, *, min_side: int | None = None) -> np.ndarray:
+def read_pixels(path: str | bytes | Path, *, min_side: int | None = None, depth: Depth = FULL) -> np.ndarray:
     """What `read_image` gives, as (H, W, 3) uint8, perhaps read-only; faster where simplejpeg is installed."""
     content = jpeg_content(path) if jpeg_library() else None
     pixels = None if content is None else plain_pixels(content, min_side)
-    return np.asarray(read_image(path, min_side=min_side)) if pixels is None else pixels
+    return np.asarray(read_image(path, min_side=min_side, depth=depth)) if pixels is None else pixels
 
 
 def decode_pixels(data: bytes, *, item: str, min_side: int | None = None) -> np.ndarray:
@@ -175,7 +176,7 @@ def _is_turned(data: bytes) -> bool:
         return True
 
 
-def _decode(opened: Callable[[], IO[bytes]], item: str, min_side: int | None) -> Image.Image:
+def _decode(opened: Callable[[], IO[bytes]], item: str, min_side: int | None, depth: Depth) -> Image.Image:
     _mute_pillow()
     try:
         with opened() as file:
@@ -186,15 +187,29 @@ def _decode(opened: Callable[[], IO[bytes]], item: str, min_side: int | None) ->
                 if min_side is not None and image.format in _JPEG_FORMATS:
                     image.draft(None, (min_side, min_side))
                 _check_size(image)
+                if is_deep(image):
+                    return _upright(to_rgb(Image.fromarray(eight_bit(deep_values(image, file), depth=depth))), image)
                 image.load()
-                return to_rgb(_upright(image))
+                return _upright(to_rgb(image), image)
     except MemoryError:  # the machine's trouble, not the file's
         raise
     except Exception as error:  # a broken file can raise anything inside a decoder
         raise DamagedImage(item, _reason(error)) from error
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
+def largest_value(path: str | bytes | Path) -> int | None:
+    """The largest value of a file of more than 8 bits; None for every other one, whose pixels are not read."""
+    _mute_pillow()
+    try:
+        with open(path, "rb") as file, Image.open(file, formats=_formats()) as image:
+            return int(deep_values(image, file).max(initial=0)) if is_deep(image) else None
+    except MemoryError:
+        raise
+    except Exception:  # reading it for use says what is wrong
+        return None
+
+
+def to_rgb(image: Image.Image, depth: Depth = FULL) -> Image.Image:
     """Any Pillow image to RGB, 8 bit; the image itself if it is RGB already.
 
     Raises:
@@ -203,35 +218,19 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB":
         return image
     if image.mode.startswith("I") or image.mode == "F":
-        image = Image.fromarray(eight_bit(np.asarray(image)))
+        image = Image.fromarray(eight_bit(np.asarray(image), depth=depth))
     image.info.pop("transparency", None)
     return image.convert("RGB")
 
 
-def eight_bit(values: np.ndarray, cure: str = "save as 8 or 16 bit") -> np.ndarray:
-    """Values of 16 bit (0 to 65535) or float (0 to 1) to uint8, rounded; white stays white.
-
-    Raises:
-        ValueError: values outside these ranges; `cure` is what to do then.
-    """
-    high = values.max(initial=0)
-    low = values.min(initial=high)
-    if values.dtype.kind == "f":
-        if not (low >= 0.0 and high <= 1.0):
-            raise ValueError(f"float values from {low:.4g} to {high:.4g}: expected 0 to 1, or {cure}")
-        return (values * 255.0 + 0.5).astype(np.uint8)
-    if low < 0 or high > 65535:
-        raise ValueError(f"grey values from {low} to {high}: expected 0 to 65535, or {cure}")
-    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
-
-
-def _upright(image: Image.Image) -> Image.Image:
+def _upright(pixels: Image.Image, image: Image.Image) -> Image.Image:
+    """The pixels turned by the orientation that the image states."""
     try:
         orientation = image.getexif().get(ORIENTATION_TAG, 1)
     except Exception:  # a broken EXIF block does not damage the pixels
-        return image
+        return pixels
     turn = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
-    return image if turn is None else image.transpose(turn)
+    return pixels if turn is None else pixels.transpose(turn)
 
 
 def _check_size(image: Image.Image) -> None:

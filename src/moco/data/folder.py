@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import os
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Self
 
 import numpy as np
+import torch
 
 from moco.data.base import Source
+from moco.data.bit_depth import FULL, Depth
 from moco.data.decode import IMAGE_EXTENSIONS, image_shape, read_pixels
 from moco.errors import DataError
 
@@ -19,6 +24,7 @@ from moco.errors import DataError
 _PART_NAMES = frozenset(
     {"train", "training", "val", "valid", "validation", "test", "testing", "unlabeled", "unlabelled"}
 )
+_KINDS = 5  # of files that are not read, named in a message
 _CHUNK = 64  # files whose sizes are read in one task
 
 
@@ -39,6 +45,8 @@ class FolderSource(Source):
         DataError: no such folder, not a folder, or no images in it.
     """
 
+    _above: torch.Tensor  # for each image of the whole, whether it holds more than `value_range`
+
     def __init__(self, root: str | Path) -> None:
         root = Path(root)
         if not root.is_dir():
@@ -49,6 +57,7 @@ class FolderSource(Source):
         self._fill(root, _walk(os.fsencode(root), strays, unlisted))
         if not len(self):
             raise DataError(_no_images(root, strays, unlisted))
+        self._remarks = tuple(_not_read(root, strays, unlisted))
 
     @classmethod
     def from_names(cls, root: str | Path, names: Iterable[bytes]) -> FolderSource:
@@ -69,7 +78,31 @@ class FolderSource(Source):
 
     def pixels(self, index: int, *, min_side: int | None = None) -> np.ndarray:
         """Decode one file; see `read_image` for `min_side`."""
-        return read_pixels(self.path(index), min_side=min_side)
+        return read_pixels(self.path(index), min_side=min_side, depth=self.depth(index))
+
+    def depth(self, index: int) -> Depth:
+        """How values of more than 8 bits of one image become 8; what is above the range is counted."""
+        if self.value_range is None:
+            return FULL
+        return Depth(self.value_range, functools.partial(self._above.__setitem__, self._place(index), True))
+
+    def in_range(self, value_range: int | None) -> Self:
+        """See `Source.in_range`; what was clipped is counted anew."""
+        ranged = copy.copy(self)
+        ranged.value_range = value_range
+        above = torch.zeros(self._size if value_range else 0, dtype=torch.bool)
+        ranged._above = above.share_memory_()  # type: ignore[no-untyped-call]
+        return ranged
+
+    @property
+    def clipped(self) -> int:
+        """See `Source.clipped`."""
+        return 0 if self.value_range is None else int(self._above.sum())
+
+    def parts(self) -> list[str]:
+        """First-level folders with images that are called train, val, test or the like."""
+        folders = {self._paths[index].partition(os.fsencode(os.sep))[0] for index in range(len(self._paths))}
+        return sorted(os.fsdecode(folder) for folder in folders if os.fsdecode(folder).lower() in _PART_NAMES)
 
     def shapes(self, indices: np.ndarray, *, min_side: int | None = None) -> np.ndarray:
         """Heights and widths from the first bytes of each file, read by threads; see `Source.shapes`."""
@@ -207,11 +240,25 @@ class _Visited:
         return inside and not any(part.startswith(b".") for part in parts)
 
 
+def _not_read(root: Path, strays: Counter[str], unlisted: list[str]) -> Iterator[str]:
+    """A line for the files that are no images by their extension, and one for folders that cannot be listed."""
+    if strays:
+        yield f"{root}: not read: {_kinds(strays)}"
+    if unlisted:
+        yield f"{root}: {len(unlisted)} folders could not be listed, the first is {unlisted[0]}: check permissions"
+
+
+def _kinds(strays: Counter[str]) -> str:
+    """`30 .dcm, 2 without an extension`, the most frequent five."""
+    kinds = [f"{count:,} {extension or 'without an extension'}" for extension, count in strays.most_common(_KINDS)]
+    more = strays.total() - sum(count for _, count in strays.most_common(_KINDS))
+    return ", ".join([*kinds, *([f"{more:,} others"] if more else [])])
+
+
 def _no_images(root: Path, strays: Counter[str], unlisted: list[str]) -> str:
     expected = " ".join(sorted(IMAGE_EXTENSIONS))
     if unlisted:
         return f"{root}: no images; {len(unlisted)} folders could not be listed: check permissions"
     if not strays:
         return f"{root}: the folder holds no files; expected images ({expected})"
-    seen = ", ".join(f"{count} {extension or 'without one'}" for extension, count in strays.most_common(5))
-    return f"{root}: no images among {strays.total()} files (extensions: {seen}); expected {expected}"
+    return f"{root}: no images among {strays.total()} files ({_kinds(strays)}); expected {expected}"

@@ -9,7 +9,8 @@ import numpy as np
 
 from moco.data.arrays import ArraySource, open_array_file
 from moco.data.base import Source
-from moco.data.decode import IMAGE_EXTENSIONS, DamagedImage
+from moco.data.bit_depth import range_of
+from moco.data.decode import IMAGE_EXTENSIONS, DamagedImage, largest_value
 from moco.data.folder import FolderSource
 from moco.data.named import find_named, nearest_named, open_named
 from moco.data.pack_format import PARTIAL, is_pack
@@ -19,10 +20,11 @@ from moco.errors import DataError
 
 _ARRAY_EXTENSIONS = frozenset({".npy", ".npz"})
 _ARCHIVE_EXTENSIONS = frozenset({".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"})
-_PROBES = 64  # files tried before a folder is called unreadable
+_PROBES = 64  # files tried before a folder is called unreadable, and at most read for their range of values
+_HEADERS = 8  # files looked at to see whether there are any of more than 8 bits
 
 
-def open_source(data: Images, *, data_root: str | Path | None = None) -> tuple[Source, Source | None]:
+def open_source(data: Images, *, data_root: str | Path | None = None, least: int = 2) -> tuple[Source, Source | None]:
     """The images that a user means, and their own test part if they have one.
 
     Args:
@@ -31,15 +33,17 @@ def open_source(data: Images, *, data_root: str | Path | None = None) -> tuple[S
             PyTorch, torchvision or Hugging Face (see `moco.data.user_data`); a source; or None for the embedded picture
             book. An existing path comes before a name.
         data_root: where named data sets are stored; None means ~/.cache/moco.
+        least: images that are needed, 1 or 2.
 
     Raises:
-        DataError: nothing there, nothing readable, fewer than two images, or a wrong type or shape.
+        DataError: nothing there, nothing readable, too few images, or a wrong type or shape.
     """
     source, test = _open(data, data_root)
-    if len(source) == 1:
+    if len(source) < least:
         raise DataError(f"{source.name}: one image only; expected at least 2, as every other one is a negative")
     if isinstance(source, FolderSource):
         _probe(source)
+        source = source.in_range(_value_range(source))
     return source, test
 
 
@@ -96,13 +100,26 @@ def _picture_book() -> tuple[Source, Source]:
     )
 
 
+def _sample(source: FolderSource, most: int) -> list[int]:
+    """Evenly spaced images: all of a small folder."""
+    return [int(index) for index in np.unique(np.linspace(0, len(source) - 1, most).astype(np.int64))]
+
+
+def _value_range(source: FolderSource) -> int | None:
+    """The largest value of the bit depth that holds a sample of the images of more than 8 bits; None without those."""
+    if all(largest_value(source.path(index)) is None for index in _sample(source, _HEADERS)):
+        return None
+    found = (largest_value(source.path(index)) for index in _sample(source, _PROBES))
+    return range_of(max(value for value in found if value is not None))
+
+
 def _probe(source: FolderSource) -> None:
     """Refuse a folder none of whose images can be read: all of a small one, a sample of a large one."""
-    tried = np.unique(np.linspace(0, len(source) - 1, min(_PROBES, len(source))).astype(np.int64))
+    tried = _sample(source, _PROBES)
     damage = None
     for index in tried:
         try:
-            source.pixels(int(index))
+            source.pixels(index)
             return
         except DamagedImage as error:
             damage = damage or error

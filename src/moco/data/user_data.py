@@ -16,7 +16,8 @@ from torch.utils.data import Dataset, Subset
 
 from moco.data.arrays import ArraySource
 from moco.data.base import UNKNOWN, Source
-from moco.data.decode import DamagedImage, decode_image, eight_bit, read_image, to_rgb
+from moco.data.bit_depth import eight_bit
+from moco.data.decode import DamagedImage, decode_image, read_image, to_rgb
 from moco.data.folder import FolderSource
 from moco.data.order import ITEMS, keyed_seed, seeded
 from moco.errors import DataError

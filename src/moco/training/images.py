@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from moco.config import Config
 from moco.data.base import Source
+from moco.data.folder import FolderSource
 from moco.data.labels import same_classes, with_labels
 from moco.data.source import open_source
 from moco.data.split import hold_out
 from moco.errors import ConfigError, DataError
 
 MAX_HELD_OUT = 10_000
+_TRAIN_PARTS = ("train", "training")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +31,7 @@ class RunImages:
         pretraining: indices of those that are learnt from.
         test: where the held-out images are (the source itself, or another); None without labels.
         held_out: indices of the held-out images in `test`.
+        remarks: what the user should know before they are learnt from, a line each.
     """
 
     data: str | None
@@ -35,6 +39,7 @@ class RunImages:
     pretraining: np.ndarray
     test: Source | None
     held_out: np.ndarray | None
+    remarks: tuple[str, ...] = ()
 
 
 def open_images(data: Any, config: Config) -> RunImages:
@@ -45,11 +50,13 @@ def open_images(data: Any, config: Config) -> RunImages:
         ConfigError: a batch larger than the number of images.
     """
     source, own_test = open_source(data, data_root=config.data_root)
+    if config.value_range is not None:
+        source = source.in_range(config.value_range)
     if config.labels is not None:
         source = with_labels(source, config.labels)
     test, held_out, pretraining = own_test, None, np.arange(len(source))
     if config.test is not None:
-        test, _ = open_source(config.test, data_root=config.data_root)
+        test = open_source(config.test, data_root=config.data_root)[0].in_range(source.value_range)
         if test.labels is None or source.labels is None:
             raise DataError(
                 f"{config.test} or {source.name} has no labels: the kNN monitor needs class folders in both"
@@ -68,4 +75,18 @@ def open_images(data: Any, config: Config) -> RunImages:
             "lower --batch-size or give more images"
         )
     name = os.fspath(data) if isinstance(data, str | os.PathLike) else None if data is None else "array"
-    return RunImages(name, source, pretraining, test, held_out)
+    return RunImages(name, source, pretraining, test, held_out, (*source.remarks, *_of_parts(source)))
+
+
+def _of_parts(source: Source) -> Iterator[str]:
+    """A line where both a train part and another of a data set are learnt from."""
+    if not isinstance(source, FolderSource):
+        return
+    root, parts = source.root, source.parts()
+    train = [part for part in parts if part.lower() in _TRAIN_PARTS]
+    others = [part for part in parts if part.lower() not in _TRAIN_PARTS]
+    if train and others:
+        yield (
+            f"{' and '.join(parts)} of {root} are all learnt from; to keep {others[0]} apart: "
+            f"moco pretrain {root / train[0]} --test {root / others[0]}"
+        )
