@@ -90,7 +90,9 @@ def call(chosen: Namespace, arguments: list[str]) -> bool:
     files = [_stored(str(path)) for path in options.pop("config", None) or []]
     data, loggers = options.pop("data", None), options.pop("logger", None)
     # The parser lets an absent argument hide the DATA of a file.
-    data = _scan_data(arguments) or data or next((file["data"] for file in reversed(files) if file.get("data")), None)
+    given = _scan_data(arguments)  # "" is an unset variable, and not nothing
+    stored = next((file["data"] for file in reversed(files) if file.get("data")), None)
+    data = given if given is not None else data or stored
     from moco.commands.pretrain import pretrain
 
     return pretrain(data, loggers=loggers, **options).finished

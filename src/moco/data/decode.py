@@ -23,7 +23,10 @@ from PIL import Image, UnidentifiedImageError
 from moco.data.bit_depth import FULL, Depth, deep_values, eight_bit, is_deep
 from moco.errors import DataError
 
-IMAGE_EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
+IMAGE_EXTENSIONS = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
+    | {".avif"}  # which Pillow reads from 11.3 on
+)
 # Formats that Pillow itself decodes. EPS is left out on purpose: it would run Ghostscript on whatever the folder holds.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "MPO", "JPEG2000", "AVIF")
 _UPRIGHT = {  # EXIF orientation -> what turns the stored pixels upright

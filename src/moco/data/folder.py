@@ -250,8 +250,9 @@ def _not_read(root: Path, strays: Counter[str], unlisted: list[str]) -> Iterator
 
 def _kinds(strays: Counter[str]) -> str:
     """`30 .dcm, 2 without an extension`, the most frequent five."""
-    kinds = [f"{count:,} {extension or 'without an extension'}" for extension, count in strays.most_common(_KINDS)]
-    more = strays.total() - sum(count for _, count in strays.most_common(_KINDS))
+    named = sorted(strays.items(), key=lambda kind: (-kind[1], kind[0]))[:_KINDS]
+    kinds = [f"{count:,} {extension or 'without an extension'}" for extension, count in named]
+    more = strays.total() - sum(count for _, count in named)
     return ", ".join([*kinds, *([f"{more:,} others"] if more else [])])
 
 

@@ -53,6 +53,10 @@ def _open(data: Images, data_root: str | Path | None) -> tuple[Source, Source | 
     if isinstance(data, np.ndarray):
         return ArraySource(data), None
     if isinstance(data, str | os.PathLike):
+        if data == "":
+            raise DataError(
+                "data is an empty text, as of an unset variable: name a folder, an array file or a data set"
+            )
         path = Path(data).expanduser()
         name = find_named(data) if isinstance(data, str) and not path.exists() else None
         if name is not None:
