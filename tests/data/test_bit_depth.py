@@ -109,6 +109,17 @@ def test_a_folder_uses_the_whole_range_and_says_so(tmp_path):
     assert not open_source(plain)[0].remarks
 
 
+def test_a_folder_of_both_kinds_scales_the_deep_ones_alone(tmp_path):
+    mixed = folder(tmp_path / "mixed", count=3, top=900)
+    plain = values(3, 255).astype(np.uint8)
+    for number in range(200):
+        Image.fromarray(plain).save(mixed / f"{number:03d}.png")
+    (mixed / "zz.png").write_bytes(deep_png(values(3, 3000)))
+    source, _ = open_source(mixed)
+    tops = {source.item_name(index): int(source.pixels(index).max()) for index in range(len(source))}
+    assert (source.value_range, tops["zz.png"], tops["007.png"]) == (4095, round(3000 / 4095 * 255), 255)
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_values_above_the_range_are_clipped_and_counted_once_an_image(tmp_path, workers):
     source = open_source(folder(tmp_path / "scans", top=4095))[0].in_range(1023)

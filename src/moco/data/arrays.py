@@ -23,7 +23,8 @@ class ArraySource(Source):
     """Images of one size in one array; nothing is copied, grey and channel-first arrays are seen through views.
 
     Args:
-        images: uint8 of shape (N, H, W), (N, H, W, 1 or 3 or 4) or (N, 1 or 3, H, W); a fourth channel is dropped.
+        images: uint8 of shape (N, H, W), (N, H, W, 1 or 3 or 4) or (N, 1 or 3, H, W); a fourth channel is taken for
+            alpha and dropped, which a remark says.
         labels: (N,) whole numbers, negative for unknown, or (N,) strings; None where there are none.
         class_names: names of labels 0, 1, ...; by default the numbers, or the strings sorted.
         name: what messages call it.
@@ -43,6 +44,8 @@ class ArraySource(Source):
         name: str = "array",
     ) -> None:
         self._images = _as_nhwc(images, name)
+        if np.ndim(images) == 4 and np.shape(images)[-1] == 4:
+            self._remarks = (f"{name}: the fourth of its channels is taken for alpha and not used",)
         self.uniform_shape = self._images.shape[1:3]
         if labels is not None:
             labels, class_names = _numbered(np.asarray(labels), class_names, name)
@@ -116,6 +119,12 @@ def _as_nhwc(images: np.ndarray, name: str) -> np.ndarray:
     images = np.asanyarray(images)
     if images.dtype != np.uint8:
         raise DataError(f"{name}: {images.dtype} array of shape {images.shape}; expected {_LAYOUTS}{_cure(images)}")
+    if images.ndim == 3 and (images.shape[-1] in (3, 4) or len(images) == 3):
+        count, height, width = images.shape
+        raise DataError(
+            f"{name}: array of shape {images.shape}, one image in colour or {count} grey ones of {height} x {width}? "
+            "Put images in colour together, (N, H, W, 3); save grey ones as x[..., None]"
+        )
     if images.ndim == 3:
         images = images[..., None]
     if images.ndim == 4 and images.shape[-1] not in (1, 3, 4) and images.shape[1] in (1, 3):

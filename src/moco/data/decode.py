@@ -7,8 +7,10 @@ orientation, large enough for a decode at reduced size, in four colours, damaged
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
+import logging
 import os
 import threading
 import warnings
@@ -20,6 +22,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from moco.data.bands import check_bands, tiff_layout
 from moco.data.bit_depth import FULL, Depth, deep_values, eight_bit, is_deep
 from moco.errors import DataError
 
@@ -190,6 +193,7 @@ def _decode(opened: Callable[[], IO[bytes]], item: str, min_side: int | None, de
                 if min_side is not None and image.format in _JPEG_FORMATS:
                     image.draft(None, (min_side, min_side))
                 _check_size(image)
+                check_bands(image)
                 if is_deep(image):
                     return _upright(to_rgb(Image.fromarray(eight_bit(deep_values(image, file), depth=depth))), image)
                 image.load()
@@ -197,7 +201,7 @@ def _decode(opened: Callable[[], IO[bytes]], item: str, min_side: int | None, de
     except MemoryError:  # the machine's trouble, not the file's
         raise
     except Exception as error:  # a broken file can raise anything inside a decoder
-        raise DamagedImage(item, _reason(error)) from error
+        raise DamagedImage(item, _reason(error, opened)) from error
 
 
 def largest_value(path: str | bytes | Path) -> int | None:
@@ -258,6 +262,7 @@ def _mute_pillow() -> None:
     forget which other warnings it has already shown.
     """
     if not any(_is_ours(entry) for entry in warnings.filters):
+        logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)  # a line for each file of many bands
         with _mute_lock:
             warnings.filterwarnings("ignore", module=_PILLOW_MODULES)
 
@@ -267,10 +272,13 @@ def _is_ours(entry: Any) -> bool:
     return bool(action == "ignore" and getattr(module, "pattern", module) == _PILLOW_MODULES)
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, opened: Callable[[], IO[bytes]]) -> str:
     """A few words on one line, without the path."""
     if isinstance(error, UnidentifiedImageError):
-        return "not an image in a known format"
+        layout = ""
+        with contextlib.suppress(Exception), opened() as file:
+            layout = tiff_layout(file)
+        return layout or "not an image in a known format"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return " ".join(str(error).split()) or type(error).__name__

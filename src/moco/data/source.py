@@ -111,9 +111,11 @@ def _sample(source: FolderSource, most: int) -> list[int]:
 
 def _value_range(source: FolderSource) -> int | None:
     """The largest value of the bit depth that holds a sample of the images of more than 8 bits; None without those."""
-    if all(largest_value(source.path(index)) is None for index in _sample(source, _HEADERS)):
+    first = _sample(source, _HEADERS)
+    found = [largest_value(source.path(index)) for index in first]
+    if all(value is None for value in found):
         return None
-    found = (largest_value(source.path(index)) for index in _sample(source, _PROBES))
+    found += [largest_value(source.path(index)) for index in set(_sample(source, _PROBES)).difference(first)]
     return range_of(max(value for value in found if value is not None))
 
 
