@@ -19,6 +19,7 @@ from moco.errors import ConfigError, DataError
 
 MAX_HELD_OUT = 10_000
 _TRAIN_PARTS = ("train", "training")
+_TEST_PARTS = ("val", "valid", "validation", "test", "testing")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,14 +80,14 @@ def open_images(data: Any, config: Config) -> RunImages:
 
 
 def _of_parts(source: Source) -> Iterator[str]:
-    """A line where both a train part and another of a data set are learnt from."""
+    """A line where a train part and one to test on are both learnt from."""
     if not isinstance(source, FolderSource):
         return
     root, parts = source.root, source.parts()
     train = [part for part in parts if part.lower() in _TRAIN_PARTS]
-    others = [part for part in parts if part.lower() not in _TRAIN_PARTS]
+    others = [part for part in parts if part.lower() in _TEST_PARTS]
     if train and others:
         yield (
-            f"{' and '.join(parts)} of {root} are all learnt from; to keep {others[0]} apart: "
+            f"{' and '.join(train + others)} of {root} are all learnt from; to keep {others[0]} apart: "
             f"moco pretrain {root / train[0]} --test {root / others[0]}"
         )
