@@ -10,28 +10,24 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
-import logging
 import os
-import threading
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from moco.data.bands import check_bands, tiff_layout
 from moco.data.bit_depth import FULL, Depth, deep_values, eight_bit, is_deep
+from moco.data.open_image import JPEG_START, check_size, open_image
 from moco.errors import DataError
 
 IMAGE_EXTENSIONS = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
     | {".avif"}  # which Pillow reads from 11.3 on
 )
-# Formats that Pillow itself decodes. EPS is left out on purpose: it would run Ghostscript on whatever the folder holds.
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "MPO", "JPEG2000", "AVIF")
 _UPRIGHT = {  # EXIF orientation -> what turns the stored pixels upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -43,12 +39,9 @@ _UPRIGHT = {  # EXIF orientation -> what turns the stored pixels upright
 }
 _SIDEWAYS = (5, 6, 7, 8)  # orientations that swap height and width
 ORIENTATION_TAG = 0x0112  # EXIF 2.3: 1 is upright
-_JPEG_START = b"\xff\xd8\xff"
 _PLAIN_COLORS = frozenset({"YCbCr", "Gray", "RGB"})  # in simplejpeg's words
 _JPEG_FORMATS = ("JPEG", "MPO")
 _LARGEST_FILE = 2**26  # bytes that are read at once; a larger JPEG is left to Pillow, which reads as it decodes
-_PILLOW_MODULES = r"PIL\."
-_mute_lock = threading.Lock()
 
 
 class DamagedImage(DataError):  # noqa: N818 - a state of the file, named as users say it
@@ -79,8 +72,8 @@ def read_image(path: str | bytes | Path, *, min_side: int | None = None, depth: 
         depth: how values of more than 8 bits become 8.
 
     Raises:
-        DamagedImage: missing, empty, truncated or corrupt, not an image, or larger than PIL.Image.MAX_IMAGE_PIXELS
-            after the reduction.
+        DamagedImage: missing, empty, truncated or corrupt, not an image, or of more pixels, after the reduction, than
+            PIL.Image.MAX_IMAGE_PIXELS, which the environment variable MOCO_MAX_PIXELS replaces.
     """
     # Given a path, Pillow maps uncompressed files into memory: sideways TIFFs then come out scrambled (Pillow 13), and
     # a file that shrinks meanwhile kills the process.
@@ -110,9 +103,8 @@ def image_shape(path: str | bytes | Path, *, min_side: int | None = None) -> tup
 
     A turned PNG, whose orientation may stand at its end, is told as it is stored.
     """
-    _mute_pillow()
     try:
-        with open(path, "rb") as file, Image.open(file, formats=_formats()) as image:
+        with open(path, "rb") as file, open_image(file) as image:
             if min_side is not None and image.format in _JPEG_FORMATS:
                 image.draft(None, (min_side, min_side))
             turned = image.format != "PNG" and image.getexif().get(ORIENTATION_TAG, 1) in _SIDEWAYS
@@ -127,7 +119,7 @@ def jpeg_content(path: str | bytes | Path) -> bytes | None:
     """The file's content if it begins like a JPEG and has at most 64 MiB; None else, and where it cannot be read."""
     try:
         with open(path, "rb") as file:
-            if file.read(len(_JPEG_START)) != _JPEG_START or os.fstat(file.fileno()).st_size > _LARGEST_FILE:
+            if file.read(len(JPEG_START)) != JPEG_START or os.fstat(file.fileno()).st_size > _LARGEST_FILE:
                 return None
             file.seek(0)
             return file.read()
@@ -159,7 +151,7 @@ def reduction(height: int, width: int, min_side: int | None) -> int:
 def plain_pixels(data: bytes, min_side: int | None = None) -> np.ndarray | None:
     """(H, W, 3) uint8 of a JPEG file's content by simplejpeg, or None: ask Pillow."""
     decoder = jpeg_library()
-    if decoder is None or not data.startswith(_JPEG_START):
+    if decoder is None or not data.startswith(JPEG_START):
         return None
     try:
         height, width, colors, _ = decoder.decode_jpeg_header(data)
@@ -183,16 +175,15 @@ def _is_turned(data: bytes) -> bool:
 
 
 def _decode(opened: Callable[[], IO[bytes]], item: str, min_side: int | None, depth: Depth) -> Image.Image:
-    _mute_pillow()
     try:
         with opened() as file:
             if not file.read(1):
                 raise ValueError("empty file")
             file.seek(0)
-            with Image.open(file, formats=_formats()) as image:
+            with open_image(file) as image:
                 if min_side is not None and image.format in _JPEG_FORMATS:
                     image.draft(None, (min_side, min_side))
-                _check_size(image)
+                check_size(image)
                 check_bands(image)
                 if is_deep(image):
                     return _upright(to_rgb(Image.fromarray(eight_bit(deep_values(image, file), depth=depth))), image)
@@ -206,9 +197,8 @@ def _decode(opened: Callable[[], IO[bytes]], item: str, min_side: int | None, de
 
 def largest_value(path: str | bytes | Path) -> int | None:
     """The largest value of a file of more than 8 bits; None for every other one, whose pixels are not read."""
-    _mute_pillow()
     try:
-        with open(path, "rb") as file, Image.open(file, formats=_formats()) as image:
+        with open(path, "rb") as file, open_image(file) as image:
             return int(deep_values(image, file).max(initial=0)) if is_deep(image) else None
     except MemoryError:
         raise
@@ -238,38 +228,6 @@ def _upright(pixels: Image.Image, image: Image.Image) -> Image.Image:
         return pixels
     turn = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
     return pixels if turn is None else pixels.transpose(turn)
-
-
-def _check_size(image: Image.Image) -> None:
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and image.width * image.height > limit:
-        raise ValueError(
-            f"{image.width} x {image.height} pixels, more than the limit of {limit} (PIL.Image.MAX_IMAGE_PIXELS): "
-            "reduce the image"
-        )
-
-
-@functools.cache
-def _formats() -> tuple[str, ...]:
-    Image.init()
-    return tuple(name for name in _FORMATS if name in Image.OPEN)
-
-
-def _mute_pillow() -> None:
-    """Keep Pillow's warnings (odd metadata, large images) out of the terminal: a file is readable or it is damaged.
-
-    The filter stays in place: setting and restoring filters for each image would race between threads and make Python
-    forget which other warnings it has already shown.
-    """
-    if not any(_is_ours(entry) for entry in warnings.filters):
-        logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)  # a line for each file of many bands
-        with _mute_lock:
-            warnings.filterwarnings("ignore", module=_PILLOW_MODULES)
-
-
-def _is_ours(entry: Any) -> bool:
-    action, _, _, module, _ = entry
-    return bool(action == "ignore" and getattr(module, "pattern", module) == _PILLOW_MODULES)
 
 
 def _reason(error: Exception, opened: Callable[[], IO[bytes]]) -> str:
