@@ -190,3 +190,20 @@ def test_preprocessing_states_the_range_and_reads_by_it(tmp_path):
     assert ranged(tmp_path / "a.png").equal(ranged(pixels))
     with pytest.raises(DataError, match="value_range=0"):
         Preprocessing(8, *IMAGENET, 0)
+
+
+@pytest.mark.parametrize("kind", ["images", "paths", "mixed", "encoded"])
+def test_images_and_paths_in_a_list_are_ranged_like_a_folder(tmp_path, kind):
+    paths = [tmp_path / f"{number}.png" for number in range(4)]
+    for number, path in enumerate(paths):
+        Image.fromarray(values(1, 3000, number)[..., 0]).save(path)
+    images = [Image.fromarray(values(1, 3000, number)[..., 0]) for number in range(4)]
+    encoded = [{"image": {"bytes": path.read_bytes(), "path": None}} for path in paths]
+    data = {"images": images, "paths": paths, "mixed": [*images[:2], *paths[2:]], "encoded": encoded}[kind]
+    source, _ = open_source(data)
+    assert source.value_range == 4095
+    np.testing.assert_array_equal(source.pixels(3), expected(values(1, 3000, 3), 4095))
+    darker = source.in_range(1023)
+    darker.pixels(1)
+    assert darker.clipped == 1
+    assert open_source([Image.new("RGB", (8, 8))] * 2)[0].value_range is None

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Self
 
 import numpy as np
+import torch
 from torch.utils.data import Dataset
 
+from moco.data.bit_depth import FULL, Depth
 from moco.errors import DataError
 
 UNKNOWN = -1  # label of an image whose class is not known
@@ -140,6 +143,48 @@ class Source(Dataset[np.ndarray], ABC):
         if not 0 <= index < len(self):
             raise IndexError(f"image {index} of {self.name}: expected 0 to {len(self) - 1}")
         return int(index if self._members is None else self._members[index])
+
+
+def spaced(count: int, most: int) -> list[int]:
+    """Evenly spaced ones of so many images: all where there are few."""
+    return [int(index) for index in np.unique(np.linspace(0, count - 1, most).astype(np.int64))]
+
+
+class RangedSource(Source):
+    """A source whose images may have more than 8 bits; until `in_range`, those are spread over all of 16."""
+
+    _above: torch.Tensor  # for each image of the whole, whether it holds more than `value_range`
+
+    @abstractmethod
+    def seems_deep(self) -> bool:
+        """Whether a first look finds images of more than 8 bits."""
+
+    @abstractmethod
+    def largest_value(self, index: int) -> int | None:
+        """Of an image of more than 8 bits; None for others, and where it cannot be read."""
+
+    def in_range(self, value_range: int | None) -> Self:
+        """See `Source.in_range`; what was clipped is counted anew."""
+        ranged = copy.copy(self)
+        ranged.value_range = value_range
+        above = torch.zeros(self._size if value_range else 0, dtype=torch.bool)
+        ranged._above = above.share_memory_()  # type: ignore[no-untyped-call]
+        return ranged
+
+    def depth(self, index: int) -> Depth:
+        """How values of more than 8 bits of one image become 8; what is above the range is counted."""
+        if self.value_range is None:
+            return FULL
+        return Depth(self.value_range, functools.partial(self._note, self._place(index)))
+
+    def _note(self, place: int, largest: int) -> None:
+        if self.value_range is not None and largest > self.value_range:
+            self._above[place] = True
+
+    @property
+    def clipped(self) -> int:
+        """See `Source.clipped`."""
+        return 0 if self.value_range is None else int(self._above.sum())
 
 
 def _checked_labels(labels: np.ndarray, count: int, name: str) -> np.ndarray:

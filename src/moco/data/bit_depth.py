@@ -21,7 +21,7 @@ _LOW_BYTES = {
 _BITS, _PLANES = 258, 284  # TIFF tags BitsPerSample, and PlanarConfiguration; 2: each channel by itself
 
 
-def _nothing() -> None:
+def _nothing(largest: int) -> None:
     pass
 
 
@@ -29,11 +29,11 @@ def _nothing() -> None:
 class Depth:
     """How values of more than 8 bits become 8: 0 to `top` are spread over 0 to 255, what is above becomes 255.
 
-    `above` is called for each image that holds such a value.
+    `seen` is called with the largest value of each image of more than 8 bits.
     """
 
     top: int = LARGEST
-    above: Callable[[], None] = _nothing
+    seen: Callable[[int], None] = _nothing
 
 
 FULL = Depth()
@@ -58,8 +58,7 @@ def eight_bit(values: np.ndarray, cure: str = "save as 8 or 16 bit", depth: Dept
         return (values * 255.0 + 0.5).astype(np.uint8)
     if low < 0 or high > LARGEST:
         raise ValueError(f"grey values from {low} to {high}: expected 0 to {LARGEST}, or {cure}")
-    if high > depth.top:
-        depth.above()
+    depth.seen(int(high))
     eight: np.ndarray = _table(depth.top)[values]
     return eight
 

@@ -80,9 +80,9 @@ def read_image(path: str | bytes | Path, *, min_side: int | None = None, depth: 
     return _decode(lambda: open(path, "rb"), os.fsdecode(path), min_side, depth)
 
 
-def decode_image(data: bytes, *, item: str, min_side: int | None = None) -> Image.Image:
+def decode_image(data: bytes, *, item: str, min_side: int | None = None, depth: Depth = FULL) -> Image.Image:
     """The same for a file's content; `item` is what messages call it."""
-    return _decode(lambda: io.BytesIO(data), item, min_side, FULL)
+    return _decode(lambda: io.BytesIO(data), item, min_side, depth)
 
 
 def read_pixels(path: str | bytes | Path, *, min_side: int | None = None, depth: Depth = FULL) -> np.ndarray:

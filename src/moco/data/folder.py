@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import copy
-import functools
 import os
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Self
 
 import numpy as np
-import torch
 
-from moco.data.base import Source
-from moco.data.bit_depth import FULL, Depth
-from moco.data.decode import IMAGE_EXTENSIONS, image_shape, read_pixels
+from moco.data.base import RangedSource, spaced
+from moco.data.decode import IMAGE_EXTENSIONS, image_shape, largest_value, read_pixels
 from moco.errors import DataError
 
 # First-level folders with these names are parts of a data set, not classes.
@@ -25,10 +20,11 @@ _PART_NAMES = frozenset(
     {"train", "training", "val", "valid", "validation", "test", "testing", "unlabeled", "unlabelled"}
 )
 _KINDS = 5  # of files that are not read, named in a message
+_HEADERS = 8  # files looked at to see whether there are any of more than 8 bits
 _CHUNK = 64  # files whose sizes are read in one task
 
 
-class FolderSource(Source):
+class FolderSource(RangedSource):
     """All images below a folder, read from disk one at a time.
 
     A class is a first-level folder, where every image lies in one, there are at least two, and they are not called
@@ -44,8 +40,6 @@ class FolderSource(Source):
     Raises:
         DataError: no such folder, not a folder, or no images in it.
     """
-
-    _above: torch.Tensor  # for each image of the whole, whether it holds more than `value_range`
 
     def __init__(self, root: str | Path) -> None:
         root = Path(root)
@@ -80,24 +74,13 @@ class FolderSource(Source):
         """Decode one file; see `read_image` for `min_side`."""
         return read_pixels(self.path(index), min_side=min_side, depth=self.depth(index))
 
-    def depth(self, index: int) -> Depth:
-        """How values of more than 8 bits of one image become 8; what is above the range is counted."""
-        if self.value_range is None:
-            return FULL
-        return Depth(self.value_range, functools.partial(self._above.__setitem__, self._place(index), True))
+    def seems_deep(self) -> bool:
+        """Whether one of a few files, evenly spaced, has more than 8 bits."""
+        return any(self.largest_value(index) is not None for index in spaced(len(self), _HEADERS))
 
-    def in_range(self, value_range: int | None) -> Self:
-        """See `Source.in_range`; what was clipped is counted anew."""
-        ranged = copy.copy(self)
-        ranged.value_range = value_range
-        above = torch.zeros(self._size if value_range else 0, dtype=torch.bool)
-        ranged._above = above.share_memory_()  # type: ignore[no-untyped-call]
-        return ranged
-
-    @property
-    def clipped(self) -> int:
-        """See `Source.clipped`."""
-        return 0 if self.value_range is None else int(self._above.sum())
+    def largest_value(self, index: int) -> int | None:
+        """See `RangedSource`; the pixels of files of 8 bits are not read."""
+        return largest_value(self.path(index))
 
     def parts(self) -> list[str]:
         """First-level folders with images that are called train, val, test or the like."""

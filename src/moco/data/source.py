@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from moco.data.arrays import ArraySource, open_array_file
-from moco.data.base import Source
-from moco.data.bit_depth import range_of
-from moco.data.decode import IMAGE_EXTENSIONS, DamagedImage, largest_value
+from moco.data.base import RangedSource, Source, spaced
+from moco.data.bit_depth import LARGEST, range_of
+from moco.data.decode import IMAGE_EXTENSIONS, DamagedImage
 from moco.data.folder import FolderSource
 from moco.data.named import find_named, nearest_named, open_named
 from moco.data.pack_format import PARTIAL, is_pack
@@ -20,8 +20,7 @@ from moco.errors import DataError
 
 _ARRAY_EXTENSIONS = frozenset({".npy", ".npz"})
 _ARCHIVE_EXTENSIONS = frozenset({".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"})
-_PROBES = 64  # files tried before a folder is called unreadable, and at most read for their range of values
-_HEADERS = 8  # files looked at to see whether there are any of more than 8 bits
+_PROBES = 64  # files tried before a folder is called unreadable, and images read at most for their range of values
 
 
 def open_source(data: Images, *, data_root: str | Path | None = None, least: int = 2) -> tuple[Source, Source | None]:
@@ -43,6 +42,7 @@ def open_source(data: Images, *, data_root: str | Path | None = None, least: int
         raise DataError(f"{source.name}: one image only; expected at least 2, as every other one is a negative")
     if isinstance(source, FolderSource):
         _probe(source)
+    if isinstance(source, RangedSource):
         source = source.in_range(_value_range(source))
     return source, test
 
@@ -104,24 +104,17 @@ def _picture_book() -> tuple[Source, Source]:
     )
 
 
-def _sample(source: FolderSource, most: int) -> list[int]:
-    """Evenly spaced images: all of a small folder."""
-    return [int(index) for index in np.unique(np.linspace(0, len(source) - 1, most).astype(np.int64))]
-
-
-def _value_range(source: FolderSource) -> int | None:
+def _value_range(source: RangedSource) -> int | None:
     """The largest value of the bit depth that holds a sample of the images of more than 8 bits; None without those."""
-    first = _sample(source, _HEADERS)
-    found = [largest_value(source.path(index)) for index in first]
-    if all(value is None for value in found):
+    if not source.seems_deep():
         return None
-    found += [largest_value(source.path(index)) for index in set(_sample(source, _PROBES)).difference(first)]
-    return range_of(max(value for value in found if value is not None))
+    found = (source.largest_value(index) for index in spaced(len(source), _PROBES))
+    return range_of(max((value for value in found if value is not None), default=LARGEST))
 
 
 def _probe(source: FolderSource) -> None:
     """Refuse a folder none of whose images can be read: all of a small one, a sample of a large one."""
-    tried = _sample(source, _PROBES)
+    tried = spaced(len(source), _PROBES)
     damage = None
     for index in tried:
         try:
