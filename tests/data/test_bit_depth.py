@@ -32,10 +32,10 @@ def expected(deep: np.ndarray, top: int) -> np.ndarray:
     return np.rint(np.minimum(kept, top) / top * 255)
 
 
-def folder(path, count=6, top=4095, **options):
+def folder(path, count=6, top=4095, first=0):
     path.mkdir()
     for number in range(count):
-        (path / f"{number}.png").write_bytes(deep_png(values(3, top, number, **options)))
+        (path / f"{number}.png").write_bytes(deep_png(values(3, top, first + number)))
     return path
 
 
@@ -149,6 +149,21 @@ def test_a_run_stores_its_range_and_embeds_other_folders_by_it(tmp_path, tiny, c
         assert said in capsys.readouterr().err
         alone = [model(model.preprocess(other / f"{number}.png")[None])[0].detach().numpy() for number in range(2)]
         np.testing.assert_allclose(found.features, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_evaluate_reads_train_and_test_images_by_the_range_of_the_run(tmp_path, tiny, capsys):
+    run = moco.pretrain(folder(tmp_path / "scans", count=24, top=4095), out=tmp_path / "run", quiet=True, **tiny)
+    for part, top in (("train", 900), ("test", 60000)):
+        for name in ("a", "b"):
+            (tmp_path / part).mkdir(exist_ok=True)
+            folder(tmp_path / part / name, count=4, top=top, first=ord(name))
+    given = {"train": tmp_path / "train", "test": tmp_path / "test", "baselines": "none", "device": "cpu"}
+    moco.evaluate(run, protocol="knn", num_neighbors=1, **given)
+    said = capsys.readouterr().err
+    assert said.count("values 0 to 4095 become 0 to 255") == 2
+    assert "test: 8 images hold values above 4095" in said
+    moco.evaluate(run, protocol="knn", num_neighbors=1, quiet=True, **given)
+    assert "values" not in capsys.readouterr().err
 
 
 def test_a_stated_range_takes_the_place_of_the_one_found(tmp_path, tiny):

@@ -85,7 +85,8 @@ class Source(Dataset[np.ndarray], ABC):
         """What a user should know before the images are used, a line each."""
         if self.value_range is None:
             return self._remarks
-        return *self._remarks, f"images of more than 8 bits: values 0 to {self.value_range} become 0 to 255"
+        ranged = f"{self.name}: in images of more than 8 bits, values 0 to {self.value_range} become 0 to 255"
+        return *self._remarks, ranged
 
     @property
     def clipped(self) -> int:
