@@ -17,6 +17,8 @@ from moco.data.skipped import SkippedFiles
 from moco.data.source import open_source
 from moco.data.views import IMAGENET
 from moco.errors import ConfigError, DataError
+from moco.recipes import configure
+from moco.training.images import open_images
 
 
 def values(channels: int, top: int = 4095, seed: int = 0, side: int = 24) -> np.ndarray:
@@ -172,6 +174,18 @@ def test_a_stated_range_takes_the_place_of_the_one_found(tmp_path, tiny):
     assert moco.load(run).preprocess.value_range == 4095
     with pytest.raises(ConfigError, match="value_range"):
         moco.pretrain(data, out=tmp_path / "other", value_range=70000, quiet=True, **tiny)
+
+
+@pytest.mark.parametrize("stated", [None, 16383])
+def test_train_and_test_images_have_the_range_that_is_stated_or_that_of_the_train_images(tmp_path, stated):
+    for part, top in (("train", 900), ("test", 60000)):
+        (tmp_path / part).mkdir()
+        for name in ("a", "b"):
+            folder(tmp_path / part / name, top=top)
+    options = {"test": str(tmp_path / "test"), "value_range": stated, "batch_size": 2}
+    images = open_images(tmp_path / "train", configure("v2", options))
+    assert images.source.value_range == images.test.value_range == (stated or 1023)
+    np.testing.assert_array_equal(images.test.pixels(1), expected(values(3, 60000, 1), stated or 1023))
 
 
 def test_a_run_goes_on_with_its_range_though_brighter_files_have_come(tmp_path, tiny):
