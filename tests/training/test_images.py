@@ -17,6 +17,7 @@ CONFIG = dataclasses.replace(configure("v2", {}), batch_size=2)
     [
         (("train", "val"), "train --test {}/val"),
         (("Training/a", "test/a", "extra"), "Training --test {}/test"),
+        (("train", "test", "val"), "train --test {}/val"),
         (("train", "unlabeled"), None),
         (("train",), None),
         (("cats", "dogs"), None),

@@ -85,9 +85,9 @@ def _of_parts(source: Source) -> Iterator[str]:
         return
     root, parts = source.root, source.parts()
     train = [part for part in parts if part.lower() in _TRAIN_PARTS]
-    others = [part for part in parts if part.lower() in _TEST_PARTS]
+    others = [part for name in _TEST_PARTS for part in parts if part.lower() == name]
     if train and others:
         yield (
-            f"{' and '.join(train + others)} of {root} are all learnt from; to keep {others[0]} apart: "
+            f"{' and '.join(train + others)} of {root} are learnt from alike; to keep {others[0]} apart: "
             f"moco pretrain {root / train[0]} --test {root / others[0]}"
         )
