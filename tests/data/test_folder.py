@@ -198,6 +198,13 @@ def test_rarer_extensions_are_images_too(tmp_path, suffix):
     assert np.abs(source.pixels(1).astype(int) - (200, 100, 50)).max() < 8
 
 
+def test_what_is_not_read_in_one_of_several_folders_is_said_too(tmp_path):
+    for folder in ("a", "b"):
+        save(tmp_path / folder / "1.png")
+    (tmp_path / "b" / "2.dcm").write_bytes(b"x")
+    assert open_source([tmp_path / "a", tmp_path / "b"])[0].remarks == (f"{tmp_path / 'b'}: not read: 1 .dcm",)
+
+
 def test_files_that_are_not_read_are_named_by_kind_and_counted(tmp_path):
     for number in range(3):
         save(tmp_path / "a" / f"{number}.png")

@@ -191,9 +191,10 @@ def join_folders(folders: Sequence[str | os.PathLike[str]]) -> FolderSource:
             raise DataError(f"{path}: it is given twice, or lies in another folder of the list; give each image once")
     parts = [FolderSource(path) for path in paths]
     joined = _files([part.path(index) for part in parts for index in range(len(part))])
+    joined = joined.with_labels(None, (), remarks=[line for part in parts for line in part.remarks])
     names = sorted({name for part in parts for name in part.class_names})
     if any(part.labels is None for part in parts):
-        return joined.with_labels(None, ())
+        return joined
     numbers = [np.array([names.index(name) for name in part.class_names])[part.labels] for part in parts]
     return joined.with_labels(np.concatenate(numbers), names)
 
