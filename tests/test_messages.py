@@ -5,6 +5,8 @@ This table is the one place that pins wording; elsewhere tests assert the except
 
 from __future__ import annotations
 
+import shlex
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -36,7 +38,9 @@ MESSAGES = {
     "pretrain --resume": "resume without out: name the run folder to continue",
     # images and folders
     "pretrain nowhere/at/all": "nowhere/at/all: no such folder or file (nowhere does not exist); check the path",
-    "pretrain empty": "empty: the folder holds no files; expected images (.bmp",
+    "pretrain ''": "data is an empty text, as of an unset variable: name a folder",
+    "pretrain few --test ''": "data is an empty text, as of an unset variable: name a folder",
+    "pretrain empty": "empty: the folder holds no files; expected images (.avif",
     "pretrain notes.txt": "notes.txt: a file, not a folder of images; give a folder, a .npy or a .npz file",
     "pretrain floats.npy": "floats.npy: float64 array of shape (4, 8, 8, 3); expected uint8 of shape (N, H, W)",
     "pretrain few --batch-size 32": "batch_size=32 with 5 images to learn from: lower --batch-size or give more images",
@@ -90,7 +94,7 @@ def place(tmp_path_factory):
 def test_a_mistake_is_one_line_and_exit_code_2_with_nothing_written(capsys, place, monkeypatch, command):
     monkeypatch.chdir(place)
     before = set(place.rglob("*"))
-    assert main(command.split()) == 2
+    assert main(shlex.split(command)) == 2
     said = capsys.readouterr().err
     assert said.startswith("moco: error: ")
     assert MESSAGES[command] in said

@@ -29,7 +29,7 @@ def test_the_command_makes_a_pack_and_says_what_is_in_it(capsys, photos, tmp_pat
     code, out, _ = command(capsys, photos, "--out", tmp_path / "mine")
     assert code == 0
     assert "mine (packed): 24 images of 2 classes" in out
-    assert "1 damaged file was left out: see" in out
+    assert "1 unreadable file was left out: see" in out
     assert f"moco pretrain {tmp_path / 'mine'}" in out
     code, out, err = command(capsys, photos, "--out", tmp_path / "mine", "--json", "--quiet")
     assert (code, err) == (0, "")

@@ -138,6 +138,7 @@ class Config:
         knn_images: labelled images that the monitor takes at most, neighbours and held-out ones together.
         num_neighbors: k of the kNN monitor.
         knn_temperature: votes are weighted by exp(similarity / knn_temperature).
+        value_range: largest value of images of more than 8 bits, as 4095; null finds it on a sample of the files.
         data_root: where named data sets are stored; null means ~/.cache/moco.
         log_every: steps between lines of metrics.jsonl.
         checkpoint_minutes: minutes between checkpoints; one is also written at the end and on Ctrl-C.
@@ -207,6 +208,7 @@ class Config:
     knn_images: int = at_least(2, 4000)
     num_neighbors: int = at_least(1, 20)
     knn_temperature: float = above_zero(0.07)
+    value_range: int | None = _limited(None, lambda value: 1 <= value <= 65535, "a value from 1 to 65535")
     data_root: str | None = None
     log_every: int = at_least(1, 10)
     checkpoint_minutes: float = at_least(0, 5.0)

@@ -87,7 +87,8 @@ def test_subset_shows_its_members():
     ("images", "words"),
     [
         (pictures() / 255.0, r"float64 array .* expected uint8 .*\(255 \* x\)\.round\(\)"),
-        (pictures().astype(np.uint16) * 257, r"uint16 array.*x // 257"),
+        (pictures().astype(np.uint16) * 257, r"uint16 array.*0 to 65535: save \(x / 65535 \* 255\)"),
+        (pictures().astype(np.uint16) * 16, r"uint16 array.*0 to 4095: save \(x / 4095 \* 255\)"),
         (pictures().astype(np.int64), r"int64 array.*x\.astype\('uint8'\)"),
         (pictures() > 127, r"bool array.*\* 255"),
         (pictures()[0, 0], r"array of shape \(7, 3\)"),

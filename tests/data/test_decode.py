@@ -1,5 +1,6 @@
 """Every readable file becomes upright 8-bit RGB; every other one is named, with the reason."""
 
+import contextlib
 import io
 import pickle
 import struct
@@ -10,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from moco.data.decode import DamagedImage, read_image, to_rgb
+from moco.data.decode import DamagedImage, image_shape, read_image, to_rgb
+from moco.data.open_image import _formats
 from moco.errors import DataError
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
@@ -234,6 +236,33 @@ def test_a_large_photograph_within_reach_of_reduction_is_read(tmp_path, monkeypa
     with pytest.raises(DamagedImage):
         read_image(tmp_path / "large.jpg")
     assert read_image(tmp_path / "large.jpg", min_side=100).size == (200, 125)
+
+
+@pytest.mark.parametrize("width", [1600, 4000])  # more than Pillow's limit, and more than twice that
+def test_a_jpeg_of_any_size_is_reduced_while_it_is_decoded(tmp_path, monkeypatch, width):
+    Image.fromarray(gradient(1000, width)).save(tmp_path / "large.jpg")
+    expected = np.asarray(read_image(tmp_path / "large.jpg", min_side=100))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000_000)
+    np.testing.assert_array_equal(np.asarray(read_image(tmp_path / "large.jpg", min_side=100)), expected)
+    assert image_shape(tmp_path / "large.jpg", min_side=100) == (125, width // 8)
+    with pytest.raises(DamagedImage, match=f"{width} x 1000 pixels, more than the limit of 1000000: moco pack reduces"):
+        read_image(tmp_path / "large.jpg")
+
+
+@pytest.mark.parametrize("width", [1500, 4000])
+def test_the_limit_of_pixels_is_stated_and_can_be_raised(tmp_path, monkeypatch, width):
+    (tmp_path / "large.png").write_bytes(huge_png(width, 1000))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000_000)
+    with pytest.raises(DamagedImage, match=r"pixels, more than the limit of 1000000: .* MOCO_MAX_PIXELS=N"):
+        read_image(tmp_path / "large.png")
+    try:
+        for stated, reason in (("4000000", None), ("many", "MOCO_MAX_PIXELS='many' in the environment: expected a")):
+            monkeypatch.setenv("MOCO_MAX_PIXELS", stated)
+            _formats.cache_clear()
+            with contextlib.nullcontext() if reason is None else pytest.raises(DamagedImage, match=reason):
+                assert read_image(tmp_path / "large.png").size == (width, 1000)
+    finally:
+        _formats.cache_clear()
 
 
 @pytest.mark.parametrize(

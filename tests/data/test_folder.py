@@ -186,6 +186,37 @@ def test_an_image_costs_its_path_and_a_few_bytes():
     assert part.labels[-1] == 49
 
 
+@pytest.mark.parametrize("suffix", [".jfif", ".jpe", ".jp2", ".avif"])
+def test_rarer_extensions_are_images_too(tmp_path, suffix):
+    kind = {".jp2": "JPEG2000", ".avif": "AVIF"}.get(suffix, "JPEG")
+    if kind not in Image.SAVE and not Image.init() and kind not in Image.SAVE:
+        pytest.skip(f"this Pillow has no {kind}")
+    for number in range(2):
+        Image.new("RGB", (16, 16), (200, 100, 50)).save(tmp_path / f"{number}{suffix}", format=kind)
+    source, _ = open_source(tmp_path)
+    assert not source.remarks
+    assert np.abs(source.pixels(1).astype(int) - (200, 100, 50)).max() < 8
+
+
+def test_what_is_not_read_in_one_of_several_folders_is_said_too(tmp_path):
+    for folder in ("a", "b"):
+        save(tmp_path / folder / "1.png")
+    (tmp_path / "b" / "2.dcm").write_bytes(b"x")
+    assert open_source([tmp_path / "a", tmp_path / "b"])[0].remarks == (f"{tmp_path / 'b'}: not read: 1 .dcm",)
+
+
+def test_files_that_are_not_read_are_named_by_kind_and_counted(tmp_path):
+    for number in range(3):
+        save(tmp_path / "a" / f"{number}.png")
+    for name in ("a/1.dcm", "a/2.DCM", "b.raw", "README", "b/3.dcm", ".hidden"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    assert FolderSource(tmp_path).remarks == (f"{tmp_path}: not read: 3 .dcm, 1 without an extension, 1 .raw",)
+    for kind in "abcdefg":
+        (tmp_path / f"x.{kind}").write_bytes(b"x")
+    assert FolderSource(tmp_path).remarks[0].endswith(": 3 .dcm, 1 without an extension, 1 .a, 1 .b, 1 .c, 5 others")
+
+
 def test_refusals_say_what_came(tmp_path):
     empty, texts = tmp_path / "empty", tmp_path / "texts"
     empty.mkdir()
@@ -202,7 +233,7 @@ def test_refusals_say_what_came(tmp_path):
         (bad / f"{number}.jpg").write_bytes(b"")
     for data, words in [
         (empty, "holds no files"),
-        (texts, r"no images among 3 files \(extensions: 2 .txt, 1 .csv\)"),
+        (texts, r"no images among 3 files \(2 .txt, 1 .csv\)"),
         (tmp_path / "one", "one image only; expected at least 2"),
         (tmp_path / "file.bin", "a file, not a folder of images"),
         (tmp_path / "set.tar.gz", "unpack it"),

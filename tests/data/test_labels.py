@@ -126,3 +126,14 @@ def test_array_elements_can_be_named_too(tmp_path):
     labels, class_names = read_labels(tmp_path / "labels.csv", source)
     np.testing.assert_array_equal(labels, [0, -1, 1])
     assert class_names == ("a", "b")
+
+
+def test_rows_that_match_nothing_and_a_single_class_are_said(folder, tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_text("path,label\na/1.png,cat\n" + "".join(f"gone/{number}.png,dog\n" for number in range(9)))
+    said = with_labels(folder, path).remarks
+    assert len(said) == 2
+    assert said[0].startswith(f"{path}: 9 of its 10 rows name no image of images, the first is 'gone/0.png'")
+    assert said[1].startswith(f"{path}: one class only, 'cat': ")
+    path.write_text("a/1.png,cat\na/2.png,dog\n")
+    assert not with_labels(folder, path).remarks

@@ -155,7 +155,7 @@ def test_damaged_images_are_counted_and_listed(run, photos, tmp_path):
     assert not set(names) & set(paths)
     listed = [json.loads(line) for line in (tmp_path / "out.npz.skipped.jsonl").read_text().splitlines()]
     assert [line["path"] for line in listed] == sorted(names)
-    assert "3 damaged images were skipped: see" in str(result)
+    assert "3 unreadable images were skipped: see" in str(result)
 
 
 def test_a_folder_without_a_readable_image_is_one_line(run, photos, tmp_path):
@@ -260,3 +260,10 @@ def test_mixed_precision_stays_near(run, photos, tmp_path):
     assert a.dtype == b.dtype == np.float32
     assert not np.array_equal(a, b)
     np.testing.assert_allclose(a, b, atol=0.05 * np.abs(a).max())
+
+
+def test_a_pack_gives_the_features_of_its_folder(run, photos, tmp_path):
+    pack = moco.pack(photos, out=tmp_path / "pack", format="raw", short_side=0, quiet=True)
+    folder, packed = (embed(run, data, tmp_path / f"{name}.npz") for name, data in (("f", photos), ("p", pack.path)))
+    assert folder.paths == packed.paths
+    np.testing.assert_array_equal(folder.features, packed.features)

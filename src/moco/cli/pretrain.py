@@ -25,7 +25,7 @@ GROUPS = {
     title: tuple(fields.split())
     for title, fields in {
         "most used": "recipe backbone image_size batch_size epochs steps test devices seed",
-        "images": "include exclude labels data_root",
+        "images": "include exclude labels value_range data_root",
         "views": (
             "crop_min brightness contrast saturation hue jitter_probability grayscale_probability grayscale_first "
             "blur_probability blur_probability_2 solarize_probability solarize_probability_2 flip_probability "
@@ -92,7 +92,9 @@ def call(chosen: Namespace, arguments: list[str]) -> bool:
     files = [_stored(str(path)) for path in options.pop("config", None) or []]
     data, loggers = options.pop("data", None), options.pop("logger", None)
     # The parser lets an absent argument hide the DATA of a file.
-    data = _scan_data(arguments) or data or next((file["data"] for file in reversed(files) if file.get("data")), None)
+    given = _scan_data(arguments)  # "" is an unset variable, and not nothing
+    stored = next((file["data"] for file in reversed(files) if file.get("data")), None)
+    data = given if given is not None else data or stored
     from moco.commands.pretrain import pretrain
 
     return pretrain(data, loggers=loggers, **options).finished

@@ -145,7 +145,8 @@ def embed(
 
     if out is not None:
         check_output(Path(out).expanduser(), WRITERS, overwrite=overwrite)
-    model, source = load(run, preprocessing=preprocessing, allow_factory=allow_factory), open_images(data)
+    model = load(run, preprocessing=preprocessing, allow_factory=allow_factory)
+    source = open_images(data, value_range=model.preprocess.value_range, quiet=quiet)
     place = chosen_device(device)
     size = batch_size or (CPU_BATCH if place.type == "cpu" else ACCELERATOR_BATCH)
     identity = {**identity_of(model, source), "batch_size": size, "device": place.type, "precision": precision}
@@ -174,6 +175,8 @@ def _write(
         waited = _fill(store, model, source, identity, **options)
         computing = max(time.perf_counter() - began, 1e-9)
         rows = store.finish(source.item_name, {**identity, **model.metadata()})
+    if (line := source.clipped_line()) and not options["quiet"]:
+        print(line, file=sys.stderr)
     rate, seconds = (len(source) - before) / computing, time.perf_counter() - start
     return Embedded(path, rows, model.feature_dim, store.skipped.count, seconds, rate, waited / computing)
 
@@ -222,23 +225,22 @@ def _timed(batches: Iterator[Any], waits: list[float]) -> Iterator[Any]:
         yield batch
 
 
-def open_images(data: Images) -> Source:
-    """The images that a user means; of a folder one is enough.
+def open_images(data: Images, *, value_range: int | None = None, quiet: bool = True) -> Source:
+    """The images that a user means, and a line of each of their remarks; of a folder one is enough.
+
+    `value_range`: of the run, see `Source.in_range`.
 
     Raises:
         DataError: nothing there.
     """
     from moco.data.base import Source
-    from moco.data.folder import FolderSource
-    from moco.data.pack_format import is_pack
     from moco.data.source import open_source
 
-    if isinstance(data, Source):
-        return data
-    folder = Path(data).expanduser() if isinstance(data, str | os.PathLike) else None
-    if folder is not None and folder.is_dir() and not is_pack(folder):
-        return FolderSource(folder)
-    return open_source(data)[0]
+    source = data if isinstance(data, Source) else open_source(data, least=1)[0]
+    source = source if value_range is None else source.in_range(value_range)
+    for line in () if quiet else source.remarks:
+        print(line, file=sys.stderr)
+    return source
 
 
 def chosen_device(name: str) -> torch.device:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,7 @@ from moco.errors import ArchitectureError, RunError
 from moco.evaluation.linear import changed_tensors
 from moco.evaluation.network import Model
 from moco.evaluation.settings import Settings
+from moco.evaluation.task import Sources
 from moco.export.load import BACKBONE, HEAD, load, weights_path
 from moco.export.reading import CHECKPOINT, FILE_NAME, run_folder
 from moco.recipes import configure, read_config
@@ -55,6 +58,19 @@ def open_model(model: Weights, settings: Settings, preprocessing: Preprocessing 
         return Model(loaded.architecture, built, preprocess, True, views)
     head, views, notes = _of_run(path, loaded.backbone, views)
     return Model(str(path), built, preprocess, True, views, head, notes)
+
+
+@contextlib.contextmanager
+def in_range_of(preprocess: Preprocessing, sources: Sources, *, quiet: bool) -> Iterator[Sources]:
+    """The images in the value range of the model, else all in that of the train images; says what is to be known."""
+    train = sources[0].in_range(preprocess.value_range or sources[0].value_range)
+    test = None if sources[1] is None else sources[1].in_range(train.value_range)
+    said = [] if quiet else [train] if test is None else [train, test]
+    for line in (line for source in said for line in source.remarks):
+        print(line, file=sys.stderr)
+    yield train, test
+    for line in (source.clipped_line() for source in said if source.clipped):
+        print(line, file=sys.stderr)
 
 
 def square_side(source: Source) -> int | None:

@@ -97,7 +97,8 @@ def neighbours(
 
     check_output(picture, (".png", ".jpg", ".jpeg"), overwrite=overwrite)
 
-    model, source = load(run, preprocessing=preprocessing, allow_factory=allow_factory), open_images(data)
+    model = load(run, preprocessing=preprocessing, allow_factory=allow_factory)
+    source = open_images(data, value_range=model.preprocess.value_range)
     queries = [] if query is None else [_named(Path(query).expanduser(), source, model)]
     if features is None:
         table = embed(model, source, out=None, quiet=quiet).table
@@ -123,11 +124,12 @@ class _Query:
 def _named(path: Path, source: Source, model: Pretrained) -> _Query:
     import torch
 
+    from moco.data.bit_depth import LARGEST, Depth
     from moco.data.decode import read_image
     from moco.data.folder import FolderSource
     from moco.export.table import plain_name
 
-    image = read_image(path)
+    image = read_image(path, depth=Depth(source.value_range or LARGEST))
     with torch.inference_mode():
         features = model(model.preprocess(image)[None])[0]
     name = str(path)

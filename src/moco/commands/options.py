@@ -72,6 +72,7 @@ class Options(TypedDict, total=False):
     knn_images: int
     num_neighbors: int
     knn_temperature: float
+    value_range: int | None
     data_root: str | None
     log_every: int
     checkpoint_minutes: float

@@ -13,7 +13,9 @@ from moco.data.skipped import damaged_were
 from moco.errors import ConfigError, DataError, RunError
 
 if TYPE_CHECKING:
+    from moco.data.folder import FolderSource
     from moco.data.packed import PackedSource
+    from moco.data.packing import PackWriter
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +121,7 @@ def _packed(
     from moco.data.folder import FolderSource
     from moco.data.pack_format import Meta, PackOptions, is_pack
     from moco.data.packed import PackedSource
-    from moco.data.packing import PackWriter, pack_folder
+    from moco.data.packing import PackWriter
     from moco.data.source import open_source
 
     if workers is not None and workers < 1:
@@ -129,26 +131,38 @@ def _packed(
         raise DataError(f"{data}: a pack already; check it with --verify, or give the folder that it was made from")
     if not isinstance(source, FolderSource):
         raise DataError(f"{data}: not a folder of images, so there is nothing to pack: moco pretrain reads it as it is")
-    meta = Meta(options, source.class_names, str(source.root.resolve()), Fingerprint.take(source))
+    folder, top = str(source.root.resolve()), source.value_range
+    meta = Meta(options, source.class_names, folder, Fingerprint.take(source), value_range=top)
     if target.exists() and not is_pack(target):
         raise DataError(f"{target}: there already, and not a pack: choose another --out")
     if target.exists() and not replace:
         meta.check_same(target)
         return _report(PackedSource(target), "unchanged")
     say: Any = (lambda _: None) if quiet else functools.partial(print, file=sys.stderr)
+    for line in source.remarks:
+        say(line)
     try:
         with PackWriter(target, meta, restart=replace) as writer:
-            if writer.position:
-                say(f"going on behind {writer.position:,} of {len(source):,} images")
-            try:
-                pack_folder(source, writer, workers=workers, show_progress=not quiet)
-            except KeyboardInterrupt:
-                say(f"{writer.position:,} of {len(source):,} images are packed: the same command goes on from there")
-                raise
-            return _report(writer.finish(show_progress=not quiet), "packed")
+            packed = _report(_filled(writer, source, workers, quiet, say), "packed")
     except OSError as error:
         cure = "once that is cured, the same command goes on"
         raise RunError(f"cannot write {target}: {error.strerror or error}; {cure}") from error
+    if line := source.clipped_line():
+        say(line)
+    return packed
+
+
+def _filled(writer: PackWriter, source: FolderSource, workers: int | None, quiet: bool, say: Any) -> PackedSource:
+    from moco.data.packing import pack_folder
+
+    if writer.position:
+        say(f"going on behind {writer.position:,} of {len(source):,} images")
+    try:
+        pack_folder(source, writer, workers=workers, show_progress=not quiet)
+    except KeyboardInterrupt:
+        say(f"{writer.position:,} of {len(source):,} images are packed: the same command goes on from there")
+        raise
+    return writer.finish(show_progress=not quiet)
 
 
 def _report(pack: PackedSource, done: str) -> Packed:

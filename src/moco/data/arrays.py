@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 
 from moco.data.base import UNKNOWN, Source
+from moco.data.bit_depth import range_of
 from moco.errors import DataError
 
 _LAYOUTS = "uint8 of shape (N, H, W), (N, H, W, 1 or 3 or 4) or (N, 1 or 3, H, W)"
 _IMAGE_KEYS = ("images", "x", "data", "x_train", "train_images")
 _LABEL_KEYS = ("labels", "y", "targets", "y_train", "train_labels")
+_SAMPLE = 64  # images that are looked at for the range of their values
 _TEST_KEYS = (("x_test", "y_test"), ("test_images", "test_labels"))
 
 
@@ -23,7 +25,8 @@ class ArraySource(Source):
     """Images of one size in one array; nothing is copied, grey and channel-first arrays are seen through views.
 
     Args:
-        images: uint8 of shape (N, H, W), (N, H, W, 1 or 3 or 4) or (N, 1 or 3, H, W); a fourth channel is dropped.
+        images: uint8 of shape (N, H, W), (N, H, W, 1 or 3 or 4) or (N, 1 or 3, H, W); a fourth channel is taken for
+            alpha and dropped, which a remark says.
         labels: (N,) whole numbers, negative for unknown, or (N,) strings; None where there are none.
         class_names: names of labels 0, 1, ...; by default the numbers, or the strings sorted.
         name: what messages call it.
@@ -43,6 +46,8 @@ class ArraySource(Source):
         name: str = "array",
     ) -> None:
         self._images = _as_nhwc(images, name)
+        if np.ndim(images) == 4 and np.shape(images)[-1] == 4:
+            self._remarks = (f"{name}: the fourth of its channels is taken for alpha and not used",)
         self.uniform_shape = self._images.shape[1:3]
         if labels is not None:
             labels, class_names = _numbered(np.asarray(labels), class_names, name)
@@ -116,6 +121,12 @@ def _as_nhwc(images: np.ndarray, name: str) -> np.ndarray:
     images = np.asanyarray(images)
     if images.dtype != np.uint8:
         raise DataError(f"{name}: {images.dtype} array of shape {images.shape}; expected {_LAYOUTS}{_cure(images)}")
+    if images.ndim == 3 and _may_be_one_image(*images.shape):
+        count, height, width = images.shape
+        raise DataError(
+            f"{name}: array of shape {images.shape}, one image in colour or {count} grey ones of {height} x {width}? "
+            "Put images in colour together, (N, H, W, 3); save grey ones as x[..., None]"
+        )
     if images.ndim == 3:
         images = images[..., None]
     if images.ndim == 4 and images.shape[-1] not in (1, 3, 4) and images.shape[1] in (1, 3):
@@ -129,12 +140,17 @@ def _as_nhwc(images: np.ndarray, name: str) -> np.ndarray:
     return images[..., :3]
 
 
+def _may_be_one_image(first: int, second: int, third: int) -> bool:
+    return (third in (3, 4) and min(first, second) > 4) or (first == 3 and min(second, third) > 4)
+
+
 def _cure(images: np.ndarray) -> str:
     """How to get from this type to uint8."""
     if images.dtype.kind == "f":
         return "; if its values are 0 to 1, save (255 * x).round().astype('uint8')"
     if images.dtype == np.uint16:
-        return "; if it uses the full 16 bits, save (x // 257).astype('uint8')"
+        top = range_of(int(images[:_SAMPLE].max(initial=0)))
+        return f"; its first values reach into 0 to {top}: save (x / {top} * 255).round().astype('uint8')"
     if images.dtype.kind in "iu":
         return "; if its values are 0 to 255, save x.astype('uint8')"
     if images.dtype.kind == "b":

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Self
 
 import numpy as np
+import torch
 from torch.utils.data import Dataset
 
+from moco.data.bit_depth import FULL, Depth
 from moco.errors import DataError
 
 UNKNOWN = -1  # label of an image whose class is not known
@@ -30,6 +33,7 @@ class Source(Dataset[np.ndarray], ABC):
         class_names: names of labels 0, 1, ...
         decoded: pixels lie in memory or in a mapped file already, so that keeping them would gain nothing.
         uniform_shape: height and width of such images where they are those of all; else None.
+        value_range: of images of more than 8 bits, the value that becomes 255; None where no range is known.
 
     Raises:
         DataError: labels of another number than the images.
@@ -37,6 +41,8 @@ class Source(Dataset[np.ndarray], ABC):
 
     decoded = False
     uniform_shape: tuple[int, int] | None = None
+    value_range: int | None = None
+    _remarks: tuple[str, ...] = ()
 
     def __init__(
         self, size: int, *, name: str, labels: np.ndarray | None = None, class_names: Sequence[str] = ()
@@ -74,6 +80,30 @@ class Source(Dataset[np.ndarray], ABC):
         """
         return None
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a user should know before the images are used, a line each."""
+        if self.value_range is None:
+            return self._remarks
+        ranged = f"{self.name}: in images of more than 8 bits, values 0 to {self.value_range} become 0 to 255"
+        return *self._remarks, ranged
+
+    @property
+    def clipped(self) -> int:
+        """Images met so far, in worker processes too, that hold values above the range."""
+        return 0
+
+    def clipped_line(self) -> str:
+        """What to say of those images; nothing where there are none."""
+        if not self.clipped:
+            return ""
+        what = "1 image holds" if self.clipped == 1 else f"{self.clipped:,} images hold"
+        return f"{self.name}: {what} values above {self.value_range}, which became 255 (moco pretrain --value-range)"
+
+    def in_range(self, value_range: int | None) -> Self:
+        """The same images with this value at the top of the range of those of more than 8 bits."""
+        return self
+
     def reading(self, *key: int) -> AbstractContextManager[None]:
         """Inside, what is random about reading an image follows from the key alone; nothing is, but in users' code."""
         return contextlib.nullcontext()
@@ -96,15 +126,17 @@ class Source(Dataset[np.ndarray], ABC):
         part.labels = None if self.labels is None else self.labels[chosen]
         return part
 
-    def with_labels(self, labels: np.ndarray | None, class_names: Sequence[str]) -> Self:
-        """The same images with other labels.
+    def with_labels(
+        self, labels: np.ndarray | None, class_names: Sequence[str], *, remarks: Sequence[str] = ()
+    ) -> Self:
+        """The same images with other labels, and what is to be said of these.
 
         Raises:
             DataError: labels of another number than the images.
         """
         relabelled = copy.copy(self)
         relabelled.labels = None if labels is None else _checked_labels(labels, len(self), self.name)
-        relabelled.class_names = tuple(class_names)
+        relabelled.class_names, relabelled._remarks = tuple(class_names), (*self._remarks, *remarks)
         return relabelled
 
     def _place(self, index: int) -> int:
@@ -112,6 +144,48 @@ class Source(Dataset[np.ndarray], ABC):
         if not 0 <= index < len(self):
             raise IndexError(f"image {index} of {self.name}: expected 0 to {len(self) - 1}")
         return int(index if self._members is None else self._members[index])
+
+
+def spaced(count: int, most: int) -> list[int]:
+    """Evenly spaced ones of so many images: all where there are few."""
+    return [int(index) for index in np.unique(np.linspace(0, count - 1, most).astype(np.int64))]
+
+
+class RangedSource(Source):
+    """A source whose images may have more than 8 bits; until `in_range`, those are spread over all of 16."""
+
+    _above: torch.Tensor  # for each image of the whole, whether it holds more than `value_range`
+
+    @abstractmethod
+    def seems_deep(self) -> bool:
+        """Whether a first look finds images of more than 8 bits."""
+
+    @abstractmethod
+    def largest_value(self, index: int) -> int | None:
+        """Of an image of more than 8 bits; None for others, and where it cannot be read."""
+
+    def in_range(self, value_range: int | None) -> Self:
+        """See `Source.in_range`; what was clipped is counted anew."""
+        ranged = copy.copy(self)
+        ranged.value_range = value_range
+        above = torch.zeros(self._size if value_range else 0, dtype=torch.bool)
+        ranged._above = above.share_memory_()  # type: ignore[no-untyped-call]
+        return ranged
+
+    def depth(self, index: int) -> Depth:
+        """How values of more than 8 bits of one image become 8; what is above the range is counted."""
+        if self.value_range is None:
+            return FULL
+        return Depth(self.value_range, functools.partial(self._note, self._place(index)))
+
+    def _note(self, place: int, largest: int) -> None:
+        if self.value_range is not None and largest > self.value_range:
+            self._above[place] = True
+
+    @property
+    def clipped(self) -> int:
+        """See `Source.clipped`."""
+        return 0 if self.value_range is None else int(self._above.sum())
 
 
 def _checked_labels(labels: np.ndarray, count: int, name: str) -> np.ndarray:

@@ -7,24 +7,27 @@ orientation, large enough for a decode at reduced size, in four colours, damaged
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import os
-import threading
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from moco.data.bands import check_bands, tiff_layout
+from moco.data.bit_depth import FULL, Depth, deep_values, eight_bit, is_deep
+from moco.data.open_image import JPEG_START, check_size, open_image
 from moco.errors import DataError
 
-IMAGE_EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
-# Formats that Pillow itself decodes. EPS is left out on purpose: it would run Ghostscript on whatever the folder holds.
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "MPO", "JPEG2000", "AVIF")
+IMAGE_EXTENSIONS = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
+    | {".avif"}  # which Pillow reads from 11.3 on
+)
 _UPRIGHT = {  # EXIF orientation -> what turns the stored pixels upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -36,12 +39,9 @@ _UPRIGHT = {  # EXIF orientation -> what turns the stored pixels upright
 }
 _SIDEWAYS = (5, 6, 7, 8)  # orientations that swap height and width
 ORIENTATION_TAG = 0x0112  # EXIF 2.3: 1 is upright
-_JPEG_START = b"\xff\xd8\xff"
 _PLAIN_COLORS = frozenset({"YCbCr", "Gray", "RGB"})  # in simplejpeg's words
 _JPEG_FORMATS = ("JPEG", "MPO")
 _LARGEST_FILE = 2**26  # bytes that are read at once; a larger JPEG is left to Pillow, which reads as it decodes
-_PILLOW_MODULES = r"PIL\."
-_mute_lock = threading.Lock()
 
 
 class DamagedImage(DataError):  # noqa: N818 - a state of the file, named as users say it
@@ -60,36 +60,36 @@ class DamagedImage(DataError):  # noqa: N818 - a state of the file, named as use
         return f"{self.item}: {self.reason}"
 
 
-def read_image(path: str | bytes | Path, *, min_side: int | None = None) -> Image.Image:
+def read_image(path: str | bytes | Path, *, min_side: int | None = None, depth: Depth = FULL) -> Image.Image:
     """Decode one file to RGB, 8 bit, turned upright by its EXIF orientation.
 
-    Grey is repeated over the channels, alpha is dropped, 16-bit grey is scaled from its full range, the first frame
-    of an animation is taken.
+    Grey is repeated over the channels, alpha is dropped, the first frame of an animation is taken.
 
     Args:
         path: the file.
         min_side: if given, a JPEG at least twice as large is decoded at 1/2, 1/4 or 1/8 of its size, which costs much
             less; neither side gets below min_side pixels.
+        depth: how values of more than 8 bits become 8.
 
     Raises:
-        DamagedImage: missing, empty, truncated or corrupt, not an image, or larger than PIL.Image.MAX_IMAGE_PIXELS
-            after the reduction.
+        DamagedImage: missing, empty, truncated or corrupt, not an image, or of more pixels, after the reduction, than
+            PIL.Image.MAX_IMAGE_PIXELS, which the environment variable MOCO_MAX_PIXELS replaces.
     """
     # Given a path, Pillow maps uncompressed files into memory: sideways TIFFs then come out scrambled (Pillow 13), and
     # a file that shrinks meanwhile kills the process.
-    return _decode(lambda: open(path, "rb"), os.fsdecode(path), min_side)
+    return _decode(lambda: open(path, "rb"), os.fsdecode(path), min_side, depth)
 
 
-def decode_image(data: bytes, *, item: str, min_side: int | None = None) -> Image.Image:
+def decode_image(data: bytes, *, item: str, min_side: int | None = None, depth: Depth = FULL) -> Image.Image:
     """The same for a file's content; `item` is what messages call it."""
-    return _decode(lambda: io.BytesIO(data), item, min_side)
+    return _decode(lambda: io.BytesIO(data), item, min_side, depth)
 
 
-def read_pixels(path: str | bytes | Path, *, min_side: int | None = None) -> np.ndarray:
+def read_pixels(path: str | bytes | Path, *, min_side: int | None = None, depth: Depth = FULL) -> np.ndarray:
     """What `read_image` gives, as (H, W, 3) uint8, perhaps read-only; faster where simplejpeg is installed."""
     content = jpeg_content(path) if jpeg_library() else None
     pixels = None if content is None else plain_pixels(content, min_side)
-    return np.asarray(read_image(path, min_side=min_side)) if pixels is None else pixels
+    return np.asarray(read_image(path, min_side=min_side, depth=depth)) if pixels is None else pixels
 
 
 def decode_pixels(data: bytes, *, item: str, min_side: int | None = None) -> np.ndarray:
@@ -103,9 +103,8 @@ def image_shape(path: str | bytes | Path, *, min_side: int | None = None) -> tup
 
     A turned PNG, whose orientation may stand at its end, is told as it is stored.
     """
-    _mute_pillow()
     try:
-        with open(path, "rb") as file, Image.open(file, formats=_formats()) as image:
+        with open(path, "rb") as file, open_image(file) as image:
             if min_side is not None and image.format in _JPEG_FORMATS:
                 image.draft(None, (min_side, min_side))
             turned = image.format != "PNG" and image.getexif().get(ORIENTATION_TAG, 1) in _SIDEWAYS
@@ -120,7 +119,7 @@ def jpeg_content(path: str | bytes | Path) -> bytes | None:
     """The file's content if it begins like a JPEG and has at most 64 MiB; None else, and where it cannot be read."""
     try:
         with open(path, "rb") as file:
-            if file.read(len(_JPEG_START)) != _JPEG_START or os.fstat(file.fileno()).st_size > _LARGEST_FILE:
+            if file.read(len(JPEG_START)) != JPEG_START or os.fstat(file.fileno()).st_size > _LARGEST_FILE:
                 return None
             file.seek(0)
             return file.read()
@@ -152,7 +151,7 @@ def reduction(height: int, width: int, min_side: int | None) -> int:
 def plain_pixels(data: bytes, min_side: int | None = None) -> np.ndarray | None:
     """(H, W, 3) uint8 of a JPEG file's content by simplejpeg, or None: ask Pillow."""
     decoder = jpeg_library()
-    if decoder is None or not data.startswith(_JPEG_START):
+    if decoder is None or not data.startswith(JPEG_START):
         return None
     try:
         height, width, colors, _ = decoder.decode_jpeg_header(data)
@@ -175,26 +174,39 @@ def _is_turned(data: bytes) -> bool:
         return True
 
 
-def _decode(opened: Callable[[], IO[bytes]], item: str, min_side: int | None) -> Image.Image:
-    _mute_pillow()
+def _decode(opened: Callable[[], IO[bytes]], item: str, min_side: int | None, depth: Depth) -> Image.Image:
     try:
         with opened() as file:
             if not file.read(1):
                 raise ValueError("empty file")
             file.seek(0)
-            with Image.open(file, formats=_formats()) as image:
+            with open_image(file) as image:
                 if min_side is not None and image.format in _JPEG_FORMATS:
                     image.draft(None, (min_side, min_side))
-                _check_size(image)
+                check_size(image)
+                check_bands(image)
+                if is_deep(image):
+                    return _upright(to_rgb(Image.fromarray(eight_bit(deep_values(image, file), depth=depth))), image)
                 image.load()
-                return to_rgb(_upright(image))
+                return _upright(to_rgb(image), image)
     except MemoryError:  # the machine's trouble, not the file's
         raise
     except Exception as error:  # a broken file can raise anything inside a decoder
-        raise DamagedImage(item, _reason(error)) from error
+        raise DamagedImage(item, _reason(error, opened)) from error
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
+def largest_value(path: str | bytes | Path) -> int | None:
+    """The largest value of a file of more than 8 bits; None for every other one, whose pixels are not read."""
+    try:
+        with open(path, "rb") as file, open_image(file) as image:
+            return int(deep_values(image, file).max(initial=0)) if is_deep(image) else None
+    except MemoryError:
+        raise
+    except Exception:  # reading it for use says what is wrong
+        return None
+
+
+def to_rgb(image: Image.Image, depth: Depth = FULL) -> Image.Image:
     """Any Pillow image to RGB, 8 bit; the image itself if it is RGB already.
 
     Raises:
@@ -203,72 +215,28 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB":
         return image
     if image.mode.startswith("I") or image.mode == "F":
-        image = Image.fromarray(eight_bit(np.asarray(image)))
+        image = Image.fromarray(eight_bit(np.asarray(image), depth=depth))
     image.info.pop("transparency", None)
     return image.convert("RGB")
 
 
-def eight_bit(values: np.ndarray, cure: str = "save as 8 or 16 bit") -> np.ndarray:
-    """Values of 16 bit (0 to 65535) or float (0 to 1) to uint8, rounded; white stays white.
-
-    Raises:
-        ValueError: values outside these ranges; `cure` is what to do then.
-    """
-    high = values.max(initial=0)
-    low = values.min(initial=high)
-    if values.dtype.kind == "f":
-        if not (low >= 0.0 and high <= 1.0):
-            raise ValueError(f"float values from {low:.4g} to {high:.4g}: expected 0 to 1, or {cure}")
-        return (values * 255.0 + 0.5).astype(np.uint8)
-    if low < 0 or high > 65535:
-        raise ValueError(f"grey values from {low} to {high}: expected 0 to 65535, or {cure}")
-    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
-
-
-def _upright(image: Image.Image) -> Image.Image:
+def _upright(pixels: Image.Image, image: Image.Image) -> Image.Image:
+    """The pixels turned by the orientation that the image states."""
     try:
         orientation = image.getexif().get(ORIENTATION_TAG, 1)
     except Exception:  # a broken EXIF block does not damage the pixels
-        return image
+        return pixels
     turn = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
-    return image if turn is None else image.transpose(turn)
+    return pixels if turn is None else pixels.transpose(turn)
 
 
-def _check_size(image: Image.Image) -> None:
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and image.width * image.height > limit:
-        raise ValueError(
-            f"{image.width} x {image.height} pixels, more than the limit of {limit} (PIL.Image.MAX_IMAGE_PIXELS): "
-            "reduce the image"
-        )
-
-
-@functools.cache
-def _formats() -> tuple[str, ...]:
-    Image.init()
-    return tuple(name for name in _FORMATS if name in Image.OPEN)
-
-
-def _mute_pillow() -> None:
-    """Keep Pillow's warnings (odd metadata, large images) out of the terminal: a file is readable or it is damaged.
-
-    The filter stays in place: setting and restoring filters for each image would race between threads and make Python
-    forget which other warnings it has already shown.
-    """
-    if not any(_is_ours(entry) for entry in warnings.filters):
-        with _mute_lock:
-            warnings.filterwarnings("ignore", module=_PILLOW_MODULES)
-
-
-def _is_ours(entry: Any) -> bool:
-    action, _, _, module, _ = entry
-    return bool(action == "ignore" and getattr(module, "pattern", module) == _PILLOW_MODULES)
-
-
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, opened: Callable[[], IO[bytes]]) -> str:
     """A few words on one line, without the path."""
     if isinstance(error, UnidentifiedImageError):
-        return "not an image in a known format"
+        layout = ""
+        with contextlib.suppress(Exception), opened() as file:
+            layout = tiff_layout(file)
+        return layout or "not an image in a known format"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return " ".join(str(error).split()) or type(error).__name__

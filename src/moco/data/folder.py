@@ -11,18 +11,20 @@ from pathlib import Path
 
 import numpy as np
 
-from moco.data.base import Source
-from moco.data.decode import IMAGE_EXTENSIONS, image_shape, read_pixels
+from moco.data.base import RangedSource, spaced
+from moco.data.decode import IMAGE_EXTENSIONS, image_shape, largest_value, read_pixels
 from moco.errors import DataError
 
 # First-level folders with these names are parts of a data set, not classes.
 PART_NAMES = frozenset(
     {"train", "training", "val", "valid", "validation", "test", "testing", "unlabeled", "unlabelled"}
 )
+_KINDS = 5  # of files that are not read, named in a message
+_HEADERS = 8  # files looked at to see whether there are any of more than 8 bits
 _CHUNK = 64  # files whose sizes are read in one task
 
 
-class FolderSource(Source):
+class FolderSource(RangedSource):
     """All images below a folder, read from disk one at a time.
 
     A class is a first-level folder, where every image lies in one, there are at least two, and they are not called
@@ -49,6 +51,7 @@ class FolderSource(Source):
         self._fill(root, _walk(os.fsencode(root), strays, unlisted))
         if not len(self):
             raise DataError(_no_images(root, strays, unlisted))
+        self._remarks = tuple(_not_read(root, strays, unlisted))
 
     @classmethod
     def from_names(cls, root: str | Path, names: Iterable[bytes]) -> FolderSource:
@@ -69,7 +72,15 @@ class FolderSource(Source):
 
     def pixels(self, index: int, *, min_side: int | None = None) -> np.ndarray:
         """Decode one file; see `read_image` for `min_side`."""
-        return read_pixels(self.path(index), min_side=min_side)
+        return read_pixels(self.path(index), min_side=min_side, depth=self.depth(index))
+
+    def seems_deep(self) -> bool:
+        """Whether one of a few files, evenly spaced, has more than 8 bits."""
+        return any(self.largest_value(index) is not None for index in spaced(len(self), _HEADERS))
+
+    def largest_value(self, index: int) -> int | None:
+        """See `RangedSource`; the pixels of files of 8 bits are not read."""
+        return largest_value(self.path(index))
 
     def shapes(self, indices: np.ndarray, *, min_side: int | None = None) -> np.ndarray:
         """Heights and widths from the first bytes of each file, read by threads; see `Source.shapes`."""
@@ -207,11 +218,26 @@ class _Visited:
         return inside and not any(part.startswith(b".") for part in parts)
 
 
+def _not_read(root: Path, strays: Counter[str], unlisted: list[str]) -> Iterator[str]:
+    """A line for the files that are no images by their extension, and one for folders that cannot be listed."""
+    if strays:
+        yield f"{root}: not read: {_kinds(strays)}"
+    if unlisted:
+        yield f"{root}: {len(unlisted)} folders could not be listed, the first is {unlisted[0]}: check permissions"
+
+
+def _kinds(strays: Counter[str]) -> str:
+    """`30 .dcm, 2 without an extension`, the most frequent five."""
+    named = sorted(strays.items(), key=lambda kind: (-kind[1], kind[0]))[:_KINDS]
+    kinds = [f"{count:,} {extension or 'without an extension'}" for extension, count in named]
+    more = strays.total() - sum(count for _, count in named)
+    return ", ".join([*kinds, *([f"{more:,} others"] if more else [])])
+
+
 def _no_images(root: Path, strays: Counter[str], unlisted: list[str]) -> str:
     expected = " ".join(sorted(IMAGE_EXTENSIONS))
     if unlisted:
         return f"{root}: no images; {len(unlisted)} folders could not be listed: check permissions"
     if not strays:
         return f"{root}: the folder holds no files; expected images ({expected})"
-    seen = ", ".join(f"{count} {extension or 'without one'}" for extension, count in strays.most_common(5))
-    return f"{root}: no images among {strays.total()} files (extensions: {seen}); expected {expected}"
+    return f"{root}: no images among {strays.total()} files ({_kinds(strays)}); expected {expected}"

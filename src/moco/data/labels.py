@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ def with_labels(source: Source, path: str | Path) -> Source:
     The file is UTF-8, with a header that names `path` and `label` columns, or without one and with the path in the
     first and the class in the second column. Paths are relative to the source's folder, or to the CSV file, or
     absolute, or bare file names where those are unique. An empty class means unknown, as does no row. Class names are
-    sorted as numbers if all of them are, else as text.
+    sorted as numbers if all of them are, else as text. Rows that match nothing and a single class become remarks.
 
     Raises:
         DataError: no such file, a missing column, two different classes for one image, or nothing that matches.
@@ -39,9 +39,11 @@ def with_labels(source: Source, path: str | Path) -> Source:
     rows = _read_rows(path, _LABEL_NAMES)
     finder = _Finder(source, path.parent)
     classes: dict[int, str] = {}
+    strangers = []
     for item, label in rows:
         index = finder.find(item)
         if index is None:
+            strangers.append(item)
             continue
         if classes.setdefault(index, label) != label:
             name = source.item_name(index)
@@ -55,7 +57,7 @@ def with_labels(source: Source, path: str | Path) -> Source:
     labels = np.full(len(source), UNKNOWN, dtype=np.int64)
     for index, label in classes.items():
         labels[index] = number.get(label, UNKNOWN)
-    return source.with_labels(labels, names)
+    return source.with_labels(labels, names, remarks=tuple(_doubts(path, rows, strangers, source, names)))
 
 
 def read_multilabels(path: str | Path, sources: Sequence[Source]) -> tuple[list[np.ndarray], tuple[str, ...]]:
@@ -172,6 +174,19 @@ def _columns(first: list[str], path: Path, label_names: frozenset[str]) -> tuple
         if found:
             raise DataError(f"{path}: the header names a {other} column and no {column} column: {', '.join(first)}")
     return 0, 1, False
+
+
+def _doubts(
+    path: Path, rows: Sequence[Any], strangers: Sequence[str], source: Source, names: Sequence[str]
+) -> Iterator[str]:
+    """A line each for rows that name no image, and for a class beside which there is no other."""
+    if strangers:
+        yield (
+            f"{path}: {len(strangers):,} of its {len(rows):,} rows name no image of {source.name}, the first is "
+            f"{strangers[0]!r}; the images are called like {source.item_name(0)!r}"
+        )
+    if len(names) == 1:
+        yield f"{path}: one class only, {names[0]!r}: kNN is then right whatever is learnt, give at least two"
 
 
 def _nothing_matches(path: Path, rows: Sequence[tuple[str, Any]], source: Source) -> DataError:

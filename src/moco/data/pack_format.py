@@ -75,6 +75,7 @@ class Meta:
     tables_crc32: int = 0  # of index.bin and names.bin, one after the other
     shape: tuple[int, int] | None = None  # height and width where all images have one size
     complete: bool = False  # not while the pack is being written
+    value_range: int | None = None  # what became 255 in images of more than 8 bits
 
     def write(self, folder: Path) -> None:
         """Replace meta.json whole."""

@@ -10,7 +10,7 @@ import mmap
 import os
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from tqdm import tqdm
@@ -54,6 +54,7 @@ class PackedSource(Source):
         labels = self._index["label"] if self.meta.class_names else None
         super().__init__(len(self._index), name=self.path.name, labels=labels, class_names=self.meta.class_names)
         self.root = None if self.meta.source is None else Path(self.meta.source)
+        self.value_range = self.meta.value_range
         self.decoded = self.meta.options.format == "raw"
         self.uniform_shape = self.meta.shape if self.decoded else None
 
@@ -107,6 +108,19 @@ class PackedSource(Source):
             shape = self._index["height"][place], self._index["width"][place], 3
             return np.frombuffer(record, dtype=np.uint8).reshape(shape)
         return decode_pixels(record, item=self.item_name(index), min_side=min_side)
+
+    def in_range(self, value_range: int | None) -> Self:
+        """The pack itself, whose pixels have 8 bits already.
+
+        Raises:
+            DataError: its images were given another range.
+        """
+        if value_range is not None and self.value_range not in (None, value_range):
+            raise DataError(
+                f"{self.path}: packed with values 0 to {self.value_range}, expected 0 to {value_range} as in the run: "
+                f"give the folder {self.meta.source or ''} itself"
+            )
+        return self
 
     def record(self, place: int) -> bytes:
         """What data.bin holds for the image at this place of the whole pack."""

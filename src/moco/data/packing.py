@@ -50,8 +50,10 @@ def encode(source: FolderSource, index: int, options: PackOptions) -> Encoded:
         if content is not None and options.format == "jpeg" and _is_small(content, side):
             height, width, _ = decode_pixels(content, item=item).shape  # whole, or it would not decode
             return Encoded(content, height, width)
-        image = read_image(source.path(index), min_side=side or None) if content is None else None
-        image = image or decode_image(content or b"", item=item, min_side=side or None)
+        if content is None:
+            image = read_image(source.path(index), min_side=side or None, depth=source.depth(index))
+        else:
+            image = decode_image(content, item=item, min_side=side or None)
     except DamagedImage as error:
         return Encoded(None, damage=error.reason)
     if side and min(image.size) > side:

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from moco.data.bit_depth import LARGEST, Depth
 from moco.data.decode import read_image, to_rgb
 from moco.errors import DataError
 
@@ -32,20 +33,23 @@ class Preprocessing:
     Attributes:
         size: side of the result in pixels.
         mean, std: of the three channels, for images in 0..1.
+        value_range: the value that becomes 255 in images of more than 8 bits, as in the run; None: not known.
 
     Raises:
-        DataError: a size below 1, not three values each, or a standard deviation of 0 or less.
+        DataError: a size or range below 1, not three values each, or a standard deviation of 0 or less.
     """
 
     size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    value_range: int | None = None
 
     def __post_init__(self) -> None:
-        if self.size < 1 or len(self.mean) != 3 or len(self.std) != 3 or not min(self.std) > 0:
+        sizes = [self.size] if self.value_range is None else [self.size, self.value_range]
+        if min(sizes) < 1 or len(self.mean) != 3 or len(self.std) != 3 or not min(self.std) > 0:
             raise DataError(
-                f"preprocessing size={self.size} mean={self.mean} std={self.std}: "
-                "need a size of at least 1 and three values each, std above 0"
+                f"preprocessing size={self.size} mean={self.mean} std={self.std} value_range={self.value_range}: "
+                "need a size and a range of at least 1 and three values each, std above 0"
             )
 
     def __call__(self, image: str | os.PathLike[str] | Image.Image | np.ndarray | Tensor) -> Tensor:
@@ -62,10 +66,11 @@ class Preprocessing:
         """
         if isinstance(image, Tensor):
             return self._tensor(image)
+        depth = Depth(self.value_range or LARGEST)
         if isinstance(image, str | os.PathLike):
-            image = read_image(os.fspath(image))
+            image = read_image(os.fspath(image), depth=depth)
         if isinstance(image, Image.Image):
-            image = to_rgb(image)
+            image = to_rgb(image, depth)
         elif not (
             isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
         ):
@@ -89,7 +94,8 @@ class Preprocessing:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, as the header of `backbone.safetensors` holds it."""
-        return {**_FIXED, "size": self.size, "mean": list(self.mean), "std": list(self.std)}
+        ranged = {} if self.value_range is None else {"value_range": self.value_range}
+        return {**_FIXED, "size": self.size, "mean": list(self.mean), "std": list(self.std), **ranged}
 
     @classmethod
     def from_dict(cls, stated: Mapping[str, Any]) -> Self:
@@ -105,7 +111,8 @@ class Preprocessing:
             raise DataError(f"preprocessing {other}: only { ({name: _FIXED[name] for name in other}) } is known")
         try:
             mean, std = (tuple(float(value) for value in stated[name]) for name in ("mean", "std"))
-            return cls(int(stated["size"]), mean, std)
+            ranged = {name: int(stated[name]) for name in ("value_range",) if name in stated}
+            return cls(int(stated["size"]), mean, std, **ranged)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"preprocessing {dict(stated)}: need size, mean and std ({error})") from error
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 
 def damaged_were(count: int, what: str = "image") -> str:
-    """`1 damaged image was`, `3 damaged images were`."""
-    return f"{count:,} damaged {what} was" if count == 1 else f"{count:,} damaged {what}s were"
+    """`1 unreadable image was`, `3 unreadable images were`: damaged, too large or of another kind."""
+    return f"{count:,} unreadable {what} was" if count == 1 else f"{count:,} unreadable {what}s were"
 
 
 class SkippedFiles:

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from moco.data.arrays import ArraySource, open_array_file
-from moco.data.base import Source
+from moco.data.base import RangedSource, Source, spaced
+from moco.data.bit_depth import LARGEST, range_of
 from moco.data.decode import IMAGE_EXTENSIONS, DamagedImage
 from moco.data.folder import FolderSource
 from moco.data.named import find_named, nearest_named, open_named
@@ -20,9 +21,10 @@ from moco.errors import DataError
 _ARRAY_EXTENSIONS = frozenset({".npy", ".npz"})
 _ARCHIVE_EXTENSIONS = frozenset({".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"})
 _PROBES = 64  # files tried before a folder is called unreadable
+_RANGED = 15  # images read for their range of values, a third of a second each for 4 megapixels of 16-bit colour
 
 
-def open_source(data: Images, *, data_root: str | Path | None = None) -> tuple[Source, Source | None]:
+def open_source(data: Images, *, data_root: str | Path | None = None, least: int = 2) -> tuple[Source, Source | None]:
     """The images that a user means, and their own test part if they have one.
 
     Args:
@@ -31,16 +33,22 @@ def open_source(data: Images, *, data_root: str | Path | None = None) -> tuple[S
             PyTorch, torchvision or Hugging Face (see `moco.data.user_data`); a source; or None for the embedded picture
             book. An existing path comes before a name.
         data_root: where named data sets are stored; None means ~/.cache/moco.
+        least: images that are needed, 1 or 2.
 
     Raises:
-        DataError: nothing there, nothing readable, fewer than two images, or a wrong type or shape.
+        DataError: nothing there, nothing readable, too few images, or a wrong type or shape.
     """
     source, test = _open(data, data_root)
-    if len(source) == 1:
+    if len(source) < least:
         raise DataError(f"{source.name}: one image only; expected at least 2, as every other one is a negative")
     if isinstance(source, FolderSource):
         _probe(source)
-    return source, test
+    return in_used_range(source), test
+
+
+def in_used_range(source: Source) -> Source:
+    """The images in the range that a sample of them uses; see `Source.in_range`."""
+    return source.in_range(_value_range(source)) if isinstance(source, RangedSource) else source
 
 
 def _open(data: Images, data_root: str | Path | None) -> tuple[Source, Source | None]:
@@ -49,6 +57,10 @@ def _open(data: Images, data_root: str | Path | None) -> tuple[Source, Source | 
     if isinstance(data, np.ndarray):
         return ArraySource(data), None
     if isinstance(data, str | os.PathLike):
+        if data == "":
+            raise DataError(
+                "data is an empty text, as of an unset variable: name a folder, an array file or a data set"
+            )
         path = Path(data).expanduser()
         name = find_named(data) if isinstance(data, str) and not path.exists() else None
         if name is not None:
@@ -96,13 +108,21 @@ def _picture_book() -> tuple[Source, Source]:
     )
 
 
+def _value_range(source: RangedSource) -> int | None:
+    """The largest value of the bit depth that holds a sample of the images of more than 8 bits; None without those."""
+    if not source.seems_deep():
+        return None
+    found = (source.largest_value(index) for index in spaced(len(source), _RANGED))
+    return range_of(max((value for value in found if value is not None), default=LARGEST))
+
+
 def _probe(source: FolderSource) -> None:
     """Refuse a folder none of whose images can be read: all of a small one, a sample of a large one."""
-    tried = np.unique(np.linspace(0, len(source) - 1, min(_PROBES, len(source))).astype(np.int64))
+    tried = spaced(len(source), _PROBES)
     damage = None
     for index in tried:
         try:
-            source.pixels(int(index))
+            source.pixels(index)
             return
         except DamagedImage as error:
             damage = damage or error

@@ -15,8 +15,9 @@ from PIL import Image
 from torch.utils.data import Dataset, Subset
 
 from moco.data.arrays import ArraySource
-from moco.data.base import UNKNOWN, Source
-from moco.data.decode import DamagedImage, decode_image, eight_bit, read_image, to_rgb
+from moco.data.base import UNKNOWN, RangedSource, Source
+from moco.data.bit_depth import FULL, Depth, eight_bit
+from moco.data.decode import DamagedImage, decode_image, read_image, to_rgb
 from moco.data.folder import FolderSource
 from moco.data.order import ITEMS, keyed_seed, seeded
 from moco.errors import DataError
@@ -28,7 +29,7 @@ _CURE = "take Normalize out of the transform, or give uint8"
 _PROBES = 8  # items tried before a data set is called unreadable
 
 
-class ItemSource(Source):
+class ItemSource(RangedSource):
     """Anything with a length and an index whose items are images, each read when it is needed.
 
     An item is an image, a pair of image and label, or a dict with "image" or "img". An image is a PIL image, a path, a
@@ -61,12 +62,23 @@ class ItemSource(Source):
         """One image as the data set gives it, turned to RGB; `min_side` has no effect, but for paths."""
         place = self._place(index)
         try:
-            return np.asarray(_to_image(self._dataset[place], self._key, min_side))
+            return np.asarray(_to_image(self._dataset[place], self._key, min_side, self.depth(index)))
         except MemoryError:
             raise
         except Exception as error:  # whatever the user's code raises
             reason = getattr(error, "reason", None) or " ".join(str(error).split()) or type(error).__name__
             raise DamagedImage(self.item_name(index), reason) from error
+
+    def seems_deep(self) -> bool:
+        """Whether the first item that can be read has more than 8 bits."""
+        return self._first_is_deep
+
+    def largest_value(self, index: int) -> int | None:
+        """See `RangedSource`."""
+        found: list[int] = []
+        with contextlib.suppress(Exception), self.reading(0, index):  # reading it for use says what is wrong
+            _to_image(self._dataset[self._place(index)], self._key, None, Depth(seen=found.append))
+        return found[0] if found else None
 
     def reading(self, *key: int) -> AbstractContextManager[None]:
         """The data set's own transform draws from the global generators."""
@@ -88,13 +100,15 @@ class ItemSource(Source):
             except Exception as error:
                 first = first or error
                 continue
+            seen: list[int] = []
             try:
-                _to_image(item, self._key, None)
+                _to_image(item, self._key, None, Depth(seen=seen.append))
             except (DamagedImage, OSError) as error:
                 first = first or error
                 continue
             except (TypeError, ValueError) as error:
                 raise DataError(f"item {index} of {self.name} is not an image: {error}") from error
+            self._first_is_deep = bool(seen)
             return
         reason = " ".join(f"{type(first).__name__}: {first}".split())
         raise DataError(f"{self.name}: none of its first {index + 1} items can be read; the first: {reason}") from first
@@ -177,9 +191,10 @@ def join_folders(folders: Sequence[str | os.PathLike[str]]) -> FolderSource:
             raise DataError(f"{path}: it is given twice, or lies in another folder of the list; give each image once")
     parts = [FolderSource(path) for path in paths]
     joined = _files([part.path(index) for part in parts for index in range(len(part))])
+    joined = joined.with_labels(None, (), remarks=[line for part in parts for line in part.remarks])
     names = sorted({name for part in parts for name in part.class_names})
     if any(part.labels is None for part in parts):
-        return joined.with_labels(None, ())
+        return joined
     numbers = [np.array([names.index(name) for name in part.class_names])[part.labels] for part in parts]
     return joined.with_labels(np.concatenate(numbers), names)
 
@@ -211,7 +226,7 @@ def _tensor_source(images: torch.Tensor) -> ArraySource:
         raise DataError(f"tensor of shape {values.shape}: {error}") from error
 
 
-def _to_image(item: Any, column: str | None, min_side: int | None) -> Image.Image:
+def _to_image(item: Any, column: str | None, min_side: int | None, depth: Depth = FULL) -> Image.Image:
     """The image in an item, RGB.
 
     Raises:
@@ -228,9 +243,10 @@ def _to_image(item: Any, column: str | None, min_side: int | None) -> Image.Imag
             raise TypeError(f"dict of {', '.join(map(str, item))}; expected 'image' or 'img'")
         item = item[key]
     if isinstance(item, dict) and (item.get("bytes") or item.get("path")):  # an image that Hugging Face left encoded
-        item = decode_image(item["bytes"], item="", min_side=min_side) if item.get("bytes") else item["path"]
+        content = item.get("bytes")
+        item = decode_image(content, item="", min_side=min_side, depth=depth) if content else item["path"]
     if isinstance(item, str | os.PathLike):
-        return read_image(Path(item), min_side=min_side)
+        return read_image(Path(item), min_side=min_side, depth=depth)
     if isinstance(item, torch.Tensor):
         if item.ndim not in (2, 3) or (item.ndim == 3 and item.shape[0] not in (1, 3, 4)):
             raise ValueError(f"tensor of shape {tuple(item.shape)}; expected (1, 3 or 4, H, W)")
@@ -239,7 +255,7 @@ def _to_image(item: Any, column: str | None, min_side: int | None) -> Image.Imag
         item = _from_array(item)
     if not isinstance(item, Image.Image):
         raise TypeError(f"{type(item).__name__}; expected a PIL image, a path, an array or a tensor")
-    return to_rgb(item)
+    return to_rgb(item, depth)
 
 
 def _from_array(values: np.ndarray) -> Image.Image:

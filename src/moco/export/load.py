@@ -192,7 +192,7 @@ def _read_checkpoint(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not stated.is_file():
         raise RunError(f"{file}: there is no {stated}: name the checkpoint in its run's folder")
     config, _ = read_config(stated)
-    preprocessing = Preprocessing(config.image_size, *NORMALIZATIONS[config.normalization])
+    preprocessing = Preprocessing(config.image_size, *NORMALIZATIONS[config.normalization], config.value_range)
     return tensors, {
         "architecture": config.backbone,
         "stem": config.stem,

@@ -14,6 +14,7 @@ from moco.data.leakage import shared_images
 from moco.training.images import RunImages
 
 _NAMED = 5  # class names in a line
+_COMPARED = 100_000  # files at most whose bytes are compared before a run begins
 
 
 def about_images(images: RunImages, config: Config) -> Iterator[str]:
@@ -41,7 +42,7 @@ def _classes(source: Source, config: Config) -> str:
     else:
         origin = f"the folders in {source.root}" if isinstance(source, FolderSource) else f"labels of {source.name}"
     named = ", ".join(names) + (", ..." if len(numbers) > _NAMED else "")
-    alone = "; one class alone tells nothing apart" if len(numbers) == 1 else ""
+    alone = "; one class alone tells nothing apart" if len(numbers) == 1 and config.labels is None else ""
     return (
         f"classes{some}: {len(numbers):,} from {origin} ({named}){alone}; for kNN figures only, --knn-evaluations 0 "
         "does without"
@@ -50,6 +51,9 @@ def _classes(source: Source, config: Config) -> str:
 
 def _copies(train: Source, test: Source) -> Iterator[str]:
     """Compares files, or pixels that lie in memory; anything else would have to be decoded first."""
+    if len(train) > _COMPARED:
+        yield f"held-out images are not compared with {len(train):,} images that are learnt from: moco evaluate does"
+        return
     if (isinstance(train, FolderSource) and isinstance(test, FolderSource)) or (train.decoded and test.decoded):
         pairs = shared_images(train, test)
         if pairs:

@@ -13,7 +13,7 @@ from moco.data.base import Source
 from moco.data.folder import FolderSource
 from moco.data.labels import same_classes, with_labels
 from moco.data.patterns import check_patterns, matching
-from moco.data.source import open_source
+from moco.data.source import in_used_range, open_source
 from moco.data.split import hold_out
 from moco.errors import ConfigError, DataError
 
@@ -31,6 +31,7 @@ class RunImages:
         test: where the held-out images are (the source itself, or another); None without labels.
         held_out: indices of the held-out images in `test`.
         left_out: images of the source that patterns have left out.
+        remarks: what the user should know before they are learnt from, a line each.
     """
 
     data: str | None
@@ -39,6 +40,7 @@ class RunImages:
     test: Source | None
     held_out: np.ndarray | None
     left_out: int = 0
+    remarks: tuple[str, ...] = ()
 
 
 def open_images(data: Any, config: Config) -> RunImages:
@@ -51,11 +53,15 @@ def open_images(data: Any, config: Config) -> RunImages:
     source, own_test = open_source(data, data_root=config.data_root)
     whole, source = source, matching(source, config.include, config.exclude)
     check_patterns(whole, (*config.include, *config.exclude))
+    if source is not whole:  # what is left may use another range
+        source = in_used_range(source)
+    if config.value_range is not None:
+        source = source.in_range(config.value_range)
     if config.labels is not None:
         source = with_labels(source, config.labels)
     test, held_out, pretraining = own_test, None, np.arange(len(source))
     if config.test is not None:
-        test, _ = open_source(config.test, data_root=config.data_root)
+        test = open_source(config.test, data_root=config.data_root)[0].in_range(source.value_range)
         test = matching(test, (), config.exclude if isinstance(test, FolderSource) else ())
         if test.labels is None or source.labels is None:
             raise DataError(
@@ -75,4 +81,4 @@ def open_images(data: Any, config: Config) -> RunImages:
             "lower --batch-size or give more images"
         )
     name = os.fspath(data) if isinstance(data, str | os.PathLike) else None if data is None else "array"
-    return RunImages(name, source, pretraining, test, held_out, len(whole) - len(source))
+    return RunImages(name, source, pretraining, test, held_out, len(whole) - len(source), source.remarks)

@@ -80,7 +80,9 @@ class Pretraining:
         self.encoder = build_checked_encoder(config, module)
         if transform is not None:
             _check_transform(transform, self.images, config.seed)
-        self.config, self.reason = settled(config)
+        self.config, self.reason = settled(
+            dataclasses.replace(config, value_range=config.value_range or self.images.source.value_range)
+        )
         self.recipe = view_recipe(self.config)
 
     def run(self, *, resume: bool) -> dict[str, Any]:
@@ -94,8 +96,9 @@ class Pretraining:
             if first and not resume:
                 own_views = self.transform is not None
                 self.folder.write_text("config.yaml", write_config(self.config, self.images.data, own_views=own_views))
-            for line in about_images(self.images, self.config) if first and not self.quiet else ():
-                self._say(line)
+            if first and not self.quiet:
+                for line in (*self.images.remarks, *about_images(self.images, self.config)):
+                    self._say(line)
             gpus = [fabric.device] if fabric.device.type == "cuda" else []
             with convolutions_tried(), torch.random.fork_rng(devices=gpus):
                 summary = self._train(fabric, resume=resume)
@@ -234,6 +237,8 @@ class Pretraining:
         )
         if skipped.count:
             skipped.write(self.folder.skipped)
+        if line := self.images.source.clipped_line():
+            self._say(line)
         summary = summarize(
             self.config,
             finished=finished,

@@ -43,7 +43,7 @@ def backbone_metadata(config: Config, recipe: ViewRecipe, encoder: Encoder) -> d
         "stem": encoder.stem,
         "image_size": config.image_size,
         "feature_dim": encoder.feature_dim,
-        "preprocessing": Preprocessing(config.image_size, recipe.mean, recipe.std).as_dict(),
+        "preprocessing": Preprocessing(config.image_size, recipe.mean, recipe.std, config.value_range).as_dict(),
     }
 
 
