@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -17,6 +19,24 @@ from tests.conftest import StopAt
 def network() -> nn.Module:
     layers = (nn.Conv2d(3, 6, 3, 2), nn.BatchNorm2d(6), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     return nn.Sequential(*layers)
+
+
+class Extra(nn.Sequential):
+    """The same with a state that is no tensor."""
+
+    def get_extra_state(self):
+        return {"step": 1}
+
+    def set_extra_state(self, state):
+        pass
+
+
+class Locked(nn.Sequential):
+    """The same with what cannot be copied."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__(*layers)
+        self.lock = threading.Lock()
 
 
 def view(image: Image.Image) -> torch.Tensor:
@@ -40,7 +60,7 @@ def test_a_module_trains_in_place_and_is_what_the_run_gives(pretrain):
     run = pretrain(backbone=module)
     assert not torch.equal(module[0].weight, before)
     assert run.config.backbone == "module/Sequential"
-    assert run.weights.is_file()
+    assert run.weights.stat().st_mode == (run.path / "summary.json").stat().st_mode
     images = torch.rand(2, 3, 16, 16)
     expected = module.eval()(images)
     assert torch.allclose(run.backbone(images), expected, atol=1e-6)
@@ -66,12 +86,58 @@ def test_a_run_with_a_module_is_resumed_with_it_alone(pretrain, tmp_path):
 
 @pytest.mark.parametrize(
     "module",
-    [nn.Conv2d(3, 4, 3), nn.Linear(5, 5), nn.Conv2d, 3, network().bfloat16(), network().double()],
-    ids=["no pooling", "takes no images", "a class", "a number", "bfloat16", "float64"],
+    [
+        nn.Conv2d(3, 4, 3),
+        nn.Linear(5, 5),
+        nn.Conv2d,
+        3,
+        network().bfloat16(),
+        network().double(),
+        nn.DataParallel(network()),
+        torch.compile(network()),
+        network().to("meta"),
+        network().requires_grad_(False),
+        Extra(*network()),
+        Locked(*network()),
+    ],
+    ids=[
+        *("no pooling", "takes no images", "a class", "a number", "bfloat16", "float64", "DataParallel", "compiled"),
+        *("meta", "frozen", "extra state", "not to be copied"),
+    ],
 )
 def test_what_makes_no_features_is_refused_before_training(pretrain, tmp_path, module):
     with pytest.raises(ArchitectureError):
         pretrain(backbone=module)
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_that_two_layers_share_are_stored(pretrain):
+    module = nn.Sequential(network(), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6))
+    module[3].weight = module[1].weight
+    run = pretrain(backbone=module)
+    assert torch.equal(run.backbone.backbone[3].weight, module[1].weight)
+
+
+def test_the_last_lines_of_a_run_with_a_module_load_it(photos, tiny, tmp_path, capsys):
+    moco.pretrain(photos, out=tmp_path / "run", **{**tiny, "backbone": network()})
+    line = next(line for line in capsys.readouterr().err.splitlines() if line.startswith("to use it: "))
+    names = {"your_module": network()}
+    exec(line.removeprefix("to use it: "), names)
+    assert names["backbone"].feature_dim == 6
+
+
+def test_views_stay_those_of_the_run(pretrain):
+    run = pretrain(callbacks=[StopAt(3)])
+    with pytest.raises(ConfigError, match="transform"):
+        moco.pretrain(out=run.path, resume=True, quiet=True, transform=(view, view))
+
+
+@pytest.mark.parametrize(
+    "options", [{"steps": "4"}, {"batch_size": 4.0}, {"batch_size": True}, {"base_learning_rate": "a"}, {"seed": 2**63}]
+)
+def test_values_of_another_type_are_named(pretrain, tmp_path, options):
+    with pytest.raises(ConfigError, match=next(iter(options))):
+        pretrain(**options)
     assert not (tmp_path / "run").exists()
 
 

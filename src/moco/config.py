@@ -200,7 +200,7 @@ class Config:
     workers: int | None = at_least(0, None)
     cache_gib: float = at_least(0, 2.0)
     threads: int | None = at_least(1, None)
-    seed: int = at_least(0, 0)
+    seed: int = _limited(0, lambda value: 0 <= value < 2**63, "0 to below 2**63")
     test: str | None = None
     labels: str | None = None
     held_out: float = _limited(0.1, lambda value: 0 <= value < 1, "a share from 0 to below 1")
@@ -214,19 +214,19 @@ class Config:
     checkpoint_minutes: float = at_least(0, 5.0)
 
     def __post_init__(self) -> None:
-        """Check every value and combination.
-
-        Raises:
-            ConfigError: what came, what was expected, what to do.
-        """
+        """Check every value and combination; a ConfigError names what came, what was expected, what to do."""
+        for name, hint in get_type_hints(Config).items():
+            value, kinds = getattr(self, name), get_args(hint) or (hint,)
+            if get_origin(hint) is Literal and value not in kinds:
+                raise ConfigError(f"{name}={value!r}: choose one of {', '.join(kinds)}")
+            number = get_origin(hint) is not tuple and {int, float, bool} & set(kinds)
+            if number and type(value) not in {*kinds, *([int] if float in kinds else [])}:
+                raise ConfigError(f"{name}={value!r}: expected {' or '.join(kind.__name__ for kind in kinds)}")
         for field in dataclasses.fields(self):
             value, needed = getattr(self, field.name), field.metadata.get("needed")
             if needed and value is not None and not field.metadata["fits"](value):
                 remedy = ", or choose the end-to-end mechanism" if field.name == "dictionary_size" else ""
                 raise ConfigError(f"{field.name}={value}: need {needed}{remedy}")
-        for name, hint in get_type_hints(Config).items():
-            if get_origin(hint) is Literal and getattr(self, name) not in get_args(hint):
-                raise ConfigError(f"{name}={getattr(self, name)!r}: choose one of {', '.join(get_args(hint))}")
         self._check_mechanism()
         self._check_combinations()
 

@@ -251,9 +251,9 @@ def _fit_warmup(base: dict[str, Any], options: dict[str, Any]) -> None:
     steps, epochs = options.get("steps"), options.get("epochs")
     if "warmup_steps" in options or "warmup_epochs" in options:
         base.update(warmup_steps=0, warmup_epochs=0)
-    elif steps is not None:
+    elif isinstance(steps, int):  # what else came, `Config` refuses
         if base["warmup_epochs"]:
             base["warmup_steps"] = steps * base["warmup_epochs"] // base["epochs"]
         base.update(warmup_steps=min(base["warmup_steps"], steps // 4), warmup_epochs=0)
-    elif epochs is not None:
+    elif isinstance(epochs, int):
         base["warmup_epochs"] = min(base["warmup_epochs"], epochs // 4)

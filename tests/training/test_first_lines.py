@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from moco.config import Config
+from moco.data.arrays import ArraySource
 from moco.data.folder import FolderSource
 from moco.training.first_lines import about_images
 from moco.training.images import open_images
@@ -33,7 +34,12 @@ def test_labels_of_arrays_and_their_absence_are_said():
     assert line.count(",") == 5 + 1, "five names and what stands for the others"
 
 
-@pytest.mark.parametrize(("rows", "parts"), [(8, ["8 of the images", "2 from"]), (4, ["one class alone"])])
+def test_one_class_in_an_array_is_said():
+    images = np.random.default_rng(0).integers(0, 256, (12, 9, 9, 3), dtype=np.uint8)
+    assert "one class alone" in said(ArraySource(images, np.zeros(12, dtype=np.int64)))[0]
+
+
+@pytest.mark.parametrize(("rows", "parts"), [(8, ["8 of the images", "2 from"]), (4, ["4 of the images", "1 from"])])
 def test_classes_of_a_file_are_those_of_its_images(photos, rows, parts):
     names = [FolderSource(photos).item_name(index) for index in range(24)]
     table = photos / "labels.csv"

@@ -135,8 +135,7 @@ def pretrain(
         config = _checked(config, given, module, recipe, resume)
     if resume:
         folder, data, config = _stored(data, out, recipe, given)
-        if transform is None and OWN_VIEWS in folder.config.read_text(encoding="utf-8"):
-            raise ConfigError(f"the run in {folder.path} has a transform of the user's: hand it over with transform=")
+        _check_own_views(folder, transform)
     else:
         config = config or configure(recipe or default_recipe(data), given)
         folder = RunFolder(Path(out) if out is not None else _free_folder(data, config.recipe))
@@ -194,6 +193,14 @@ def _stored(
     if data is None and stored_data == "array":
         raise ConfigError(f"the run in {folder.path} learns from an object of the user's: hand it over as data")
     return folder, stored_data if data is None else data, config
+
+
+def _check_own_views(folder: RunFolder, transform: Any) -> None:
+    own = OWN_VIEWS in folder.config.read_text(encoding="utf-8")
+    if own and transform is None:
+        raise ConfigError(f"the run in {folder.path} has a transform of the user's: hand it over with transform=")
+    if not own and transform is not None:
+        raise ConfigError(f"the run in {folder.path} has the views of its configuration: resume it without transform=")
 
 
 def _plain(value: Any) -> Any:

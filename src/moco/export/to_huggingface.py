@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
+from moco.export.backbone import write_tensors
 from moco.export.proof import Reader
 from moco.export.resnet_names import to_huggingface
 from moco.export.subject import Subject
@@ -29,7 +30,6 @@ def refusal(subject: Subject) -> str | None:
 
 def write(subject: Subject, path: Path) -> None:
     """Write config.json, which also holds the preprocessing, and model.safetensors."""
-    from safetensors.torch import save_file
     from transformers import ResNetConfig
 
     known = subject.resnet
@@ -48,7 +48,7 @@ def write(subject: Subject, path: Path) -> None:
     path.mkdir()
     (path / "config.json").write_text(json.dumps(stated, indent=2) + "\n", encoding="utf-8")
     tensors = {to_huggingface(name): tensor for name, tensor in subject.tensors().items()}
-    save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
+    write_tensors(tensors, path / "model.safetensors", metadata={"format": "pt"})
 
 
 def read(path: Path) -> Reader:

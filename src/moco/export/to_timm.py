@@ -9,6 +9,7 @@ from typing import Any
 from moco.data.preprocess import Preprocessing
 from moco.encoder.backbone import timm_names
 from moco.encoder.vit import ViTName
+from moco.export.backbone import write_tensors
 from moco.export.proof import Reader
 from moco.export.subject import Subject
 
@@ -27,10 +28,9 @@ def refusal(subject: Subject) -> str | None:
 def write(subject: Subject, path: Path) -> None:
     """Write config.json and model.safetensors."""
     import timm
-    from safetensors.torch import save_file
 
     path.mkdir()
-    save_file(subject.tensors(), path / "model.safetensors", metadata={"format": "pt"})
+    write_tensors(subject.tensors(), path / "model.safetensors", metadata={"format": "pt"})
     name: str = subject.name
     arguments: dict[str, Any] = {}
     if subject.library == "v3":

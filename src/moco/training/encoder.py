@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from moco.config import Config
 from moco.contrast.batchnorm import has_batchnorm
@@ -20,8 +24,8 @@ def build_checked_encoder(config: Config, module: nn.Module | None = None) -> En
         ArchitectureError: the backbone cannot be built, does not give (N, D), or has weights that are not float32.
         ConfigError: the batch is too small, or there is a BatchNorm cure where there is no BatchNorm.
     """
-    if module is not None and not isinstance(module, nn.Module):
-        raise ArchitectureError(f"backbone={module!r}: expected a name or an instance of torch.nn.Module")
+    if module is not None:
+        _check_module(module)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         encoder = build_encoder(
@@ -49,6 +53,32 @@ def build_checked_encoder(config: Config, module: nn.Module | None = None) -> En
             f"which need at least {2 * (config.split_groups or 1)} here"
         )
     return encoder
+
+
+def _check_module(module: Any) -> None:
+    """Refuse a backbone of the user's that could not be copied, trained or stored, before anything is written."""
+    if not isinstance(module, nn.Module):
+        raise ArchitectureError(f"backbone={module!r}: expected a name or an instance of torch.nn.Module")
+    kind = type(module).__name__
+    if isinstance(module, DataParallel | DistributedDataParallel):
+        raise ArchitectureError(f"backbone is a {kind}: hand over its .module; --devices trains on several devices")
+    if hasattr(module, "_orig_mod"):
+        raise ArchitectureError(f"backbone is a {kind}: hand over the plain module; the option compile compiles it")
+    if isinstance(module, torch.jit.ScriptModule):
+        raise ArchitectureError(f"backbone is a {kind}: hand over the plain module that it was made from")
+    parameters = list(module.parameters())
+    if any(parameter.is_meta for parameter in parameters):
+        raise ArchitectureError(f"backbone {kind} has weights on the meta device: fill them first, with .to_empty()")
+    if parameters and not any(parameter.requires_grad for parameter in parameters):
+        raise ArchitectureError(f"backbone {kind} has no weight that learns: call requires_grad_(True)")
+    for name, value in module.state_dict().items():
+        if not isinstance(value, Tensor):
+            raise ArchitectureError(f"backbone {kind} keeps a {type(value).__name__} as {name!r}: tensors are expected")
+    try:
+        copy.deepcopy(module)
+    except Exception as error:  # whatever a user's class raises
+        what = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ArchitectureError(f"backbone {kind} cannot be copied for f_k ({what}): make it deep-copyable") from error
 
 
 def _check_float32(module: nn.Module, backbone: str) -> None:

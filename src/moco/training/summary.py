@@ -10,6 +10,7 @@ from moco.data.preprocess import Preprocessing
 from moco.data.skipped import damaged_were
 from moco.data.views import ViewRecipe
 from moco.encoder import Encoder
+from moco.encoder.backbone import GIVEN
 from moco.version import versions
 
 VALUES = ("loss", "pretext_accuracy", "knn_top1", "knn_random_init", "knn_pixels")
@@ -62,7 +63,8 @@ def closing_lines(summary: dict[str, Any], folder: Path) -> list[str]:
     rate, wait = summary["images_per_second"], summary["data_wait"]
     lines.append(f"{rate:,.0f} images/s, {wait:.0%} of the time waiting for data, {summary['seconds']:.0f} s in all")
     lines.append(f"run folder {folder}: backbone.safetensors, summary.json, metrics.jsonl")
-    lines.append(f'to use it: import moco; backbone = moco.load("{folder}")')
+    own = ", backbone=your_module" if summary["backbone"].startswith(GIVEN) else ""
+    lines.append(f'to use it: import moco; backbone = moco.load("{folder}"{own})')
     if summary["verdict"] is not None:
         lines.append(f"verdict: {summary['verdict']}")
     return lines
