@@ -94,6 +94,7 @@ def test_a_run_with_a_module_is_resumed_with_it_alone(pretrain, tmp_path):
         network().bfloat16(),
         network().double(),
         nn.DataParallel(network()),
+        nn.Sequential(nn.DataParallel(network())),
         torch.compile(network()),
         network().to("meta"),
         network().requires_grad_(False),
@@ -101,7 +102,17 @@ def test_a_run_with_a_module_is_resumed_with_it_alone(pretrain, tmp_path):
         Locked(*network()),
     ],
     ids=[
-        *("no pooling", "takes no images", "a class", "a number", "bfloat16", "float64", "DataParallel", "compiled"),
+        *(
+            "no pooling",
+            "takes no images",
+            "a class",
+            "a number",
+            "bfloat16",
+            "float64",
+            "DataParallel",
+            "one inside",
+            "compiled",
+        ),
         *("meta", "frozen", "extra state", "not to be copied"),
     ],
 )

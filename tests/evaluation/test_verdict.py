@@ -10,7 +10,7 @@ import pytest
 from moco.evaluation.figures import outcome
 from moco.evaluation.verdict import CALLED, Compared, verdict
 
-BESIDE = [("random_init", "pixels"), ("starting_weights", "pixels"), ("random_init", "pixels", "imagenet")]
+BESIDE = [("random_init", "pixels"), ("random_init", "pixels", "imagenet")]
 BESIDE += [("from_scratch",), tuple(CALLED)]
 PHRASES = {"better": "better than ", "undecided": "not decided against ", "worse": "worse than "}
 
@@ -36,10 +36,10 @@ def test_every_order_has_its_sentence(networks):
     [
         (0.60, 0.45, 0.35, "better than untrained and raw pixels: the features are worth using"),
         (0.40, 0.45, 0.35, "better than untrained, worse than raw pixels: train longer; if that does not help, milder"),
-        (0.45, 0.45, 0.35, "better than untrained, not decided against raw pixels: train longer, or ask more"),
+        (0.45, 0.45, 0.35, "better than untrained, not decided against raw pixels: train longer, or judge by more"),
         (0.35, 0.45, 0.35, "not decided against untrained, worse than raw pixels: train longer; if that does not"),
-        (0.45, 0.45, 0.45, "not decided against untrained and raw pixels: train longer, or ask more"),
-        (0.45, 0.35, 0.45, "better than raw pixels, not decided against untrained: train longer, or ask more"),
+        (0.45, 0.45, 0.45, "not decided against untrained and raw pixels: train longer, or judge by more"),
+        (0.45, 0.35, 0.45, "better than raw pixels, not decided against untrained: train longer, or judge by more"),
         (0.40, 0.35, 0.45, "better than raw pixels, worse than untrained: lower --base-learning-rate"),
         (0.35, 0.35, 0.45, "not decided against raw pixels, worse than untrained: lower --base-learning-rate"),
         (0.35, 0.45, 0.60, "worse than untrained and raw pixels: lower --base-learning-rate"),

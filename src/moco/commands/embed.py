@@ -233,11 +233,9 @@ def open_images(data: Images, *, value_range: int | None = None, quiet: bool = T
     Raises:
         DataError: nothing there.
     """
-    from moco.data.base import Source
     from moco.data.source import open_source
 
-    source = data if isinstance(data, Source) else open_source(data, least=1)[0]
-    source = source if value_range is None else source.in_range(value_range)
+    source = open_source(data, least=1, value_range=value_range)[0]
     for line in () if quiet else source.remarks:
         print(line, file=sys.stderr)
     return source

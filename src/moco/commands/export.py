@@ -82,22 +82,28 @@ def export_weights(
         ArchitectureError: the backbone cannot be expressed in the format; the message names those that fit.
         RunError: weights or output cannot be used, or the target gives other features; nothing has been written.
     """
-    from moco.export.formats import export, fitting
+    from moco.export.formats import export
     from moco.export.load import load, weights_path
-    from moco.export.reading import run_folder
     from moco.export.subject import Subject
 
     path = weights_path(run)
     subject = Subject(load(run, preprocessing=preprocessing, allow_factory=allow_factory))
     if format == "moco" and path is not None:
         subject = _with_checkpoint(subject, path)
-    if out is None:
-        if path is None:
-            raise ConfigError("out=None with a module: name the file or folder to write")
-        out = run_folder(path) / "export" / (format + fitting(subject, format).suffix)
-        out.parent.mkdir(exist_ok=True)
-    proof = export(subject, format, Path(out).expanduser(), overwrite=overwrite)
-    return Exported(path=Path(out).expanduser(), format=format, **proof._asdict())
+    target = _default(subject, path, format) if out is None else Path(out).expanduser()
+    proof = export(subject, format, target, overwrite=overwrite)
+    return Exported(path=target, format=format, **proof._asdict())
+
+
+def _default(subject: Subject, path: Path | None, format: FormatName) -> Path:
+    from moco.export.formats import fitting
+    from moco.export.reading import run_folder
+
+    if path is None:
+        raise ConfigError("out=None with a module: name the file or folder to write")
+    target = run_folder(path) / "export" / (format + fitting(subject, format).suffix)
+    target.parent.mkdir(exist_ok=True)
+    return target
 
 
 def _with_checkpoint(subject: Subject, path: Path) -> Subject:

@@ -24,7 +24,9 @@ _PROBES = 64  # files tried before a folder is called unreadable
 _RANGED = 15  # images read for their range of values, a third of a second each for 4 megapixels of 16-bit colour
 
 
-def open_source(data: Images, *, data_root: str | Path | None = None, least: int = 2) -> tuple[Source, Source | None]:
+def open_source(
+    data: Images, *, data_root: str | Path | None = None, least: int = 2, value_range: int | None = None
+) -> tuple[Source, Source | None]:
     """The images that a user means, and their own test part if they have one.
 
     Args:
@@ -34,6 +36,7 @@ def open_source(data: Images, *, data_root: str | Path | None = None, least: int
             book. An existing path comes before a name.
         data_root: where named data sets are stored; None means ~/.cache/moco.
         least: images that are needed, 1 or 2.
+        value_range: see `Source.in_range`; None finds it on a sample.
 
     Raises:
         DataError: nothing there, nothing readable, too few images, or a wrong type or shape.
@@ -43,7 +46,7 @@ def open_source(data: Images, *, data_root: str | Path | None = None, least: int
         raise DataError(f"{source.name}: one image only; expected at least 2, as every other one is a negative")
     if isinstance(source, FolderSource):
         _probe(source)
-    return in_used_range(source), test
+    return in_used_range(source) if value_range is None else source.in_range(value_range), test
 
 
 def in_used_range(source: Source) -> Source:

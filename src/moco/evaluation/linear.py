@@ -54,17 +54,8 @@ def linear_probe(
     """
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
     layers = [fresh_layer(feature_dim, num_classes, seed=seed).to(module_device(backbone)) for _ in learning_rates]
-    optimizers = [
-        torch.optim.SGD(layer.parameters(), lr=rate, momentum=MOMENTUM, weight_decay=0.0)
-        for layer, rate in zip(layers, learning_rates, strict=True)
-    ]
     with eval_mode(backbone):
-        for epoch in range(epochs):
-            factor = DECAY ** sum(epoch >= round(share * epochs) for share in MILESTONES)
-            for optimizer, rate in zip(optimizers, learning_rates, strict=True):
-                optimizer.param_groups[0]["lr"] = rate * factor
-            for images, targets in one_pass(epoch):
-                _step(backbone, layers, optimizers, images, targets)
+        _train(backbone, layers, one_pass, epochs, learning_rates)
     changed = changed_tensors(before, backbone.state_dict())
     if changed:
         raise RunError(f"the probe changed the backbone ({', '.join(changed[:3])}): it must not learn or keep count")
@@ -97,6 +88,21 @@ def _same_bits(first: Tensor, second: Tensor) -> bool:
     if first.shape != second.shape or first.dtype != second.dtype:
         return False
     return torch.equal(*(value.cpu().contiguous().reshape(-1).view(torch.uint8) for value in (first, second)))
+
+
+def _train(
+    backbone: nn.Module, layers: list[nn.Linear], one_pass: Pass, epochs: int, learning_rates: Sequence[float]
+) -> None:
+    optimizers = [
+        torch.optim.SGD(layer.parameters(), lr=rate, momentum=MOMENTUM, weight_decay=0.0)
+        for layer, rate in zip(layers, learning_rates, strict=True)
+    ]
+    for epoch in range(epochs):
+        factor = DECAY ** sum(epoch >= round(share * epochs) for share in MILESTONES)
+        for optimizer, rate in zip(optimizers, learning_rates, strict=True):
+            optimizer.param_groups[0]["lr"] = rate * factor
+        for images, targets in one_pass(epoch):
+            _step(backbone, layers, optimizers, images, targets)
 
 
 def _step(

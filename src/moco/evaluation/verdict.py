@@ -8,20 +8,17 @@ from typing import Literal, NamedTuple
 Outcome = Literal["better", "undecided", "worse"]
 # What a sentence calls the networks, in its order.
 CALLED = {
-    "starting_weights": "the starting weights",
     "random_init": "untrained",
     "pixels": "raw pixels",
     "imagenet": "ImageNet weights",
     "from_scratch": "training from scratch",
 }
 _LONGER = "train longer"
-_UNSURE = f"{_LONGER}, or ask more labelled images"
+_UNSURE = f"{_LONGER}, or judge by more labelled images"
 # What to do, the most pressing first.
 _ADVICE: dict[tuple[str, Outcome], str] = {
-    ("starting_weights", "worse"): "keep the starting weights, or lower --base-learning-rate",
     ("random_init", "worse"): "lower --base-learning-rate, and look at the views (--crop-min, --hue)",
     ("pixels", "worse"): f"{_LONGER}; if that does not help, milder views (--crop-min, --hue, --grayscale-probability)",
-    ("starting_weights", "undecided"): f"keep the starting weights, or {_UNSURE}",
     ("random_init", "undecided"): _UNSURE,
     ("pixels", "undecided"): _UNSURE,
     ("imagenet", "worse"): f"use the ImageNet weights, or {_LONGER}",

@@ -38,20 +38,7 @@ def convert(
     Raises:
         ArchitectureError: an unknown layout or architecture, or keys other than the head's are missing or left over.
     """
-    if architecture is None:
-        recognised = recognise(foreign, what=str(file))
-        chosen = infer(recognised, foreign, num_heads=num_heads, stem=stem)
-        found, said = chosen.name.rpartition("/")[2], foreign.arch or ""
-        if said.startswith(("resnet", "resnext", "wide_resnet")) and said != found:
-            raise ArchitectureError(f"{file} says it is {said}, its tensors are those of {found}: name --architecture")
-    else:
-        try:
-            recognised = recognise(foreign, what=str(file))
-        except ArchitectureError:  # plain tensors of any architecture
-            recognised = Recognised(PLAIN, dict(foreign.tensors))
-        if ":" not in architecture and {"conv1.weight", "layer1.0.conv1.weight"} <= recognised.tensors.keys():
-            stem = stem_of(recognised, foreign, stem)
-        chosen = Architecture(architecture, stem or STANDARD, 224, num_heads)
+    recognised, chosen = _told(foreign, file, architecture, stem, num_heads)
     side = chosen.image_size if image_size is None else image_size
     with torch.random.fork_rng(devices=[]):
         built = build_backbone(chosen.name, image_size=side, stem=cast(Stem, chosen.stem), num_heads=chosen.num_heads)
@@ -68,6 +55,27 @@ def convert(
     fill(built.module, tensors, what=f"{file} ({recognised.kind.name}) for {chosen.name}, stem {chosen.stem}")
     model = Pretrained(built, _preprocessing(foreign.stated, image_size, side, chosen.stem)).eval()
     return model, recognised, tuple(head)
+
+
+def _told(
+    foreign: Foreign, file: Path, architecture: str | None, stem: str | None, num_heads: int | None
+) -> tuple[Recognised, Architecture]:
+    """What the file is, and the architecture that it tells or the user names."""
+    if architecture is None:
+        recognised = recognise(foreign, what=str(file))
+        chosen = infer(recognised, foreign, num_heads=num_heads, stem=stem)
+        found, said = chosen.name.rpartition("/")[2], foreign.arch or ""
+        if said.startswith(("resnet", "resnext", "wide_resnet")) and said != found:
+            raise ArchitectureError(f"{file} says it is {said}, its tensors are those of {found}: name --architecture")
+    else:
+        try:
+            recognised = recognise(foreign, what=str(file))
+        except ArchitectureError:  # plain tensors of any architecture
+            recognised = Recognised(PLAIN, dict(foreign.tensors))
+        if ":" not in architecture and {"conv1.weight", "layer1.0.conv1.weight"} <= recognised.tensors.keys():
+            stem = stem_of(recognised, foreign, stem)
+        chosen = Architecture(architecture, stem or STANDARD, 224, num_heads)
+    return recognised, chosen
 
 
 def _pool(module: Any) -> str | None:

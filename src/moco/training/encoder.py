@@ -60,15 +60,17 @@ def _check_module(module: Any) -> None:
     if not isinstance(module, nn.Module):
         raise ArchitectureError(f"backbone={module!r}: expected a name or an instance of torch.nn.Module")
     kind = type(module).__name__
-    if isinstance(module, DataParallel | DistributedDataParallel):
-        raise ArchitectureError(f"backbone is a {kind}: hand over its .module; --devices trains on several devices")
+    for part in module.modules():
+        if isinstance(part, DataParallel | DistributedDataParallel):
+            wrapped = type(part).__name__
+            raise ArchitectureError(f"backbone {kind} has a {wrapped}: hand over its .module; devices=N is for several")
     if hasattr(module, "_orig_mod"):
         raise ArchitectureError(f"backbone is a {kind}: hand over the plain module; the option compile compiles it")
     if isinstance(module, torch.jit.ScriptModule):
         raise ArchitectureError(f"backbone is a {kind}: hand over the plain module that it was made from")
     parameters = list(module.parameters())
     if any(parameter.is_meta for parameter in parameters):
-        raise ArchitectureError(f"backbone {kind} has weights on the meta device: fill them first, with .to_empty()")
+        raise ArchitectureError(f"backbone {kind} has weights on the meta device: build it on the CPU")
     if parameters and not any(parameter.requires_grad for parameter in parameters):
         raise ArchitectureError(f"backbone {kind} has no weight that learns: call requires_grad_(True)")
     for name, value in module.state_dict().items():

@@ -51,10 +51,10 @@ def _classes(source: Source, config: Config) -> str:
 
 def _copies(train: Source, test: Source) -> Iterator[str]:
     """Compares files, or pixels that lie in memory; anything else would have to be decoded first."""
-    if len(train) > _COMPARED:
+    files = isinstance(train, FolderSource) and isinstance(test, FolderSource)
+    if files and len(train) > _COMPARED:
         yield f"held-out images are not compared with {len(train):,} images that are learnt from: moco evaluate does"
-        return
-    if (isinstance(train, FolderSource) and isinstance(test, FolderSource)) or (train.decoded and test.decoded):
+    elif files or (train.decoded and test.decoded):
         pairs = shared_images(train, test)
         if pairs:
             yield (

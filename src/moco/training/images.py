@@ -50,18 +50,11 @@ def open_images(data: Any, config: Config) -> RunImages:
         DataError: images or labels that cannot be used.
         ConfigError: a batch larger than the number of images.
     """
-    source, own_test = open_source(data, data_root=config.data_root)
-    whole, source = source, matching(source, config.include, config.exclude)
-    check_patterns(whole, (*config.include, *config.exclude))
-    if source is not whole:  # what is left may use another range
-        source = in_used_range(source)
-    if config.value_range is not None:
-        source = source.in_range(config.value_range)
-    if config.labels is not None:
-        source = with_labels(source, config.labels)
+    source, own_test, left_out = _learnt_from(data, config)
     test, held_out, pretraining = own_test, None, np.arange(len(source))
     if config.test is not None:
-        test = open_source(config.test, data_root=config.data_root)[0].in_range(source.value_range)
+        test, _ = open_source(config.test, data_root=config.data_root, value_range=source.value_range)
+        test = test.in_range(source.value_range)  # also where the images to learn from have 8 bits
         test = matching(test, (), config.exclude if isinstance(test, FolderSource) else ())
         if test.labels is None or source.labels is None:
             raise DataError(
@@ -81,4 +74,18 @@ def open_images(data: Any, config: Config) -> RunImages:
             "lower --batch-size or give more images"
         )
     name = os.fspath(data) if isinstance(data, str | os.PathLike) else None if data is None else "array"
-    return RunImages(name, source, pretraining, test, held_out, len(whole) - len(source), source.remarks)
+    return RunImages(name, source, pretraining, test, held_out, left_out, source.remarks)
+
+
+def _learnt_from(data: Any, config: Config) -> tuple[Source, Source | None, int]:
+    """The images that patterns leave, ranged and with labels; their own test part; how many are left out."""
+    whole, own_test = open_source(data, data_root=config.data_root, value_range=config.value_range)
+    source = matching(whole, config.include, config.exclude)
+    check_patterns(whole, (*config.include, *config.exclude))
+    if source is not whole and config.value_range is None:  # what is left may use another range
+        source = in_used_range(source)
+    if config.value_range not in (None, source.value_range):
+        raise ConfigError(f"value_range={config.value_range} with {source.name}, which has 8 bits: leave it out")
+    if config.labels is not None:
+        source = with_labels(source, config.labels)
+    return source, own_test, len(whole) - len(source)

@@ -173,7 +173,7 @@ def one_step(run: Training, batch: Batch) -> float:
         model.key_momentum = key_momentum_at(now.step, total_steps=run.total_steps, start=config.key_momentum)
     step = STEPS[config.mechanism, config.symmetric]
     second = views[1] if run.bank_rows is None else run.bank_rows[indices]
-    finite = torch.ones(())
+    finite = torch.ones((), dtype=torch.bool)
 
     def backward(loss: Tensor) -> None:
         nonlocal finite
