@@ -54,11 +54,21 @@ def worker_init(worker: int) -> None:
     multiprocessing.current_process()._config.pop("tempdir", None)  # type: ignore[attr-defined]
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _end)
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        parent = multiprocessing.parent_process()
-        if parent is not None and parent.pid != os.getppid():  # it ended before the system was told
-            _end(signal.SIGTERM, None)
+    parent = multiprocessing.parent_process()
+    if parent is not None and not end_with_parent(parent.pid, signal.SIGTERM):
+        _end(signal.SIGTERM, None)
+
+
+def end_with_parent(parent: int | None, number: int) -> bool:
+    """Let the system send this process a signal when its parent ends; 0 takes that back. Elsewhere than on Linux: no.
+
+    Returns:
+        False where the parent, given by its process id, had ended before the system was told.
+    """
+    if not sys.platform.startswith("linux"):
+        return True
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
+    return parent == os.getppid()
 
 
 def make_loader(dataset: Dataset[T], batches: Iterable[list[Any]], *, workers: int, **options: Any) -> DataLoader[T]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,11 +15,13 @@ import torch
 
 from moco.config import Config
 from moco.contrast import ContrastiveModel
-from moco.data.workers import cores
-from moco.errors import ConfigError
+from moco.data.workers import cores, end_with_parent
+from moco.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+FIRST_PROCESS = "MOCO_FIRST_PROCESS"  # environment of processes that were started for further devices
 
 # Fabric speaks through the other two where somebody has loaded Lightning's trainer.
 LIGHTNING_LOGS = tuple(
@@ -83,6 +86,31 @@ def make_fabric(config: Config) -> Fabric:
         if type(error).__name__ != "MisconfigurationException":
             raise
         raise ConfigError(f"accelerator={config.accelerator!r} devices={config.devices}: {error}") from error
+
+
+@contextmanager
+def launched(fabric: Fabric) -> Iterator[None]:
+    """Within it the processes of all devices run. One that was started here for a further device ends with the first.
+
+    Otherwise a first process that is killed leaves the others waiting for it. Those of torchrun and SLURM have somebody
+    who ends them.
+
+    Raises:
+        RunError: this is such a process, and the first one has ended already.
+    """
+    first = os.environ.pop(FIRST_PROCESS, None)
+    if first is not None and not end_with_parent(int(first), signal.SIGKILL):
+        raise RunError("the process that started this one has ended")
+    try:
+        os.environ[FIRST_PROCESS] = str(os.getpid())
+        try:
+            fabric.launch()
+        finally:
+            del os.environ[FIRST_PROCESS]
+        yield
+    finally:
+        if first is not None:
+            end_with_parent(None, 0)
 
 
 def load_fabric() -> None:

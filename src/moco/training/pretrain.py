@@ -26,7 +26,15 @@ from moco.export.backbone import write_backbone
 from moco.recipes import write_config
 from moco.training import checkpoint, loop
 from moco.training.callbacks import Callback, check_callbacks
-from moco.training.device import busy_remark, convolutions_tried, make_fabric, peak_memory_bytes, place, settled
+from moco.training.device import (
+    busy_remark,
+    convolutions_tried,
+    launched,
+    make_fabric,
+    peak_memory_bytes,
+    place,
+    settled,
+)
 from moco.training.encoder import build_checked_encoder
 from moco.training.first_lines import about_images
 from moco.training.images import RunImages, open_images
@@ -88,7 +96,10 @@ class Pretraining:
     def run(self, *, resume: bool) -> dict[str, Any]:
         """Train, evaluate, export; returns the summary that was written."""
         fabric = make_fabric(self.config)
-        fabric.launch()
+        with launched(fabric):
+            return self._run(fabric, resume=resume)
+
+    def _run(self, fabric: Fabric, *, resume: bool) -> dict[str, Any]:
         first = fabric.is_global_zero
         if first:
             self.folder.take()
