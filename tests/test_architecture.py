@@ -63,7 +63,7 @@ def test_help_and_configuration_load_no_pytorch(module):
     assert not [(name, item.name) for name, found in loaded.items() for item in found if item.top in rules.HEAVY]
 
 
-# Their signature and docstring are the help of a command and what an editor completes; the bodies have 30 lines at most.
+# Their signature and docstring are the help of a command and what an editor completes; bodies have 30 lines at most.
 # An exact length each, so that none grows unseen.
 LONG = {
     "src/moco/commands/ablate.py: ablate has 64 lines",

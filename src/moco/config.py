@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from moco.errors import ConfigError
+from moco.normalization import normalization_values
 
 REFERENCE_BATCH = 256  # base_learning_rate is stated for this many samples (linear scaling, Goyal et al. 2017)
 Mechanism = Literal["moco", "memory-bank", "end-to-end", "moco-v3"]
@@ -24,7 +25,6 @@ Precision = Literal["auto", "fp32", "bf16"]
 Layout = Literal["auto", "channels_last", "contiguous"]
 Accelerator = Literal["auto", "cpu", "gpu", "mps"]
 BatchNormCure = Literal["auto", "split", "shuffle", "average", "none"]
-Normalization = Literal["imagenet", "cifar"]
 V3_HEADS: tuple[Head, ...] = ("v3-resnet", "v3-vit")
 # Which of the fields in LACKING each mechanism has.
 MECHANISM_FIELDS: dict[str, tuple[str, ...]] = {
@@ -104,7 +104,8 @@ class Config:
         solarize_probability: share of views whose bright half, from 128 of 255, is inverted.
         solarize_probability_2: the same for the second view; null means as the first (v3: 0 and 0.2).
         flip_probability: share of views mirrored left to right.
-        normalization: channel mean and standard deviation: imagenet or cifar.
+        normalization: mean and standard deviation of the channels of images in 0 to 1: imagenet, cifar, or the numbers
+            as MEAN/STD (0.5,0.5,0.5/0.2,0.2,0.2).
         batch_size: samples in a step over all devices.
         epochs: passes over the images; give epochs or steps.
         steps: optimiser steps; give epochs or steps.
@@ -175,7 +176,7 @@ class Config:
     solarize_probability: float = share(0.0)
     solarize_probability_2: float | None = share(None)
     flip_probability: float = share(0.5)
-    normalization: Normalization = "imagenet"
+    normalization: str = "imagenet"
     batch_size: int = at_least(1, 256)
     epochs: int | None = at_least(1, 200)
     steps: int | None = at_least(1, None)
@@ -227,6 +228,7 @@ class Config:
             if needed and value is not None and not field.metadata["fits"](value):
                 remedy = ", or choose the end-to-end mechanism" if field.name == "dictionary_size" else ""
                 raise ConfigError(f"{field.name}={value}: need {needed}{remedy}")
+        normalization_values(self.normalization)
         self._check_mechanism()
         self._check_combinations()
 

@@ -15,8 +15,8 @@ from moco.data.image_batches import image_batches
 from moco.data.preprocess import Preprocessing
 from moco.data.skipped import SkippedFiles
 from moco.data.source import open_source
-from moco.data.views import IMAGENET
 from moco.errors import ConfigError, DataError
+from moco.normalization import IMAGENET
 from moco.recipes import configure
 from moco.training.images import open_images
 

@@ -10,8 +10,8 @@ from torchvision import transforms
 
 from moco.data.decode import DamagedImage
 from moco.data.preprocess import Preprocessing, centre_pixels
-from moco.data.views import CIFAR, IMAGENET
 from moco.errors import DataError
+from moco.normalization import CIFAR, IMAGENET
 
 # Width and height: odd, both orientations, larger and smaller than the target, 1 to 3 pixels to be cut off.
 SHAPES = [(131, 97), (97, 131), (301, 299), (33, 35), (20, 31), (64, 64), (49, 51), (147, 150), (40, 640)]

@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 from tests.data.examples import PLAIN, RECIPES
 
-from moco.data.views import CIFAR, IMAGENET, view_recipe
+from moco.data.views import view_recipe
+from moco.normalization import CIFAR, IMAGENET
 from moco.recipes import configure
 
 # As the papers, the authors' repository and their CIFAR demonstration have them; the book is our own.

@@ -8,10 +8,10 @@ from torch import nn
 
 from moco.commands.evaluated_model import open_model
 from moco.data.preprocess import Preprocessing
-from moco.data.views import IMAGENET
 from moco.errors import ArchitectureError
 from moco.evaluation.network import networks
 from moco.evaluation.settings import Settings
+from moco.normalization import IMAGENET
 
 
 def opened(name, image_size):

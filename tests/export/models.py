@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from moco.data.preprocess import Preprocessing
-from moco.data.views import IMAGENET
 from moco.encoder import build_backbone
 from moco.export.backbone import write_backbone
 from moco.export.load import Pretrained
+from moco.normalization import IMAGENET
 
 
 def trained(name="resnet_tiny", *, image_size=16, stem="auto", seed=3, **options) -> Pretrained:

@@ -12,9 +12,9 @@ import moco
 from moco.cli import main
 from moco.data.folder import FolderSource
 from moco.data.folder_lock import locked
-from moco.data.views import IMAGENET
 from moco.errors import ConfigError, DataError, RunError
 from moco.export import table
+from moco.normalization import IMAGENET
 from tests.export.models import trained, written
 
 FORMATS = (".npz", ".pt", ".parquet")

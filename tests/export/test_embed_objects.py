@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 import moco
-from moco.data.views import IMAGENET
 from moco.errors import ArchitectureError, ConfigError
+from moco.normalization import IMAGENET
 from tests.export.test_embed import embed
 
 

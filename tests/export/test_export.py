@@ -13,13 +13,13 @@ import torchvision
 import moco
 from moco.cli import main
 from moco.commands import export as command
-from moco.data.views import IMAGENET
 from moco.encoder import build_encoder
 from moco.errors import ArchitectureError, ConfigError, RunError
 from moco.export.formats import FORMATS
 from moco.export.proof import probe_files, prove
 from moco.export.resnet_names import RESNETS, to_detectron2, to_huggingface
 from moco.export.subject import Subject
+from moco.normalization import IMAGENET
 from tests.export.models import trained, written
 
 STANDARD = ("torchvision", "timm", "huggingface", "safetensors", "onnx", "detectron2")

@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 import moco
-from moco.data.views import CIFAR, IMAGENET
 from moco.errors import ArchitectureError
+from moco.normalization import CIFAR, IMAGENET
 from tests.export import foreign_files as files
 
 IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))

@@ -9,10 +9,10 @@ from safetensors.torch import load_file, save_file
 
 import moco
 from moco.data.preprocess import Preprocessing
-from moco.data.views import IMAGENET
 from moco.encoder import build_backbone
 from moco.errors import ArchitectureError, ConfigError, RunError
 from moco.export.load import load
+from moco.normalization import IMAGENET
 from tests.export.models import trained, written
 
 

@@ -12,9 +12,9 @@ from PIL import Image
 import moco
 from moco.cli import main
 from moco.data.contact_sheet import contact_sheet
-from moco.data.views import IMAGENET
 from moco.errors import ConfigError, DataError, RunError
 from moco.evaluation.nearest import nearest
+from moco.normalization import IMAGENET
 from tests.export.models import trained, written
 
 

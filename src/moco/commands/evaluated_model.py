@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from moco.data.base import Source
 from moco.data.preprocess import Preprocessing
-from moco.data.views import IMAGENET, ViewRecipe, view_recipe
+from moco.data.views import ViewRecipe, view_recipe
 from moco.encoder import Backbone, build_backbone, linear_head, mlp_head
 from moco.errors import ArchitectureError, RunError
 from moco.evaluation.linear import changed_tensors
@@ -23,6 +23,7 @@ from moco.evaluation.settings import Settings
 from moco.evaluation.task import Sources
 from moco.export.load import BACKBONE, HEAD, load, weights_path
 from moco.export.reading import CHECKPOINT, FILE_NAME, run_folder
+from moco.normalization import IMAGENET
 from moco.recipes import configure, read_config
 from moco.training import checkpoint
 

@@ -7,16 +7,15 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from moco.errors import ConfigError, RunError
+from moco.errors import RunError
+from moco.normalization import normalization_values
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from moco.export.load import Pretrained
-
-Normalization = Literal["imagenet", "cifar"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +73,7 @@ def import_weights(
     stem: str | None = None,
     image_size: int | None = None,
     num_heads: int | None = None,
-    normalization: Normalization | None = None,
+    normalization: str | None = None,
 ) -> Imported:
     """Take the backbone out of another project's checkpoint; no code of the file is run.
 
@@ -86,27 +85,26 @@ def import_weights(
         stem: of a ResNet whose 3x3 stem the file cannot tell: 3x3-stride1, 3x3-stride2 or one of the peers' kinds.
         image_size: side in pixels of prepared images; None means the file's, else 224, 32 for small stems, a ViT's own.
         num_heads: attention heads of a ViT, where the file cannot tell: a ViT-S has 12 in MoCo v3, 6 in timm.
-        normalization: imagenet or cifar; None means what the file says, else cifar for small stems, else imagenet.
+        normalization: imagenet, cifar or MEAN/STD (0.5,0.5,0.5/0.2,0.2,0.2); None means what the file says, else
+            cifar for small stems, else imagenet.
 
     Raises:
         ConfigError, ArchitectureError: a wrong value, an unknown layout, or other keys than the head's are missing.
         RunError: a file that cannot be read safely, or an output folder that cannot be used.
     """
     from moco.data.preprocess import Preprocessing
-    from moco.data.views import NORMALIZATIONS
     from moco.export.convert import convert
     from moco.export.foreign import read_foreign
 
-    if normalization not in (None, *NORMALIZATIONS):
-        raise ConfigError(f"normalization={normalization!r}: choose {' or '.join(NORMALIZATIONS)}")
+    channels = None if normalization is None else normalization_values(normalization)
     folder = _free_folder(path := Path(file).expanduser(), out)
     foreign = read_foreign(path)
     model, recognised, head = convert(
         foreign, path, architecture=architecture, stem=stem, image_size=image_size, num_heads=num_heads
     )
     stated = foreign.stated.source if foreign.stated else None
-    if normalization:
-        model.preprocess = Preprocessing(model.preprocess.size, *NORMALIZATIONS[normalization])
+    if channels is not None:
+        model.preprocess = Preprocessing(model.preprocess.size, *channels)
     imported = Imported(
         path=folder,
         kind=recognised.kind.name,
@@ -119,7 +117,7 @@ def import_weights(
         head=head,
         others=recognised.others,
         preprocessing=model.preprocess.as_dict(),
-        preprocessing_source="normalization" if normalization else stated,
+        preprocessing_source="normalization" if channels else stated,
     )
     return _written(imported, model, foreign.path)
 

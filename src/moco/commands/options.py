@@ -39,7 +39,7 @@ class Options(TypedDict, total=False):
     solarize_probability: float
     solarize_probability_2: float | None
     flip_probability: float
-    normalization: config.Normalization
+    normalization: str
     batch_size: int
     epochs: int | None
     steps: int | None

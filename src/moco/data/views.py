@@ -6,11 +6,7 @@ import dataclasses
 import math
 
 from moco.config import Config
-
-Channels = tuple[float, float, float]
-IMAGENET: tuple[Channels, Channels] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean, standard deviation
-CIFAR: tuple[Channels, Channels] = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
-NORMALIZATIONS = {"imagenet": IMAGENET, "cifar": CIFAR}  # by the configuration's word
+from moco.normalization import Channels, normalization_values
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,7 +62,7 @@ class ViewRecipe:
 
 def view_recipe(config: Config) -> ViewRecipe:
     """The views' part of the configuration."""
-    mean, std = NORMALIZATIONS[config.normalization]
+    mean, std = normalization_values(config.normalization)
     stated = dataclasses.asdict(config)
     shared = {field.name: stated[field.name] for field in dataclasses.fields(ViewRecipe) if field.name in stated}
     return ViewRecipe(mean=mean, std=std, **shared)

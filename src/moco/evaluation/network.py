@@ -13,11 +13,12 @@ import torch
 from torch import nn
 
 from moco.data.preprocess import Preprocessing
-from moco.data.views import IMAGENET, ViewRecipe
+from moco.data.views import ViewRecipe
 from moco.encoder import Backbone, build_backbone
 from moco.encoder.backbone import GIVEN
 from moco.errors import ArchitectureError, ConfigError
 from moco.evaluation.settings import Settings
+from moco.normalization import IMAGENET
 
 
 @dataclasses.dataclass(frozen=True)

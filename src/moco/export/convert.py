@@ -8,7 +8,6 @@ from typing import Any, cast
 import torch
 
 from moco.data.preprocess import Preprocessing
-from moco.data.views import CIFAR, IMAGENET
 from moco.encoder import build_backbone
 from moco.encoder.stem import STANDARD, Stem
 from moco.errors import ArchitectureError
@@ -16,6 +15,7 @@ from moco.export.foreign import Foreign, Stated
 from moco.export.infer import Architecture, infer, stem_of
 from moco.export.layouts import PLAIN, Recognised, recognise
 from moco.export.load import Pretrained, fill
+from moco.normalization import CIFAR, IMAGENET
 
 # First parts of classifiers' names.
 _HEADS = {"fc", "head", "heads", "head_dist", "classifier", "last_linear", "linear"}

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from moco.data.preprocess import Preprocessing
-from moco.data.views import NORMALIZATIONS
 from moco.encoder import Backbone, build_backbone
 from moco.encoder.backbone import GIVEN
 from moco.encoder.stem import Stem
 from moco.errors import ArchitectureError, ConfigError, DataError, RunError
 from moco.export.reading import FILE_NAME, first_few, read_content, read_safetensors, run_folder, weights_file
+from moco.normalization import normalization_values
 from moco.recipes import read_config
 
 BACKBONE, HEAD = "encoder_q.backbone.", "encoder_q.head."  # in a checkpoint
@@ -192,7 +192,7 @@ def _read_checkpoint(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not stated.is_file():
         raise RunError(f"{file}: there is no {stated}: name the checkpoint in its run's folder")
     config, _ = read_config(stated)
-    preprocessing = Preprocessing(config.image_size, *NORMALIZATIONS[config.normalization], config.value_range)
+    preprocessing = Preprocessing(config.image_size, *normalization_values(config.normalization), config.value_range)
     return tensors, {
         "architecture": config.backbone,
         "stem": config.stem,
