@@ -25,7 +25,7 @@ ScheduleUnit = Literal["epoch", "step"]
 Precision = Literal["auto", "fp32", "bf16"]
 Layout = Literal["auto", "channels_last", "contiguous"]
 Accelerator = Literal["auto", "cpu", "gpu", "mps"]
-BatchNormCure = Literal["auto", "split", "shuffle", "average", "none"]
+BatchNormCure = Literal["auto", "split", "shuffle", "average", "frozen", "none"]
 
 
 def _limited(default: Any, fits: Callable[[Any], bool], needed: str) -> Any:

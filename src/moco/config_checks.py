@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from moco.errors import ConfigError
-
-if TYPE_CHECKING:
-    from moco.config import Config
 
 PLAIN_HEADS, V3_HEADS = ("linear", "mlp"), ("v3-resnet", "v3-vit")
 # Which of the fields in LACKING each mechanism has.
@@ -24,13 +21,13 @@ LACKING = {
 }
 
 
-def check_together(config: Config) -> None:
-    """Raise ConfigError where values contradict one another; it names them and what to do."""
+def check_together(config: Any) -> None:
+    """For `Config`: raise ConfigError where values contradict one another; it names them and what to do."""
     _check_mechanism(config)
     _check_combinations(config)
 
 
-def _check_mechanism(config: Config) -> None:
+def _check_mechanism(config: Any) -> None:
     for field, why in LACKING.items():
         value, has = getattr(config, field), field in MECHANISM_FIELDS[config.mechanism]
         if value is None and has:
@@ -58,7 +55,7 @@ def _check_mechanism(config: Config) -> None:
         _check_v3(config)
 
 
-def _check_v3(config: Config) -> None:
+def _check_v3(config: Any) -> None:
     if not config.symmetric:
         raise ConfigError("symmetric=False with mechanism 'moco-v3': its loss has both directions, leave it out")
     if config.batchnorm not in ("auto", "none") or config.split_groups is not None:
@@ -68,7 +65,7 @@ def _check_v3(config: Config) -> None:
         )
 
 
-def _check_combinations(config: Config) -> None:
+def _check_combinations(config: Any) -> None:
     if (config.epochs is None) == (config.steps is None):
         raise ConfigError(f"epochs={config.epochs} and steps={config.steps}: give exactly one of the two")
     if config.batch_size % (config.devices * config.num_nodes):
