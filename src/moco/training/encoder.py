@@ -35,6 +35,7 @@ def build_checked_encoder(config: Config, module: nn.Module | None = None) -> En
             head=config.head,
             hidden_dim=config.hidden_dim,
             stem=config.stem,
+            num_heads=config.num_heads,
         )
     _check_float32(encoder.backbone, config.backbone)
     if config.zero_init_residual:
