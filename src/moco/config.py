@@ -66,6 +66,8 @@ class Config:
         init: trained weights to start from instead of random ones: a run, a file or folder that `moco import` takes,
             torchvision/NAME or timm/NAME (downloaded where they are not on the disk), or package.module:factory.
         num_heads: attention heads of a timm ViT, where they are not the architecture's own number.
+        frozen_layers: share of the backbone's convolutions and linear layers, from the first on, that stay as they are;
+            null means none, with init 0.3.
         image_size: side of a view in pixels.
         stem: first layers of a ResNet; auto takes 3x3 without max-pool up to 64 px; with init: the weights' own.
         head: projection head: linear (v1), mlp (v2), v3-resnet (2 layers, with BatchNorm) or v3-vit (3 layers).
@@ -143,6 +145,7 @@ class Config:
     backbone: str = "resnet50"
     init: str | None = None
     num_heads: int | None = at_least(1, None)
+    frozen_layers: float | None = _limited(None, lambda value: 0 <= value < 1, "a share from 0 to below 1")
     image_size: int = at_least(8, 224)
     stem: Stem = "auto"
     head: Head = "mlp"

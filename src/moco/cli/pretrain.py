@@ -34,7 +34,7 @@ GROUPS = {
         ),
         "mechanism, dictionary and encoder": (
             "mechanism dictionary_size key_momentum key_momentum_schedule bank_momentum temperature symmetric "
-            "batchnorm split_groups stem head hidden_dim embedding_dim num_heads zero_init_residual "
+            "batchnorm split_groups stem head hidden_dim embedding_dim num_heads frozen_layers zero_init_residual "
             "freeze_patch_projection"
         ),
         "optimisation": (

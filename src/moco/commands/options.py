@@ -12,6 +12,7 @@ class Options(TypedDict, total=False):
 
     mechanism: config.Mechanism
     num_heads: int | None
+    frozen_layers: float | None
     image_size: int
     stem: config.Stem
     head: config.Head

@@ -14,6 +14,7 @@ from moco.errors import ConfigError
 from moco.export.load import Pretrained
 from moco.export.trained import trained_backbone
 from moco.normalization import normalization_text
+from moco.recipes import CONTINUED
 
 if TYPE_CHECKING:
     from moco.export.load import HasPath
@@ -39,13 +40,19 @@ class StartingWeights:
     batchnorm: bool
 
     def suited(self, config: Config) -> Config:
-        """The configuration, where statistics stay as they are trained unless something else is stated.
+        """The configuration with what trained weights need, where nothing else is stated.
 
-        Statistics of the batch spoil trained features (docs/log.md). MoCo v3's heads need them.
+        BatchNorm keeps its trained statistics: those of the batch spoil the features (docs/log.md). MoCo v3's heads
+        need the batch's.
         """
-        if self.batchnorm and config.batchnorm == "auto" and config.mechanism != "moco-v3":
-            return dataclasses.replace(config, batchnorm="frozen")
-        return config
+        changes: dict[str, Any] = {}
+        if config.mechanism == "moco-v3":
+            return config
+        if self.batchnorm and config.batchnorm == "auto":
+            changes["batchnorm"] = "frozen"
+        if config.optimizer == "sgd":
+            changes |= {name: value for name, value in CONTINUED.items() if name not in self.options}
+        return dataclasses.replace(config, **changes)
 
 
 def own_module(init: Init) -> bool:

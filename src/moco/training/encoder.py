@@ -11,7 +11,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from moco.config import Config
 from moco.contrast.batchnorm import has_batchnorm
-from moco.encoder import Encoder, build_encoder, freeze_patch_projection_, zero_residuals_
+from moco.encoder import Encoder, build_encoder, freeze_first_layers_, freeze_patch_projection_, zero_residuals_
 from moco.errors import ArchitectureError, ConfigError
 
 
@@ -40,6 +40,8 @@ def build_checked_encoder(config: Config, module: nn.Module | None = None) -> En
     _check_float32(encoder.backbone, config.backbone)
     if config.zero_init_residual:
         zero_residuals_(encoder.backbone, config.backbone)
+    if config.frozen_layers:
+        freeze_first_layers_(encoder.backbone, config.frozen_layers, config.backbone)
     if config.freeze_patch_projection:
         freeze_patch_projection_(encoder.backbone, config.backbone)
     share = config.batch_size_per_rank
