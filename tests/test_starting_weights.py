@@ -81,6 +81,24 @@ def test_f_k_starts_equal_to_f_q(first, photos_folder, tmp_path):
     assert seen["trained"]
 
 
+def test_the_head_learns_alone_at_first(first, photos_folder, tmp_path):
+    seen = []
+
+    class Look:
+        def on_step_end(self, run):
+            encoder = run.model.encoder_q
+            values = list(encoder.backbone.parameters())[-1], encoder.head[0].weight
+            seen.append([value.detach().clone() for value in values])
+
+    options = {**OPTIONS, "head_warmup_steps": 2, "warmup_steps": 0}
+    run = moco.pretrain(photos_folder, out=tmp_path / "run", init=first, callbacks=[Look()], **options)
+    backbone, head = zip(*seen, strict=True)
+    assert torch.equal(backbone[1], list(first.backbone.backbone.parameters())[-1])
+    assert not torch.equal(backbone[2], backbone[1])
+    assert not torch.equal(head[1], head[0])
+    assert run.config.head_warmup_steps == 2
+
+
 def test_starting_weights_stand_beside_random_ones(first, photos_folder, tmp_path, capsys):
     options = {**OPTIONS, "quiet": False}
     run = moco.pretrain(photos_folder, out=tmp_path / "run", init=first.weights, **options)

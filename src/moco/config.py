@@ -114,6 +114,8 @@ class Config:
         lr_decay: factor of the step schedule.
         warmup_steps: linear warm-up from zero, in steps.
         warmup_epochs: the same in epochs; give one of the two.
+        head_warmup_steps: steps at the start in which the heads alone learn, so that new ones do not pull at trained
+            layers.
         precision: fp32 or bf16; auto takes bf16 where the hardware multiplies it natively, else fp32.
         layout: order of a tensor's elements in memory: channels_last, contiguous, or auto, which is channels_last.
         compile: translate the encoders with torch.compile.
@@ -188,6 +190,7 @@ class Config:
     lr_decay: float = share(0.1)
     warmup_steps: int = at_least(0, 0)
     warmup_epochs: int = at_least(0, 0)
+    head_warmup_steps: int = at_least(0, 0)
     precision: Precision = "auto"
     layout: Layout = "auto"
     compile: bool = False

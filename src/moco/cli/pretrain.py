@@ -39,7 +39,7 @@ GROUPS = {
         ),
         "optimisation": (
             "optimizer base_learning_rate sgd_momentum weight_decay schedule schedule_unit lr_milestones lr_decay "
-            "warmup_steps warmup_epochs"
+            "warmup_steps warmup_epochs head_warmup_steps"
         ),
         "hardware": "accelerator num_nodes precision layout compile workers cache_gib threads",
         "evaluation while training": "held_out knn_evaluations patience knn_images num_neighbors knn_temperature",

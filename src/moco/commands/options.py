@@ -55,6 +55,7 @@ class Options(TypedDict, total=False):
     lr_decay: float
     warmup_steps: int
     warmup_epochs: int
+    head_warmup_steps: int
     precision: config.Precision
     layout: config.Layout
     compile: bool

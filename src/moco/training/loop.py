@@ -174,7 +174,7 @@ def one_step(run: Training, batch: Batch) -> float:
     config, model, now, (views, indices) = run.config, run.model, run.position, batch
     rate = run.learning_rate(now.step)
     for group in run.optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = 0.0 if now.step < group.get("from_step", 0) else rate
     if config.key_momentum_schedule == "cosine":
         assert isinstance(model, MoCo | MoCoV3)
         assert config.key_momentum is not None

@@ -33,19 +33,34 @@ def make_optimizer(model: ContrastiveModel, config: Config) -> torch.optim.Optim
     PyTorch's SGD (the learning rate stays outside of it); biases and BatchNorm's weights (one dimension at most) are
     neither decayed nor scaled.
     """
-    parameters = [parameter for parameter in model.query_side.parameters() if parameter.requires_grad]
     rate, decay, momentum = config.learning_rate, config.weight_decay, config.sgd_momentum
+    groups = _groups(model, config)
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay, fused=True)
+        return torch.optim.AdamW(groups, lr=rate, weight_decay=decay, fused=True)
     if config.optimizer == "sgd":
-        return torch.optim.SGD(parameters, lr=rate, momentum=momentum, weight_decay=decay, fused=True)
-    scaled = {"params": [p for p in parameters if p.ndim > 1], "weight_decay": decay, "always_adapt": True}
-    plain = {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0, "always_adapt": False}
-    groups = [group for group in (scaled, plain) if group["params"]]
+        return torch.optim.SGD(groups, lr=rate, momentum=momentum, weight_decay=decay, fused=True)
+    kinds: list[dict[str, Any]] = []
+    for group in groups:
+        scaled, plain = ([p for p in group["params"] if (p.ndim > 1) == several] for several in (True, False))
+        kinds += [
+            {**group, "params": scaled, "weight_decay": decay, "always_adapt": True},
+            {**group, "params": plain, "weight_decay": 0.0, "always_adapt": False},
+        ]
+    kinds = [kind for kind in kinds if kind["params"]]
     optimizer: torch.optim.Optimizer = _lars()(
-        groups, lr=rate, momentum=momentum, trust_coeff=TRUST_COEFFICIENT, eps=0.0, trust_clip=False, nesterov=False
+        kinds, lr=rate, momentum=momentum, trust_coeff=TRUST_COEFFICIENT, eps=0.0, trust_clip=False, nesterov=False
     )
     return optimizer
+
+
+def _groups(model: ContrastiveModel, config: Config) -> list[dict[str, Any]]:
+    """What learns: all of it, or the backbone by itself with the step from which it learns."""
+    learns = [parameter for parameter in model.query_side.parameters() if parameter.requires_grad]
+    if not config.head_warmup_steps:
+        return [{"params": learns}]
+    backbone = {id(parameter) for parameter in model.encoder_q.get_submodule("backbone").parameters()}
+    waits, begins = ([p for p in learns if (id(p) in backbone) == inside] for inside in (True, False))
+    return [{"params": begins}, {"params": waits, "from_step": config.head_warmup_steps}]
 
 
 def leave_out_if_not_finite_(optimizer: torch.optim.Optimizer) -> Tensor:
