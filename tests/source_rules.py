@@ -18,7 +18,7 @@ PACKAGE = ROOT / "src" / "moco"
 # Bottom-up. A module may import its own room and rooms on lower lines; rooms on one line do not know of each other.
 LAYERS = (
     {"errors", "version"},
-    {"normalization"},
+    {"normalization", "fields"},
     {"config"},
     {"recipes"},
     {"encoder"},

@@ -15,10 +15,11 @@ from moco.encoder import Encoder, build_encoder, freeze_patch_projection_, zero_
 from moco.errors import ArchitectureError, ConfigError
 
 
-def build_checked_encoder(config: Config, module: nn.Module | None = None) -> Encoder:
+def build_checked_encoder(config: Config, module: nn.Module | None = None, *, channels: int | None = None) -> Encoder:
     """The query encoder with its head, drawn from the seed, for a batch that its BatchNorm layers can take.
 
-    `module`: the user's own backbone, instead of the one that the configuration names.
+    `module`: the user's own backbone, instead of the one that the configuration names. `channels`: of the images; by
+    default those that the configuration states, else 3.
 
     Raises:
         ArchitectureError: the backbone cannot be built, does not give (N, D), or has weights that are not float32.
@@ -35,6 +36,7 @@ def build_checked_encoder(config: Config, module: nn.Module | None = None) -> En
             head=config.head,
             hidden_dim=config.hidden_dim,
             stem=config.stem,
+            channels=channels or config.channels or 3,
         )
     _check_float32(encoder.backbone, config.backbone)
     if config.zero_init_residual:

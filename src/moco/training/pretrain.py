@@ -36,8 +36,8 @@ from moco.training.device import (
     settled,
 )
 from moco.training.encoder import build_checked_encoder
-from moco.training.first_lines import about_images
-from moco.training.images import RunImages, open_images
+from moco.training.first_lines import about_images, about_views
+from moco.training.images import RunImages, open_images, settled_for
 from moco.training.loggers import Chosen, check_loggers, make_loggers
 from moco.training.mechanism import bank_rows, build_model, check_images, remarks
 from moco.training.metrics import Progress
@@ -85,12 +85,10 @@ class Pretraining:
         check_images(config, len(self.images.pretraining))
         check_optimizer(config)
         check_loggers(loggers)
-        self.encoder = build_checked_encoder(config, module)
+        self.encoder = build_checked_encoder(config, module, channels=self.images.source.channels)
         if transform is not None:
             _check_transform(transform, self.images, config.seed)
-        self.config, self.reason = settled(
-            dataclasses.replace(config, value_range=config.value_range or self.images.source.value_range)
-        )
+        self.config, self.reason = settled(settled_for(config, self.images))
         self.recipe = view_recipe(self.config)
 
     def run(self, *, resume: bool) -> dict[str, Any]:
@@ -108,7 +106,8 @@ class Pretraining:
                 own_views = self.transform is not None
                 self.folder.write_text("config.yaml", write_config(self.config, self.images.data, own_views=own_views))
             if first and not self.quiet:
-                for line in (*self.images.remarks, *about_images(self.images, self.config)):
+                views = about_views(self.config) if self.transform is None else ()
+                for line in (*self.images.remarks, *about_images(self.images, self.config), *views):
                     self._say(line)
             gpus = [fabric.device] if fabric.device.type == "cuda" else []
             with convolutions_tried(), torch.random.fork_rng(devices=gpus):
