@@ -9,11 +9,12 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from tests.data.image_files import tiff
 
 import moco
+from moco.cli import main
 from moco.data.preprocess import Preprocessing
 from moco.errors import ArchitectureError, ConfigError, DataError
+from tests.data.image_files import tiff
 
 
 def scenes(count: int, channels: int, seed: int = 0) -> np.ndarray:
@@ -199,3 +200,39 @@ def test_float_images_are_ranged_and_measured(tmp_path, tiny):
     assert moco.load(stated).preprocess.value_range == (-3.0, 3.0)
     with pytest.raises(ConfigError, match="need 1 to 65535, or"):
         moco.pretrain(images, out=tmp_path / "other", quiet=True, value_range=(3.0, -3.0), **tiny)
+
+
+def test_the_summary_counts_what_was_not_read_and_what_was_clipped(tmp_path, tiny):
+    for number in range(12):
+        values = np.full((20, 24, 1), 900 + 100 * (number % 2), dtype=np.uint16)
+        (tmp_path / f"{number:02d}.tif").write_bytes(tiff(values))
+    for name in ("a.dcm", "b.dcm", "notes"):
+        (tmp_path / name).write_text("no image")
+    options = {**tiny, "value_range": 950, "steps": 3}
+    summary = moco.pretrain(tmp_path, out=tmp_path.parent / "run", quiet=True, **options).summary
+    assert (summary["not_read"], summary["clipped"]) == ({"": 1, ".dcm": 2}, 6)
+    plain = moco.pretrain(scenes(12, 3), out=tmp_path.parent / "plain", quiet=True, **tiny).summary
+    assert (plain["not_read"], plain["clipped"]) == ({}, 0)
+
+
+def test_the_command_line_takes_channels_ranges_and_turns(tmp_path, capsys):
+    images = np.random.default_rng(0).normal(0, 1, (16, 20, 20, 5)).astype(np.float32)
+    np.save(tmp_path / "images.npy", images)
+    small = "--backbone resnet_tiny --image-size 16 --batch-size 4 --steps 2 --dictionary-size 8 --workers 0"
+    own = "--channels 5 --value-range=[-2,2] --vertical-flip-probability 0.5 --rotate-probability 0.75"
+    command = ["pretrain", str(tmp_path / "images.npy"), "--out", str(tmp_path / "run"), *small.split(), *own.split()]
+    assert main(command) == 0
+    assert "images of 5 channels" in capsys.readouterr().err
+    stored = yaml.safe_load((tmp_path / "run/config.yaml").read_text())
+    assert (stored["channels"], stored["value_range"]) == (5, [-2.0, 2.0])
+    assert (stored["vertical_flip_probability"], stored["rotate_probability"]) == (0.5, 0.75)
+    assert main([*command, "--resume"]) == 0
+    assert main(["pretrain", "--config", str(tmp_path / "run/config.yaml"), "--out", str(tmp_path / "again")]) == 0
+
+
+def test_a_run_of_an_earlier_version_goes_on_with_three_channels(tmp_path, tiny):
+    images = scenes(12, 4)
+    run = moco.pretrain(images, out=tmp_path / "run", quiet=True, channels=3, **tiny)
+    text = (run.path / "config.yaml").read_text()
+    (run.path / "config.yaml").write_text(text.replace("channels: 3\n", ""))
+    assert moco.pretrain(images, out=run.path, resume=True, quiet=True).config.channels == 3

@@ -1,4 +1,4 @@
-"""How many channels an image file holds, and the values of those that Pillow does not read: NumPy's, and many bands.
+"""How many channels an image file holds, and the values of those that Pillow does not read: NumPy's, DICOM, many bands.
 
 C: channels   H, W: height and width
 """
@@ -13,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from moco.data.bit_depth import GREY_AND_ALPHA, four_bands, raw_mode
+from moco.data.dicom import dicom_shape, dicom_values, is_dicom
 from moco.data.open_image import check_size, open_image
 
 RGB = 3
@@ -80,6 +81,8 @@ def file_layout(file: IO[bytes]) -> Layout:
     """
     if _begins(file, _NUMPY):
         return _numpy_layout(file)
+    if is_dicom(file):
+        return Layout(*dicom_shape(file))
     try:
         with open_image(file) as image:
             return layout_of(image)
@@ -98,6 +101,10 @@ def open_values(file: IO[bytes], channels: int) -> Image.Image | np.ndarray:
         _numpy_layout(file).check(channels)
         file.seek(0)
         return np.atleast_3d(np.load(file, allow_pickle=False))
+    if is_dicom(file):
+        Layout(*dicom_shape(file)).check(channels)
+        file.seek(0)
+        return dicom_values(file)
     image = None
     try:
         image = open_image(file)

@@ -6,8 +6,9 @@ import contextlib
 import copy
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from types import MappingProxyType
 from typing import Self
 
 import numpy as np
@@ -35,6 +36,7 @@ class Source(Dataset[np.ndarray], ABC):
         decoded: pixels lie in memory or in a mapped file already, so that keeping them would gain nothing.
         uniform_shape: height and width of such images where they are those of all; else None.
         channels: C, of every image; 3 is RGB.
+        not_read: files beside the images, by lower-case extension, "" for none.
         value_range: of images of floats or of more than 8 bits, what is spread over 0 to 255; None where no range is
             known.
 
@@ -45,6 +47,7 @@ class Source(Dataset[np.ndarray], ABC):
     decoded = False
     uniform_shape: tuple[int, int] | None = None
     channels: int = RGB
+    not_read: Mapping[str, int] = MappingProxyType({})
     value_range: ValueRange | None = None
     _remarks: tuple[str, ...] = ()
     _about_channels: tuple[str, ...] = ()

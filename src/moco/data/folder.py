@@ -23,7 +23,7 @@ PART_NAMES = frozenset(
     {"train", "training", "val", "valid", "validation", "test", "testing", "unlabeled", "unlabelled"}
 )
 _KINDS = 5  # of files that are not read, named in a message
-ARRAY_EXTENSIONS = frozenset({".npy"})  # an image each, where a folder holds none of IMAGE_EXTENSIONS
+ARRAY_EXTENSIONS = frozenset({".npy", ".dcm"})  # an image each, where a folder holds none of IMAGE_EXTENSIONS
 _LAYOUTS = 64  # files whose channels are looked at when a folder is opened
 _HEADERS = 8  # files looked at to see whether there are any of more than 8 bits
 _CHUNK = 64  # files whose sizes are read in one task
@@ -59,6 +59,7 @@ class FolderSource(RangedSource):
             self._fill(root, _walk(os.fsencode(root), ARRAY_EXTENSIONS, strays, unlisted))
         if not len(self):
             raise DataError(_no_images(root, strays, unlisted))
+        self.not_read = dict(sorted(strays.items()))
         self._remarks = tuple(_not_read(root, strays, unlisted))
 
     @classmethod

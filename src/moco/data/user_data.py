@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -201,6 +202,7 @@ def join_folders(folders: Sequence[str | os.PathLike[str]]) -> FolderSource:
     parts = [FolderSource(path) for path in paths]
     joined = _files([part.path(index) for part in parts for index in range(len(part))])
     joined = joined.with_labels(None, (), remarks=[line for part in parts for line in part.remarks])
+    joined.not_read = dict(sum((Counter(part.not_read) for part in parts), Counter()))
     names = sorted({name for part in parts for name in part.class_names})
     if any(part.labels is None for part in parts):
         return joined

@@ -264,6 +264,8 @@ class Pretraining:
             training_seconds=run.position.seconds,
             peak_memory_bytes=peak_memory_bytes(run.fabric.device),
             skipped=skipped.count,
+            clipped=self.images.source.clipped,
+            not_read=dict(self.images.source.not_read),
         )
         self.folder.write_json("summary.json", summary)
         for line in closing_lines(summary, self.folder.path):
