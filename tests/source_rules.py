@@ -18,7 +18,7 @@ PACKAGE = ROOT / "src" / "moco"
 # Bottom-up. A module may import its own room and rooms on lower lines; rooms on one line do not know of each other.
 LAYERS = (
     {"errors", "version"},
-    {"normalization", "fields"},
+    {"config_checks", "fields", "normalization"},
     {"config"},
     {"recipes"},
     {"encoder"},
@@ -31,12 +31,15 @@ LAYERS = (
 )
 # Lower rooms that are closed all the same: the algorithm serves any data, data knows no network, evaluation no MoCo.
 CLOSED = {
-    "contrast": {"errors", "version", "config", "recipes", "encoder"},
+    "contrast": {"errors", "version", "config", "config_checks", "fields", "normalization", "recipes", "encoder"},
     "data": {"recipes", "encoder"},
     "evaluation": {"config", "recipes", "contrast"},
 }
-# One module puts the rooms of its line together.
-ASSEMBLY = {"moco.training.pretrain": {"evaluation", "export"}}
+# These put the rooms of their line together.
+ASSEMBLY = {
+    "moco.training.pretrain": {"evaluation", "export"},
+    "moco.training.figures": {"evaluation"},
+}
 LONGEST_FUNCTION, LONGEST_FILE = 40, 300
 NETWORK = {"requests", "urllib", "urllib3", "socket", "ssl", "http", "httpx", "aiohttp", "ftplib", "smtplib"}
 LAZY = {"torchvision", "timm", "lightning", "lightning_fabric", "matplotlib", "transformers"}

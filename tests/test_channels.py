@@ -236,3 +236,16 @@ def test_a_run_of_an_earlier_version_goes_on_with_three_channels(tmp_path, tiny)
     text = (run.path / "config.yaml").read_text()
     (run.path / "config.yaml").write_text(text.replace("channels: 3\n", ""))
     assert moco.pretrain(images, out=run.path, resume=True, quiet=True).config.channels == 3
+
+
+def test_a_run_goes_on_from_weights_of_its_channels_and_refuses_others(run, tmp_path, tiny):
+    options = {name: value for name, value in tiny.items() if name not in ("backbone", "image_size")}
+    further = moco.pretrain(run[1], out=tmp_path / "further", init=run[0], quiet=True, **options)
+    assert moco.load(further).preprocess == moco.load(run[0]).preprocess
+    grey = moco.pretrain(scenes(12, 1), out=tmp_path / "grey", channels=1, quiet=True, **tiny)
+    again = moco.pretrain(scenes(12, 1), out=tmp_path / "again", init=grey, quiet=True, **options)
+    assert moco.load(again).channels == 1
+    with pytest.raises(DataError, match="has 3 channels, expected 4"):
+        moco.pretrain(scenes(12, 3), out=tmp_path / "rgb", init=run[0], quiet=True, **options)
+    with pytest.raises(ConfigError, match="channels=3 with init=.*, whose channels is 4"):
+        moco.pretrain(run[1], out=tmp_path / "three", init=run[0], channels=3, quiet=True, **options)

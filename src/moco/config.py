@@ -10,6 +10,7 @@ import dataclasses
 import math
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from moco.config_checks import check_together
 from moco.errors import ConfigError
 from moco.fields import above_zero, at_least, limited, patterns, share
 from moco.normalization import AUTO, normalization_values
@@ -17,7 +18,7 @@ from moco.normalization import AUTO, normalization_values
 REFERENCE_BATCH = 256  # base_learning_rate is stated for this many samples (linear scaling, Goyal et al. 2017)
 Mechanism = Literal["moco", "memory-bank", "end-to-end", "moco-v3"]
 Head = Literal["linear", "mlp", "v3-resnet", "v3-vit"]
-Stem = Literal["auto", "small", "standard"]
+Stem = Literal["auto", "small", "standard", "3x3-stride1", "3x3-stride2", "3x3-stride1-padding2", "3x3-stride1-linear"]
 Optimizer = Literal["sgd", "lars", "adamw"]
 Schedule = Literal["cosine", "step"]
 KeyMomentumSchedule = Literal["constant", "cosine"]
@@ -25,20 +26,7 @@ ScheduleUnit = Literal["epoch", "step"]
 Precision = Literal["auto", "fp32", "bf16"]
 Layout = Literal["auto", "channels_last", "contiguous"]
 Accelerator = Literal["auto", "cpu", "gpu", "mps"]
-BatchNormCure = Literal["auto", "split", "shuffle", "average", "none"]
-V3_HEADS: tuple[Head, ...] = ("v3-resnet", "v3-vit")
-# Which of the fields in LACKING each mechanism has.
-MECHANISM_FIELDS: dict[str, tuple[str, ...]] = {
-    "moco": ("dictionary_size", "key_momentum"),
-    "memory-bank": ("dictionary_size", "bank_momentum"),
-    "end-to-end": (),
-    "moco-v3": ("key_momentum",),
-}
-LACKING = {
-    "dictionary_size": "the batch as its dictionary",
-    "key_momentum": "no key encoder that follows",
-    "bank_momentum": "no memory bank",
-}
+BatchNormCure = Literal["auto", "split", "shuffle", "average", "frozen", "none"]
 
 
 def _is_range(value: Any) -> bool:
@@ -57,8 +45,13 @@ class Config:
             image), end-to-end (the other keys of the batch) or moco-v3 (the same, with a momentum encoder).
         backbone: torchvision or timm name, resnet_tiny/small/medium, v3/vit_small and others, or
             package.module:factory.
+        init: trained weights to start from instead of random ones: a run, a file or folder that `moco import` takes,
+            torchvision/NAME or timm/NAME (downloaded where they are not on the disk), or package.module:factory.
+        num_heads: attention heads of a timm ViT, where they are not the architecture's own number.
+        frozen_layers: share of the backbone's convolutions and linear layers, from the first on, that stay as they are;
+            null means none, with init 0.3.
         image_size: side of a view in pixels.
-        stem: first layers; auto takes 3x3 without max-pool up to 64 px.
+        stem: first layers of a ResNet; auto takes 3x3 without max-pool up to 64 px; with init: the weights' own.
         head: projection head: linear (v1), mlp (v2), v3-resnet (2 layers, with BatchNorm) or v3-vit (3 layers).
         hidden_dim: width between the head's layers, and the predictor's; null means the features' for mlp, 4096 for
             v3's.
@@ -70,7 +63,8 @@ class Config:
         key_momentum_schedule: constant, or cosine, with which m rises to 1 over the run (v3).
         bank_momentum: share of an image's stored embedding that stays when it comes by, 0 to 1; null without a bank.
         temperature: divides the similarities, above 0.
-        batchnorm: cure for the BatchNorm leak; auto splits on one device and shuffles across several.
+        batchnorm: cure for the BatchNorm leak; auto splits on one device and shuffles across several; with init it is
+            frozen, where the trained statistics stay.
         split_groups: BatchNorm groups of the split cure; null means 8, fewer for batches under 32.
         symmetric: use each view as query and as key; twice the computation per step.
         crop_min: smallest area of a random crop, as a share of the image.
@@ -120,6 +114,7 @@ class Config:
         labels: CSV file (path,label) for a folder without class folders.
         held_out: share of labelled images kept out of pretraining for the kNN monitor when there is no test set.
         knn_evaluations: kNN evaluations over the run, evenly spaced, the last at its end; 0 for none.
+        patience: end the run after so many kNN evaluations without a better one; null goes on to the end.
         knn_images: labelled images that the monitor takes at most, neighbours and held-out ones together.
         num_neighbors: k of the kNN monitor.
         knn_temperature: votes are weighted by exp(similarity / knn_temperature).
@@ -134,6 +129,9 @@ class Config:
     recipe: str = "v2"
     mechanism: Mechanism = "moco"
     backbone: str = "resnet50"
+    init: str | None = None
+    num_heads: int | None = at_least(1, None)
+    frozen_layers: float | None = limited(None, lambda value: 0 <= value < 1, "a share from 0 to below 1")
     image_size: int = at_least(8, 224)
     stem: Stem = "auto"
     head: Head = "mlp"
@@ -194,6 +192,7 @@ class Config:
     labels: str | None = None
     held_out: float = limited(0.1, lambda value: 0 <= value < 1, "a share from 0 to below 1")
     knn_evaluations: int = at_least(0, 5)
+    patience: int | None = at_least(1, None)
     knn_images: int = at_least(2, 4000)
     num_neighbors: int = at_least(1, 20)
     knn_temperature: float = above_zero(0.07)
@@ -221,66 +220,7 @@ class Config:
                 raise ConfigError(f"{field.name}={value}: need {needed}{remedy}")
         if self.normalization != AUTO:
             normalization_values(self.normalization)
-        self._check_mechanism()
-        self._check_combinations()
-
-    def _check_mechanism(self) -> None:
-        for field, why in LACKING.items():
-            value, has = getattr(self, field), field in MECHANISM_FIELDS[self.mechanism]
-            if value is None and has:
-                raise ConfigError(f"{field}=None with mechanism {self.mechanism!r}: give a value")
-            if value is not None and not has:
-                raise ConfigError(f"{field}={value} with mechanism {self.mechanism!r}, which has {why}: leave it out")
-        if self.mechanism in ("memory-bank", "end-to-end"):
-            if self.symmetric:
-                raise ConfigError(f"symmetric with mechanism {self.mechanism!r}: it belongs to 'moco', leave it out")
-            if self.batchnorm in ("average", *(["shuffle"] if self.mechanism == "memory-bank" else [])):
-                raise ConfigError(
-                    f"batchnorm={self.batchnorm!r} with mechanism {self.mechanism!r}, which has no key encoder of its "
-                    "own: choose 'auto'"
-                )
-        if self.mechanism in ("end-to-end", "moco-v3") and self.batch_size < 2:
-            raise ConfigError(
-                f"batch_size=1 with {self.mechanism}: negatives are the batch's other keys, need at least 2"
-            )
-        if (self.head in V3_HEADS) != (self.mechanism == "moco-v3"):
-            fitting = ", ".join(head for head in get_args(Head) if (head in V3_HEADS) == (self.mechanism == "moco-v3"))
-            raise ConfigError(f"head={self.head!r} with mechanism {self.mechanism!r}: choose one of {fitting}")
-        if self.key_momentum is None and self.key_momentum_schedule != "constant":
-            raise ConfigError(f"key_momentum_schedule with mechanism {self.mechanism!r}: it has no key encoder to slow")
-        if self.mechanism == "moco-v3":
-            self._check_v3()
-
-    def _check_v3(self) -> None:
-        if not self.symmetric:
-            raise ConfigError("symmetric=False with mechanism 'moco-v3': its loss has both directions, leave it out")
-        if self.batchnorm not in ("auto", "none") or self.split_groups is not None:
-            raise ConfigError(
-                f"batchnorm={self.batchnorm!r}, split_groups={self.split_groups} with mechanism 'moco-v3', which "
-                "normalises over all devices: choose 'auto', or 'none' for each device by itself, without groups"
-            )
-
-    def _check_combinations(self) -> None:
-        if (self.epochs is None) == (self.steps is None):
-            raise ConfigError(f"epochs={self.epochs} and steps={self.steps}: give exactly one of the two")
-        if self.batch_size % (self.devices * self.num_nodes):
-            raise ConfigError(
-                f"batch_size={self.batch_size} on {self.devices * self.num_nodes} devices: "
-                "choose a multiple, so that every device gets the same share"
-            )
-        if self.hidden_dim is not None and self.head == "linear":
-            raise ConfigError(f"hidden_dim={self.hidden_dim} with head='linear', which has no layer in between")
-        if self.warmup_epochs and (self.warmup_steps or self.warmup_epochs >= (self.epochs or 0)):
-            raise ConfigError(
-                f"warmup_epochs={self.warmup_epochs} with warmup_steps={self.warmup_steps}, epochs={self.epochs}: give "
-                "fewer than the epochs of the run, or warmup_steps alone"
-            )
-        if self.steps is not None and self.warmup_steps >= self.steps:
-            raise ConfigError(f"warmup_steps={self.warmup_steps} with steps={self.steps}: warm up for fewer steps")
-        if self.split_groups is not None and self.batchnorm not in ("auto", "split"):
-            raise ConfigError(f"split_groups={self.split_groups} with batchnorm={self.batchnorm!r}: drop one of them")
-        if self.batchnorm == "shuffle" and self.devices * self.num_nodes == 1:
-            raise ConfigError("batchnorm='shuffle' needs at least 2 devices, here is 1: choose 'split'")
+        check_together(self)
 
     @property
     def learning_rate(self) -> float:

@@ -10,7 +10,8 @@ from typing import Any
 
 import yaml
 
-from moco.config import LACKING, MECHANISM_FIELDS, V3_HEADS, Config
+from moco.config import Config
+from moco.config_checks import LACKING, MECHANISM_FIELDS, V3_HEADS
 from moco.errors import ConfigError, RunError
 
 
@@ -148,6 +149,8 @@ MECHANISM_DEFAULTS = {
     "key_momentum": Config.key_momentum,
     "bank_momentum": 0.5,
 }
+# Of a run from trained weights that learns by SGD, where nothing else is stated: docs/log.md, 2026-11-28.
+CONTINUED = {"base_learning_rate": 0.12, "frozen_layers": 0.3}
 # Fields of earlier versions and the values of them that change nothing today.
 DROPPED_FIELDS: dict[str, tuple[Any, ...]] = {"lanes": ("auto", "on", "off"), "color": ("exact",)}
 

@@ -22,6 +22,7 @@ from moco.recipes import OWN_VIEWS, configure, default_recipe, read_config
 if TYPE_CHECKING:
     from torch import nn
 
+    from moco.commands.starting_weights import Init, StartingWeights
     from moco.contrast import ContrastiveModel
     from moco.data.user_data import Images
     from moco.data.user_transform import Transform
@@ -96,6 +97,7 @@ def pretrain(
     resume: bool = False,
     quiet: bool = False,
     backbone: str | nn.Module | None = None,
+    init: Init | None = None,
     transform: Transform | tuple[Transform, Transform] | None = None,
     callbacks: Sequence[Callback] = (),
     loggers: Chosen = None,
@@ -114,6 +116,8 @@ def pretrain(
             checkpoint_minutes and data_root.
         quiet: neither messages nor a progress bar.
         backbone: name, or a module (N, C, H, W) -> (N, D) of your own, which is trained in place.
+        init: trained weights to start from, see `moco.Config`; also a `moco.Run`, a `moco.Pretrained`, or a trained
+            module (N, C, H, W) -> (N, D) of your own, which is trained in place.
         transform: your own pair of views instead of the recipe's: a callable from a PIL image to two float tensors
             (C, H, W), or a pair of callables that make one each; PyTorch's, NumPy's and Python's generators are seeded
             for each sample.
@@ -134,11 +138,14 @@ def pretrain(
         given["backbone"] = backbone if isinstance(backbone, str) else f"module/{type(backbone).__name__}"
     if config is not None:
         config = _checked(config, given, module, recipe, resume)
+    starting = None
     if resume:
+        module = _resumed(init, given, module)
         folder, data, config = _stored(data, out, recipe, given)
         _check_own_views(folder, transform)
     else:
-        config = config or configure(recipe or default_recipe(data), given)
+        starting, module = _starting(init, given, module, config)
+        config = _configured(config, recipe or default_recipe(data), given, starting)
         folder = RunFolder(Path(out) if out is not None else _free_folder(data, config.recipe))
     if config.backbone.startswith("module/") and module is None:
         raise ConfigError(f"backbone={config.backbone!r} is a module of the user's: hand it over with backbone=")
@@ -147,7 +154,8 @@ def pretrain(
     from moco.training.pretrain import Pretraining
 
     extras: Any = {"module": module, "transform": transform, "callbacks": callbacks, "loggers": loggers}
-    Pretraining(data, config, folder, **extras, quiet=quiet, start=start).run(resume=resume)
+    tensors = None if starting is None else starting.tensors
+    Pretraining(data, config, folder, starting=tensors, **extras, quiet=quiet, start=start).run(resume=resume)
     return Run(folder.path, module)
 
 
@@ -163,6 +171,46 @@ def _checked(config: Any, given: dict[str, Any], module: nn.Module | None, recip
         raise ConfigError(f"config with {', '.join(['recipe'] * (recipe is not None) + list(given))}: give one of both")
     checked: Config = config
     return checked
+
+
+def _starting(
+    init: Init | None, given: dict[str, Any], module: nn.Module | None, config: Config | None
+) -> tuple[StartingWeights | None, nn.Module | None]:
+    """The weights to start from, None where they are random; and the module of the user's that is to be trained."""
+    from moco.commands.starting_weights import open_starting_weights
+
+    if config is not None and init is not None:
+        raise ConfigError("config with init: state it in the configuration")
+    if config is not None and config.init is not None:
+        given = {name: value for name, value in dataclasses.asdict(config).items() if value != getattr(Config, name)}
+        init = given.pop("init")
+    if init is None:
+        return None, module
+    if module is not None:
+        raise ConfigError("init beside a module as backbone: hand the trained module over as init alone")
+    starting = open_starting_weights(init, given)
+    return starting, starting.module
+
+
+def _configured(config: Config | None, recipe: str, given: dict[str, Any], starting: StartingWeights | None) -> Config:
+    """The configuration, with what the starting weights decide."""
+    if starting is None:
+        return config or configure(recipe, given)
+    if config is not None:
+        return starting.suited(dataclasses.replace(config, **starting.options))
+    return starting.suited(configure(recipe, starting.options))
+
+
+def _resumed(init: Init | None, given: dict[str, Any], module: nn.Module | None) -> nn.Module | None:
+    """The module to train; what a run that started from these weights has goes into `given`."""
+    if init is None:
+        return module
+    from moco.commands.starting_weights import label, own_module
+
+    given["init"] = label(init)
+    if own_module(init):
+        given["backbone"], module = f"module/{type(init).__name__}", init  # type: ignore[assignment]
+    return module
 
 
 # What a run may be resumed with: it changes how fast the run goes and no number in it.

@@ -11,15 +11,14 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from moco.config import Config
 from moco.contrast.batchnorm import has_batchnorm
-from moco.encoder import Encoder, build_encoder, freeze_patch_projection_, zero_residuals_
+from moco.encoder import Encoder, build_encoder, freeze_first_layers_, freeze_patch_projection_, zero_residuals_
 from moco.errors import ArchitectureError, ConfigError
 
 
-def build_checked_encoder(config: Config, module: nn.Module | None = None, *, channels: int | None = None) -> Encoder:
+def build_checked_encoder(config: Config, module: nn.Module | None = None) -> Encoder:
     """The query encoder with its head, drawn from the seed, for a batch that its BatchNorm layers can take.
 
-    `module`: the user's own backbone, instead of the one that the configuration names. `channels`: of the images; by
-    default those that the configuration states, else 3.
+    `module`: the user's own backbone, instead of the one that the configuration names.
 
     Raises:
         ArchitectureError: the backbone cannot be built, does not give (N, D), or has weights that are not float32.
@@ -36,11 +35,14 @@ def build_checked_encoder(config: Config, module: nn.Module | None = None, *, ch
             head=config.head,
             hidden_dim=config.hidden_dim,
             stem=config.stem,
-            channels=channels or config.channels or 3,
+            channels=config.channels or 3,
+            num_heads=config.num_heads,
         )
     _check_float32(encoder.backbone, config.backbone)
     if config.zero_init_residual:
         zero_residuals_(encoder.backbone, config.backbone)
+    if config.frozen_layers:
+        freeze_first_layers_(encoder.backbone, config.frozen_layers, config.backbone)
     if config.freeze_patch_projection:
         freeze_patch_projection_(encoder.backbone, config.backbone)
     share = config.batch_size_per_rank

@@ -86,13 +86,14 @@ def open_images(data: Any, config: Config) -> RunImages:
 
 
 def settled_for(config: Config, images: RunImages) -> Config:
-    """The configuration with the channels, range and normalisation that its images have.
+    """The configuration with the range and the normalisation of its images.
 
     Raises:
         ConfigError: a normalisation of another number of channels.
     """
     source, text = images.source, config.normalization
-    unstated = text == RECIPES[config.recipe]().normalization if config.recipe in RECIPES else False
+    of_recipe = RECIPES[config.recipe]().normalization if config.recipe in RECIPES else None
+    unstated = text == of_recipe and config.init is None  # trained weights have a normalisation of their own
     if unstated and (source.channels != RGB or isinstance(source.value_range, tuple)):
         text = AUTO
     if text == AUTO:
@@ -103,7 +104,7 @@ def settled_for(config: Config, images: RunImages) -> Config:
             "or auto"
         )
     ranged = config.value_range or source.value_range
-    return dataclasses.replace(config, channels=source.channels, value_range=ranged, normalization=text)
+    return dataclasses.replace(config, value_range=ranged, normalization=text)
 
 
 def _learnt_from(data: Any, config: Config) -> tuple[Source, Source | None, int]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from moco.config import Config
 from moco.data.augment import RecipeViews
@@ -21,8 +21,11 @@ from moco.data.skipped import SkippedFiles
 from moco.data.user_transform import Transform, TransformViews
 from moco.data.views import view_recipe
 from moco.data.workers import default_workers
-from moco.evaluation.monitor import Monitor, prepare_monitor
+from moco.errors import ConfigError
+from moco.evaluation.monitor import Monitor
 from moco.export.backbone import write_backbone
+from moco.export.load import fill
+from moco.export.reading import FILE_NAME
 from moco.recipes import write_config
 from moco.training import checkpoint, loop
 from moco.training.callbacks import Callback, check_callbacks
@@ -36,6 +39,7 @@ from moco.training.device import (
     settled,
 )
 from moco.training.encoder import build_checked_encoder
+from moco.training.figures import evaluator, make_monitor, of_the_users, random_beside
 from moco.training.first_lines import about_images, about_views
 from moco.training.images import RunImages, open_images, settled_for
 from moco.training.loggers import Chosen, check_loggers, make_loggers
@@ -43,10 +47,13 @@ from moco.training.mechanism import bank_rows, build_model, check_images, remark
 from moco.training.metrics import Progress
 from moco.training.optimizer import check_optimizer, make_optimizer
 from moco.training.run_folder import RunFolder
-from moco.training.summary import backbone_metadata, closing_lines, summarize
+from moco.training.summary import backbone_metadata, closing_lines, in_words, summarize
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+
+BEST = "best_backbone.safetensors"  # of the kNN evaluations while training
 
 
 class Pretraining:
@@ -55,6 +62,7 @@ class Pretraining:
     Args:
         data, transform, callbacks, loggers, quiet: as `moco.pretrain` takes them.
         module: backbone of the user's own, trained in place; None takes the configuration's.
+        starting: trained tensors of the backbone, by name; None starts from random ones.
         config: the configuration.
         folder: the run folder, not yet taken.
         start: time.perf_counter() when the command began.
@@ -70,6 +78,7 @@ class Pretraining:
         folder: RunFolder,
         *,
         module: nn.Module | None,
+        starting: Mapping[str, Tensor] | None,
         transform: Transform | tuple[Transform, Transform] | None,
         callbacks: Sequence[Callback],
         loggers: Chosen,
@@ -82,12 +91,19 @@ class Pretraining:
         self.folder, self.quiet, self.start = folder, quiet, start
         self.transform, self.callbacks, self.loggers = transform, callbacks, loggers
         self.images = open_images(data, config)
+        config = dataclasses.replace(config, channels=self.images.source.channels)
         check_images(config, len(self.images.pretraining))
         check_optimizer(config)
         check_loggers(loggers)
-        self.encoder = build_checked_encoder(config, module, channels=self.images.source.channels)
+        self.encoder = build_checked_encoder(config, module)
+        self.begins_trained = starting is not None or of_the_users(self.encoder, module)
+        self.random = random_beside(self.encoder, config.seed, module, starting)
+        if starting is not None:
+            fill(self.encoder.backbone, starting, what=f"init={config.init} for {config.backbone}")
         if transform is not None:
             _check_transform(transform, self.images, config.seed)
+        if config.patience is not None and self.images.test is None:
+            raise ConfigError(f"patience={config.patience} without labels: there is no kNN accuracy to get better")
         self.config, self.reason = settled(settled_for(config, self.images))
         self.recipe = view_recipe(self.config)
 
@@ -125,7 +141,7 @@ class Pretraining:
         place(model, fabric, config)
         model.train()
         optimizer = make_optimizer(model, config)
-        monitor = self._monitor(skipped) if first else None
+        monitor = make_monitor(images, config, self.recipe, skipped) if first else None
         if resume and self.folder.checkpoint.is_file():
             position = checkpoint.restore(model, optimizer, self.folder.checkpoint, fabric.device)
             self._say(f"continuing at step {position.step}")
@@ -143,7 +159,8 @@ class Pretraining:
             batches=loader.batches,
             bank_rows=None if rows is None else rows.to(fabric.device),
             steps_per_epoch=order.steps_per_epoch,
-            evaluate=_evaluator(monitor) if monitor else None,
+            evaluate=evaluator(monitor) if monitor else None,
+            keep_best=(lambda: self._write_weights(BEST)) if monitor else None,
             checkpoint=self.folder.checkpoint,
             folder=self.folder.path if first else None,
             position=position,
@@ -187,36 +204,20 @@ class Pretraining:
             logger.log_hyperparams(dataclasses.asdict(self.config))
         return loggers
 
-    def _monitor(self, skipped: SkippedFiles) -> Monitor | None:
-        config, images = self.config, self.images
-        if images.test is None or images.held_out is None:
-            return None
-        return prepare_monitor(
-            images.source,
-            images.pretraining,
-            images.test,
-            images.held_out,
-            image_size=config.image_size,
-            mean=self.recipe.mean,
-            std=self.recipe.std,
-            num_neighbors=config.num_neighbors,
-            knn_temperature=config.knn_temperature,
-            most_images=config.knn_images,
-            seed=config.seed,
-            bf16=config.precision == "bf16",
-            skipped=skipped,
-        )
-
     def _baselines(self, monitor: Monitor | None) -> dict[str, float]:
-        """What the reader compares with: raw pixels, and the network before it has learnt anything."""
+        """What the reader compares with: raw pixels, random weights, and those that the run starts from."""
         if monitor is None:
             return {}
-        values = monitor.baselines(self.encoder.backbone)
-        self._say(
-            f"kNN, {monitor.extent}: raw pixels {values['knn_pixels']:.1%}, "
-            f"random weights {values['knn_random_init']:.1%}"
-        )
+        values = monitor.baselines(self.encoder.backbone, random=self.random, trained=self.begins_trained)
+        self.random = None
+        self._say(f"kNN, {monitor.extent}: {in_words(values)}")
+        if self.begins_trained:  # they may turn out to be the best
+            self._write_weights(BEST)
         return values
+
+    def _write_weights(self, name: str) -> None:
+        metadata = backbone_metadata(self.config, self.recipe, self.encoder)
+        write_backbone(self.encoder.backbone, self.folder.path / name, metadata=metadata)
 
     def _announce(self, run: loop.Training) -> None:
         config, images = self.config, self.images
@@ -235,16 +236,12 @@ class Pretraining:
     def _finish(
         self, run: loop.Training, progress: Progress, monitor: Monitor | None, skipped: SkippedFiles
     ) -> dict[str, Any]:
-        finished, last = run.step >= run.total_steps, run.position.last
+        finished, last = run.ended, run.position.last
         if monitor is not None and finished:
             began = time.perf_counter()
             last["knn_top1"] = monitor.final(self.encoder.backbone)
             last["evaluation_seconds"] = last.get("evaluation_seconds", 0.0) + time.perf_counter() - began
-        write_backbone(
-            self.encoder.backbone,
-            self.folder.path / "backbone.safetensors",
-            metadata=backbone_metadata(self.config, self.recipe, self.encoder),
-        )
+        self._write_weights(FILE_NAME)
         if skipped.count:
             skipped.write(self.folder.skipped)
         if line := self.images.source.clipped_line():
@@ -286,10 +283,3 @@ def _check_transform(transform: Any, images: RunImages, seed: int) -> None:
             continue
         TransformViews(transform, seed=seed).pair(pixels, item=images.source.item_name(int(index)), seed=seed)
         return
-
-
-def _evaluator(monitor: Monitor) -> loop.Evaluate:
-    def evaluate(encoder: Any) -> Iterator[tuple[str, float]]:
-        return monitor.curve(encoder.backbone)
-
-    return evaluate
