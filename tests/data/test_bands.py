@@ -189,6 +189,15 @@ def test_floats_are_spread_from_the_smallest_to_the_largest_value_found(tmp_path
     assert (narrow.clipped, "2 images hold values outside -1 to 5" in narrow.clipped_line()) == (2, True)
 
 
+def test_an_image_of_an_array_outside_every_known_range_is_a_damaged_one():
+    values = np.zeros((40, 8, 8, 3), dtype=np.int16)
+    values[1] = -5  # not in the sample
+    source, _ = open_source(values)
+    assert source.value_range == 255
+    with pytest.raises(DamagedImage, match=r"array\[1\]: grey values from -5 to -5"):
+        source.pixels(1)
+
+
 def test_floats_from_0_to_1_keep_that_meaning():
     source, _ = open_source(np.full((2, 8, 8, 3), 0.5))
     assert (source.value_range, int(source.pixels(0).max())) == ((0.0, 1.0), 128)

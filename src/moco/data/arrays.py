@@ -14,6 +14,7 @@ import numpy as np
 from moco.data.bands import RGB, Layout, count_of, in_channels
 from moco.data.base import UNKNOWN, RangedSource, agreed_channels
 from moco.data.bit_depth import Extent, ValueRange, eight_bit, extent_of
+from moco.data.decode import DamagedImage
 from moco.errors import DataError
 
 _LAYOUTS = "numbers of shape (N, H, W), (N, H, W, C) or (N, C, H, W)"
@@ -57,10 +58,13 @@ class ArraySource(RangedSource):
         """One image, of uint8 as a view of the array; `min_side` has no effect.
 
         Raises:
-            ValueError: values outside 0 to 65535 or 0 to 1 where no range is known.
+            DamagedImage: values outside 0 to 65535 or 0 to 1 where no other range is known.
         """
         values = self._images[self._place(index)]
-        return in_channels(values if self.decoded else eight_bit(values, depth=self.depth(index)), self.channels)
+        try:
+            return in_channels(values if self.decoded else eight_bit(values, depth=self.depth(index)), self.channels)
+        except ValueError as error:
+            raise DamagedImage(self.item_name(index), str(error)) from error
 
     def shapes(self, indices: np.ndarray, *, min_side: int | None = None) -> np.ndarray:
         """See `Source.shapes`."""
