@@ -9,7 +9,7 @@ from PIL import Image
 from tests.data.image_files import deep_png, tiff
 
 from moco.data.arrays import ArraySource
-from moco.data.decode import DamagedImage, image_layout, read_image, read_pixels
+from moco.data.decode import DamagedImage, image_layout, read_image, read_pixels, unscaled
 from moco.data.patterns import matching
 from moco.data.source import open_source
 from moco.errors import DataError
@@ -22,11 +22,22 @@ def bands(count: int, dtype=np.uint8) -> np.ndarray:
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_a_fourth_band_that_is_not_alpha_is_read_and_alpha_is_dropped(tmp_path, dtype, order, packed):
+@pytest.mark.parametrize("library", [None, "tifffile"])
+def test_a_fourth_band_that_is_not_alpha_is_read_and_alpha_is_dropped(
+    tmp_path, monkeypatch, dtype, order, packed, library
+):
+    if library is None:
+        monkeypatch.setitem(sys.modules, "tifffile", None)
+    else:
+        pytest.importorskip(library)
     file, values = tmp_path / "a.tif", bands(4, dtype) * (257 if dtype == np.uint16 else 1)
     file.write_bytes(tiff(values, extra=0, packed=packed, order=order))
     assert image_layout(file) == (12, 10, 4, False)
     np.testing.assert_array_equal(read_pixels(file, channels=4), bands(4))
+    if dtype == np.uint16:
+        deep = np.random.default_rng(1).integers(0, 65536, (12, 10, 4)).astype(np.uint16)
+        (tmp_path / "deep.tif").write_bytes(tiff(deep, extra=0, packed=packed, order=order))
+        np.testing.assert_array_equal(unscaled(tmp_path / "deep.tif"), deep)
     with pytest.raises(DamagedImage, match="4 channels, expected 3: state --channels 4, or leave"):
         read_image(file)
     file.write_bytes(tiff(values, extra=2, packed=packed, order=order))
