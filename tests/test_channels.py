@@ -249,3 +249,18 @@ def test_a_run_goes_on_from_weights_of_its_channels_and_refuses_others(run, tmp_
         moco.pretrain(scenes(12, 3), out=tmp_path / "rgb", init=run[0], quiet=True, **options)
     with pytest.raises(ConfigError, match="channels=3 with init=.*, whose channels is 4"):
         moco.pretrain(run[1], out=tmp_path / "three", init=run[0], channels=3, quiet=True, **options)
+
+
+def test_each_channel_is_prepared_as_if_it_were_alone():
+    image, mean, std = scenes(1, 4)[0], (0.1, 0.2, 0.3, 0.4), (0.5, 0.6, 0.7, 0.8)
+    together = Preprocessing(16, mean, std)(image)
+    for channel in range(4):
+        alone = Preprocessing(16, mean[channel : channel + 1], std[channel : channel + 1])
+        assert torch.equal(together[channel], alone(image[..., channel : channel + 1])[0])
+
+
+def test_a_model_of_one_channel_is_asked_about_grey_images(tmp_path, tiny):
+    data = classes(tmp_path / "grey", channels=1)
+    grey = moco.pretrain(data, out=tmp_path / "run", channels=1, quiet=True, **tiny)
+    report = moco.evaluate(grey, train=data, num_neighbors=3, held_out=0.4, device="cpu", quiet=True)
+    assert report.value("knn_top1", network="pixels", inputs="pixels") == 1.0
