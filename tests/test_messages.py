@@ -42,7 +42,8 @@ MESSAGES = {
     "pretrain few --test ''": "data is an empty text, as of an unset variable: name a folder",
     "pretrain empty": "empty: the folder holds no files; expected images (.avif",
     "pretrain notes.txt": "notes.txt: a file, not a folder of images; give a folder, a .npy or a .npz file",
-    "pretrain floats.npy": "floats.npy: float64 array of shape (4, 8, 8, 3); expected uint8 of shape (N, H, W)",
+    "pretrain masks.npy": "masks.npy: bool array of shape (4, 8, 8, 3); expected numbers of shape (N, H, W)",
+    "pretrain few --channels 4": "few: 0.png has 3 channels, expected 4: state --channels 3, or leave such files out",
     "pretrain few --batch-size 32": "batch_size=32 with 5 images to learn from: lower --batch-size or give more images",
     "pretrain few more": "unrecognized arguments: more: more than the command takes, see --help",
     "pretrain few --labels elsewhere.csv": "elsewhere.csv: none of its 1 paths is an image of few; it says",
@@ -86,7 +87,7 @@ def place(tmp_path_factory):
         "wrong.yaml": "imge_size: 3\n",
     }.items():
         (place / name).write_text(text)
-    np.save(place / "floats.npy", np.zeros((4, 8, 8, 3)))
+    np.save(place / "masks.npy", np.zeros((4, 8, 8, 3), dtype=bool))
     return place
 
 

@@ -7,12 +7,13 @@ with `recipes.py`, which states those that differ between the papers.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import math
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from moco.config_checks import check_together
 from moco.errors import ConfigError
-from moco.normalization import normalization_values
+from moco.fields import above_zero, at_least, limited, patterns, share
+from moco.normalization import AUTO, normalization_values
 
 REFERENCE_BATCH = 256  # base_learning_rate is stated for this many samples (linear scaling, Goyal et al. 2017)
 Mechanism = Literal["moco", "memory-bank", "end-to-end", "moco-v3"]
@@ -28,29 +29,10 @@ Accelerator = Literal["auto", "cpu", "gpu", "mps"]
 BatchNormCure = Literal["auto", "split", "shuffle", "average", "frozen", "none"]
 
 
-def _limited(default: Any, fits: Callable[[Any], bool], needed: str) -> Any:
-    """A field whose value, where it is not None, has to fit."""
-    return dataclasses.field(default=default, metadata={"fits": fits, "needed": needed})
-
-
-def at_least(least: float, default: Any) -> Any:
-    """A field whose value has a minimum."""
-    return _limited(default, lambda value: value >= least, f"at least {least}")
-
-
-def above_zero(default: Any) -> Any:
-    """A field whose value is positive."""
-    return _limited(default, lambda value: value > 0, "a value above 0")
-
-
-def share(default: Any) -> Any:
-    """A field whose value is a share or a probability."""
-    return _limited(default, lambda value: 0.0 <= value <= 1.0, "a value from 0 to 1")
-
-
-def patterns() -> Any:
-    """A field of any number of patterns."""
-    return _limited((), lambda value: not isinstance(value, str) and all(value), "patterns such as ['masks/*']")
+def _is_range(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return len(value) == 2 and -math.inf < value[0] < value[1] < math.inf
+    return 1 <= int(value) <= 65535
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,8 +80,10 @@ class Config:
         solarize_probability: share of views whose bright half, from 128 of 255, is inverted.
         solarize_probability_2: the same for the second view; null means as the first (v3: 0 and 0.2).
         flip_probability: share of views mirrored left to right.
-        normalization: mean and standard deviation of the channels of images in 0 to 1: imagenet, cifar, or the numbers
-            as MEAN/STD (0.5,0.5,0.5/0.2,0.2,0.2).
+        vertical_flip_probability: share of views mirrored top to bottom.
+        rotate_probability: share of views turned by 90, 180 or 270 degrees, each as likely.
+        normalization: mean and standard deviation of the channels of images in 0 to 1: imagenet, cifar, the numbers as
+            MEAN/STD (0.5,0.5,0.5/0.2,0.2,0.2), or auto, which measures them on a sample of the images.
         batch_size: samples in a step over all devices.
         epochs: passes over the images; give epochs or steps.
         steps: optimiser steps; give epochs or steps.
@@ -136,7 +120,9 @@ class Config:
         knn_images: labelled images that the monitor takes at most, neighbours and held-out ones together.
         num_neighbors: k of the kNN monitor.
         knn_temperature: votes are weighted by exp(similarity / knn_temperature).
-        value_range: largest value of images of more than 8 bits, as 4095; null finds it on a sample of the files.
+        channels: of the images; null means 3 for grey (repeated), RGB and both with alpha (left out), else all.
+        value_range: largest value of images of more than 8 bits, as 4095, or the smallest and the largest of floats, as
+            [-1,1]; null finds it on a sample of the files.
         data_root: where named data sets are stored; null means ~/.cache/moco.
         log_every: steps between lines of metrics.jsonl.
         checkpoint_minutes: minutes between checkpoints; one is also written at the end and on Ctrl-C.
@@ -147,7 +133,7 @@ class Config:
     backbone: str = "resnet50"
     init: str | None = None
     num_heads: int | None = at_least(1, None)
-    frozen_layers: float | None = _limited(None, lambda value: 0 <= value < 1, "a share from 0 to below 1")
+    frozen_layers: float | None = limited(None, lambda value: 0 <= value < 1, "a share from 0 to below 1")
     image_size: int = at_least(8, 224)
     stem: Stem = "auto"
     head: Head = "mlp"
@@ -163,11 +149,11 @@ class Config:
     batchnorm: BatchNormCure = "auto"
     split_groups: int | None = at_least(1, None)
     symmetric: bool = False
-    crop_min: float = _limited(0.2, lambda value: 0 < value <= 1, "a share of the image above 0, at most 1")
+    crop_min: float = limited(0.2, lambda value: 0 < value <= 1, "a share of the image above 0, at most 1")
     brightness: float = at_least(0, 0.4)
     contrast: float = at_least(0, 0.4)
     saturation: float = at_least(0, 0.4)
-    hue: float = _limited(0.1, lambda value: 0 <= value <= 0.5, "a value from 0 to 0.5 (half the colour circle)")
+    hue: float = limited(0.1, lambda value: 0 <= value <= 0.5, "a value from 0 to 0.5 (half the colour circle)")
     jitter_probability: float = share(0.8)
     grayscale_probability: float = share(0.2)
     grayscale_first: bool = False
@@ -176,6 +162,8 @@ class Config:
     solarize_probability: float = share(0.0)
     solarize_probability_2: float | None = share(None)
     flip_probability: float = share(0.5)
+    vertical_flip_probability: float = share(0.0)
+    rotate_probability: float = share(0.0)
     normalization: str = "imagenet"
     batch_size: int = at_least(1, 256)
     epochs: int | None = at_least(1, 200)
@@ -202,16 +190,19 @@ class Config:
     workers: int | None = at_least(0, None)
     cache_gib: float = at_least(0, 2.0)
     threads: int | None = at_least(1, None)
-    seed: int = _limited(0, lambda value: 0 <= value < 2**63, "0 to below 2**63")
+    seed: int = limited(0, lambda value: 0 <= value < 2**63, "0 to below 2**63")
     test: str | None = None
     labels: str | None = None
-    held_out: float = _limited(0.1, lambda value: 0 <= value < 1, "a share from 0 to below 1")
+    held_out: float = limited(0.1, lambda value: 0 <= value < 1, "a share from 0 to below 1")
     knn_evaluations: int = at_least(0, 5)
     patience: int | None = at_least(1, None)
     knn_images: int = at_least(2, 4000)
     num_neighbors: int = at_least(1, 20)
     knn_temperature: float = above_zero(0.07)
-    value_range: int | None = _limited(None, lambda value: 1 <= value <= 65535, "a value from 1 to 65535")
+    channels: int | None = at_least(1, None)
+    value_range: int | tuple[float, float] | None = limited(
+        None, _is_range, "1 to 65535, or [LOW,HIGH] with LOW < HIGH"
+    )
     data_root: str | None = None
     log_every: int = at_least(1, 10)
     checkpoint_minutes: float = at_least(0, 5.0)
@@ -219,7 +210,7 @@ class Config:
     def __post_init__(self) -> None:
         """Check every value and combination; a ConfigError names what came, what was expected, what to do."""
         for name, hint in get_type_hints(Config).items():
-            value, kinds = getattr(self, name), get_args(hint) or (hint,)
+            value, kinds = getattr(self, name), tuple(get_origin(kind) or kind for kind in get_args(hint) or (hint,))
             if get_origin(hint) is Literal and value not in kinds:
                 raise ConfigError(f"{name}={value!r}: choose one of {', '.join(kinds)}")
             number = get_origin(hint) is not tuple and {int, float, bool} & set(kinds)
@@ -230,7 +221,8 @@ class Config:
             if needed and value is not None and not field.metadata["fits"](value):
                 remedy = ", or choose the end-to-end mechanism" if field.name == "dictionary_size" else ""
                 raise ConfigError(f"{field.name}={value}: need {needed}{remedy}")
-        normalization_values(self.normalization)
+        if self.normalization != AUTO:
+            normalization_values(self.normalization)
         check_together(self)
 
     @property

@@ -216,6 +216,7 @@ def read_config(path: Path) -> tuple[Config, str | None]:
         for name, harmless in DROPPED_FIELDS.items():
             if stored.pop(name, harmless[0]) not in harmless:
                 raise RunError(f"{path} has a value of {name!r} that this version cannot honour: start a new run")
+        stored.setdefault("channels", 3)  # of every run of earlier versions
         for name in ("knn_evaluations", "knn_images"):
             if stored.get(name) == "auto":
                 del stored[name]

@@ -31,7 +31,7 @@ LAYOUTS = {
 def test_every_layout_shows_the_same_pictures(tmp_path, layout, stored):
     images = pictures()
     given = LAYOUTS[layout](images)
-    expected = images if "3" in layout or "4" in layout else np.repeat(images[..., :1], 3, axis=-1)
+    expected = given if "4" in layout else images if "3" in layout else np.repeat(images[..., :1], 3, axis=-1)
     data = given
     if stored == "npy":
         data = tmp_path / "images.npy"
@@ -86,13 +86,8 @@ def test_subset_shows_its_members():
 @pytest.mark.parametrize(
     ("images", "words"),
     [
-        (pictures() / 255.0, r"float64 array .* expected uint8 .*\(255 \* x\)\.round\(\)"),
-        (pictures().astype(np.uint16) * 257, r"uint16 array.*0 to 65535: save \(x / 65535 \* 255\)"),
-        (pictures().astype(np.uint16) * 16, r"uint16 array.*0 to 4095: save \(x / 4095 \* 255\)"),
-        (pictures().astype(np.int64), r"int64 array.*x\.astype\('uint8'\)"),
         (pictures() > 127, r"bool array.*\* 255"),
         (pictures()[0, 0], r"array of shape \(7, 3\)"),
-        (pictures(channels=5), r"array of shape \(6, 5, 7, 5\)"),
         (pictures(count=0), "holds no images"),
         (pictures(height=0), r"array of shape \(6, 0, 7, 3\)"),
         (pictures()[None], r"array of shape \(1, 6, 5, 7, 3\)"),
@@ -104,6 +99,23 @@ def test_other_arrays_are_refused_with_a_cure(tmp_path, images, words):
     for data in (images, tmp_path / "x.npy"):
         with pytest.raises(DataError, match=words):
             open_source(data)
+
+
+@pytest.mark.parametrize(
+    ("images", "top"),
+    [
+        (pictures() / 255.0, (0.0, 1.0)),
+        (pictures().astype(np.uint16) * 257, 65535),
+        (pictures().astype(np.uint16), 255),
+        (pictures().astype(np.int64), 255),
+    ],
+)
+def test_other_numbers_are_ranged(tmp_path, images, top):
+    np.save(tmp_path / "x.npy", images)
+    for data in (images, tmp_path / "x.npy"):
+        source, _ = open_source(data)
+        assert source.value_range == top
+        np.testing.assert_array_equal(list(source), pictures())
 
 
 def test_npz_keys(tmp_path):
@@ -142,7 +154,7 @@ def test_array_files_that_are_something_else_are_refused(tmp_path):
     (tmp_path / "text.npz").write_text("not an archive")
     np.save(tmp_path / "objects.npy", np.array([{}, None]), allow_pickle=True)
     np.savez(tmp_path / "none.npz", weights=np.zeros((3, 3)))
-    np.savez(tmp_path / "floats.npz", images=pictures() / 255)
+    np.savez(tmp_path / "complex.npz", images=pictures() * 1j)
     np.save(tmp_path / "single.npy", pictures())
     (tmp_path / "single.npy").rename(tmp_path / "single.npz")
     np.savez(tmp_path / "cut.npz", images=pictures(200))
@@ -158,7 +170,7 @@ def test_array_files_that_are_something_else_are_refused(tmp_path):
         "text.npz": "not a usable NumPy file",
         "objects.npy": "pickled objects",
         "none.npz": r"no images among its arrays \(weights\)",
-        "floats.npz": "float64 array",
+        "complex.npz": "complex128 array",
         "single.npz": "call the file .npy",
         "cut.npz": "not a usable NumPy file",
     }.items():

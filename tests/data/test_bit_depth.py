@@ -10,7 +10,7 @@ from tests.data.image_files import deep_png, tiff
 
 import moco
 from moco.data.bit_depth import Depth, range_of
-from moco.data.decode import DamagedImage, largest_value, read_image
+from moco.data.decode import DamagedImage, read_image, unscaled
 from moco.data.image_batches import image_batches
 from moco.data.preprocess import Preprocessing
 from moco.data.skipped import SkippedFiles
@@ -62,7 +62,7 @@ def test_every_value_of_every_kind_of_file_is_read(tmp_path, name, top):
     write, channels = FILES[name]
     deep = values(channels, top)
     (tmp_path / name).write_bytes(write(deep))
-    assert largest_value(tmp_path / name) == top
+    assert unscaled(tmp_path / name).max() == top
     np.testing.assert_array_equal(np.asarray(read_image(tmp_path / name, depth=Depth(top))), expected(deep, top))
 
 
@@ -87,7 +87,7 @@ def test_colour_in_separate_planes_is_refused_and_not_garbled(tmp_path):
 def test_files_of_8_bits_are_not_decoded_for_their_range(tmp_path):
     Image.fromarray(values(3).astype(np.uint8)).save(tmp_path / "a.png")
     (tmp_path / "b.jpg").write_bytes(b"\xff\xd8\xff no image")
-    assert [largest_value(tmp_path / name) for name in ("a.png", "b.jpg", "gone.png")] == [None, None, None]
+    assert [unscaled(tmp_path / name) for name in ("a.png", "b.jpg", "gone.png")] == [None, None, None]
 
 
 @pytest.mark.parametrize(

@@ -228,11 +228,11 @@ def test_a_huge_photograph_is_decoded_at_a_reduced_size(tmp_path, monkeypatch):
     save(tmp_path / "images", "a.jpg", picture((1600, 1200)))
     save(tmp_path / "images", "b.jpg", picture((50, 50)))
     sides = []
-    decode = packing.decode_image
+    read = packing.read_pixels
     monkeypatch.setattr(
         packing,
-        "decode_image",
-        lambda data, *, item, min_side: sides.append(min_side) or decode(data, item=item, min_side=min_side),
+        "read_pixels",
+        lambda path, *, min_side, **rest: sides.append(min_side) or read(path, min_side=min_side, **rest),
     )
     done = pack(tmp_path / "images", tmp_path / "mine", short_side=100)
     assert sides == [100]

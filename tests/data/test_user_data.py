@@ -168,7 +168,6 @@ def test_tensors_of_bytes_and_of_fractions():
         normalised(PIXELS[0])[None],
         bytes_NCHW.float(),
         torch.full((2, 3, 4, 4), float("nan")),
-        bytes_NCHW.long(),
     ):
         with pytest.raises(DataError, match="uint8"):
             open_source(data)

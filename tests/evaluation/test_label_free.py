@@ -15,7 +15,7 @@ from moco.evaluation.task import open_sources
 
 def scores(coloured, change_model=lambda model: model, change_network=lambda network: network):
     settings = Settings(protocol="scores", train=str(coloured / "train"), baselines="none", image_size=16, quiet=True)
-    model = change_model(open_model("resnet_tiny", settings, None, None))
+    model = change_model(open_model("resnet_tiny", settings, None, open_sources(settings)[0]))
     images = label_free.read_images(open_sources(settings)[0], settings, size=16)
     (network,), _ = networks(model, settings)
     rows = label_free.score(model, images, change_network(network), settings, "cpu")

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from moco.commands.evaluated_model import open_model
+from moco.data.arrays import ArraySource
 from moco.data.preprocess import Preprocessing
 from moco.errors import ArchitectureError
 from moco.evaluation.network import networks
 from moco.evaluation.settings import Settings
 from moco.normalization import IMAGENET
 
+IMAGES = ArraySource(np.zeros((2, 16, 16, 3), np.uint8))
+
 
 def opened(name, image_size):
-    return open_model(name, Settings(image_size=image_size), None, None)
+    return open_model(name, Settings(image_size=image_size), None, IMAGES)
 
 
 def test_random_weights_follow_from_the_seed_and_leave_the_generator_alone():
-    model = open_model("resnet_tiny", Settings(), None, 16)
+    model = open_model("resnet_tiny", Settings(), None, IMAGES)
     state = torch.get_rng_state()
     first, again, other = (model.random(seed).conv1.weight for seed in (1, 1, 2))
     assert torch.equal(first, again)
@@ -62,7 +66,7 @@ def test_a_stem_or_network_without_imagenet_weights_is_said(name, hub):
 
 def test_a_module_is_drawn_anew_where_every_layer_can_be():
     layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    model = open_model(layers, Settings(), Preprocessing(16, *IMAGENET), None)
+    model = open_model(layers, Settings(), Preprocessing(16, *IMAGENET), IMAGES)
     assert model.backbone.feature_dim == 4
     first, again, other = (model.random(seed)[0].weight for seed in (1, 1, 2))
     assert torch.equal(first, again)
@@ -70,6 +74,6 @@ def test_a_module_is_drawn_anew_where_every_layer_can_be():
     assert not torch.equal(first, layers[0].weight)
     layers.register_parameter("token", nn.Parameter(torch.zeros(1)))
     layers.reset_parameters = None
-    found, notes = networks(open_model(layers, Settings(), Preprocessing(16, *IMAGENET), None), Settings())
+    found, notes = networks(open_model(layers, Settings(), Preprocessing(16, *IMAGENET), IMAGES), Settings())
     assert [network.label for network in found] == ["run"]
     assert any("Sequential" in note for note in notes)

@@ -7,7 +7,7 @@ import difflib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
 
 import docstring_parser
@@ -157,5 +157,5 @@ def _bracketed(arguments: list[str], lists: dict[str, Any]) -> list[str]:
 
 def _is_list(hint: Any) -> bool:
     if get_origin(hint) in (Union, UnionType):
-        return any(_is_list(part) for part in get_args(hint))
+        return all(_is_list(part) for part in get_args(hint) if part is not NoneType)  # else one value is meant
     return get_origin(hint) in (list, tuple, Sequence)

@@ -26,11 +26,11 @@ GROUPS = {
     title: tuple(fields.split())
     for title, fields in {
         "most used": "recipe init backbone image_size batch_size epochs steps test devices seed",
-        "images": "include exclude labels value_range data_root",
+        "images": "include exclude labels channels value_range data_root",
         "views": (
             "crop_min brightness contrast saturation hue jitter_probability grayscale_probability grayscale_first "
             "blur_probability blur_probability_2 solarize_probability solarize_probability_2 flip_probability "
-            "normalization"
+            "vertical_flip_probability rotate_probability normalization"
         ),
         "mechanism, dictionary and encoder": (
             "mechanism dictionary_size key_momentum key_momentum_schedule bank_momentum temperature symmetric "

@@ -146,7 +146,7 @@ def embed(
     if out is not None:
         check_output(Path(out).expanduser(), WRITERS, overwrite=overwrite)
     model = load(run, preprocessing=preprocessing, allow_factory=allow_factory)
-    source = open_images(data, value_range=model.preprocess.value_range, quiet=quiet)
+    source = open_images(data, model.preprocess, quiet=quiet)
     place = chosen_device(device)
     size = batch_size or (CPU_BATCH if place.type == "cpu" else ACCELERATOR_BATCH)
     identity = {**identity_of(model, source), "batch_size": size, "device": place.type, "precision": precision}
@@ -225,17 +225,17 @@ def _timed(batches: Iterator[Any], waits: list[float]) -> Iterator[Any]:
         yield batch
 
 
-def open_images(data: Images, *, value_range: int | None = None, quiet: bool = True) -> Source:
-    """The images that a user means, and a line of each of their remarks; of a folder one is enough.
-
-    `value_range`: of the run, see `Source.in_range`.
+def open_images(data: Images, preprocess: Preprocessing, *, quiet: bool = True) -> Source:
+    """The images that a user means, with channels and range of the run, and a line of each of their remarks; of a
+    folder one is enough.
 
     Raises:
-        DataError: nothing there.
+        DataError: nothing there, or images of other channels.
     """
     from moco.data.source import open_source
 
-    source = open_source(data, least=1, value_range=value_range)[0]
+    ranged: Any = {"value_range": preprocess.value_range, "channels": preprocess.channels}
+    source = open_source(data, least=1, **ranged)[0]
     for line in () if quiet else source.remarks:
         print(line, file=sys.stderr)
     return source

@@ -85,11 +85,11 @@ def evaluate(
     """
     options = locals()
     settings = Settings(**{name: options[name] for name in options.keys() - {"model", "preprocessing"}})
-    from moco.commands.evaluated_model import in_range_of, open_model, square_side
+    from moco.commands.evaluated_model import in_range_of, open_model
     from moco.evaluation.measure import measure
     from moco.evaluation.task import open_sources
 
     sources = open_sources(settings)
-    opened = open_model(model, settings, preprocessing, square_side(sources[0]))
+    opened = open_model(model, settings, preprocessing, sources[0])
     with in_range_of(opened.preprocess, sources, quiet=quiet) as ranged:
         return measure(opened, ranged, settings)

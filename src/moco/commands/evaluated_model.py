@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from moco.data.base import Source
+from moco.data.channel_statistics import channel_statistics
 from moco.data.preprocess import Preprocessing
 from moco.data.views import ViewRecipe, view_recipe
 from moco.encoder import Backbone, build_backbone, linear_head, mlp_head
@@ -35,11 +37,11 @@ _WEIGHT_FILES = (".safetensors", ".pt", ".pth")
 DEFAULT_SIZE = 224
 
 
-def open_model(model: Weights, settings: Settings, preprocessing: Preprocessing | None, data_size: int | None) -> Model:
+def open_model(model: Weights, settings: Settings, preprocessing: Preprocessing | None, data: Source) -> Model:
     """The model that a user means; an existing path comes before an architecture of that name.
 
-    Its image size is the settings', else that of the preprocessing stated or the run's, else `data_size` (side of the
-    data's images), else 224.
+    Its image size is the settings', else that of the preprocessing stated or the run's, else the side of the data's
+    images where they are squares of one size, else 224. An architecture has the channels of the data.
 
     Raises:
         ConfigError: a module without its preprocessing.
@@ -48,14 +50,17 @@ def open_model(model: Weights, settings: Settings, preprocessing: Preprocessing 
     """
     views, path = view_recipe(configure("v2", {})), weights_path(model)
     if path is not None and not path.exists() and path.suffix not in _WEIGHT_FILES:
-        preprocess = preprocessing or Preprocessing(data_size or DEFAULT_SIZE, *IMAGENET)
-        preprocess = _resized(preprocess, settings)
-        return Model(str(model), _architecture(str(model), preprocess.size, settings.seed), preprocess, False, views)
+        if preprocessing is None:
+            plain = data.channels == len(IMAGENET[0])
+            values = IMAGENET if plain else channel_statistics(data, np.arange(len(data)), seed=settings.seed)
+            preprocessing = Preprocessing(square_side(data) or DEFAULT_SIZE, *values)
+        preprocess = _resized(preprocessing, settings)
+        views = _fitting(views, preprocess)
+        return Model(str(model), _architecture(str(model), preprocess, settings.seed), preprocess, False, views)
     loaded = load(model, preprocessing=preprocessing, allow_factory=settings.allow_factory)
     preprocess = _resized(loaded.preprocess, settings)
-    built = Backbone(
-        loaded.backbone, loaded.feature_dim, loaded.architecture, loaded.stem, loaded.image_size, 3, loaded.num_heads
-    )
+    views, known = _fitting(views, preprocess), (loaded.architecture, loaded.stem, loaded.image_size)
+    built = Backbone(loaded.backbone, loaded.feature_dim, *known, preprocess.channels, loaded.num_heads)
     if path is None:
         return Model(loaded.architecture, built, preprocess, True, views)
     head, views, notes = _of_run(path, loaded.backbone, views)
@@ -81,9 +86,13 @@ def _starting_weights(config: Path, settings: Settings) -> tuple[nn.Module | Non
 
 @contextlib.contextmanager
 def in_range_of(preprocess: Preprocessing, sources: Sources, *, quiet: bool) -> Iterator[Sources]:
-    """The images in the value range of the model, else all in that of the train images; says what is to be known."""
-    train = sources[0].in_range(preprocess.value_range or sources[0].value_range)
-    test = None if sources[1] is None else sources[1].in_range(train.value_range)
+    """The images with the channels and in the value range of the model, else all in that of the train images; says
+    what is to be known.
+    """
+    train, test = (None if one is None else one.in_channels(preprocess.channels) for one in sources)
+    assert train is not None
+    train = train.in_range(preprocess.value_range or train.value_range)
+    test = None if test is None else test.in_range(train.value_range)
     said = [] if quiet else [train] if test is None else [train, test]
     for line in (line for source in said for line in source.remarks):
         print(line, file=sys.stderr)
@@ -102,11 +111,16 @@ def _resized(preprocess: Preprocessing, settings: Settings) -> Preprocessing:
     return dataclasses.replace(preprocess, size=settings.image_size or preprocess.size)
 
 
-def _architecture(name: str, image_size: int, seed: int) -> Backbone:
+def _fitting(views: ViewRecipe, preprocess: Preprocessing) -> ViewRecipe:
+    """Views of these channels."""
+    return dataclasses.replace(views, mean=preprocess.mean, std=preprocess.std)
+
+
+def _architecture(name: str, preprocess: Preprocessing, seed: int) -> Backbone:
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            backbone = build_backbone(name, image_size=image_size)
+            backbone = build_backbone(name, image_size=preprocess.size, channels=preprocess.channels)
     except ArchitectureError as error:
         raise ArchitectureError(f"{name!r} is no run, no file and no architecture: {error}") from error
     backbone.module.eval()

@@ -47,7 +47,7 @@ class Exported:
         whose = "ours, as it has none" if self.pixels is None else f"its own, {self.pixels:.2g} from ours at most"
         return (
             f"{self.path}: read back as {self.format} reads it\n"
-            f"from {self.images} JPEG files to features: largest difference {self.difference:.2g} (features up to "
+            f"from {self.images} images to features: largest difference {self.difference:.2g} (features up to "
             f"{self.largest_feature:.3g}); preprocessing {whose}"
         )
 

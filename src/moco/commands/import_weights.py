@@ -104,7 +104,7 @@ def import_weights(
     )
     stated = foreign.stated.source if foreign.stated else None
     if channels is not None:
-        model.preprocess = Preprocessing(model.preprocess.size, *channels)
+        model.prepare_by(Preprocessing(model.preprocess.size, *channels))
     imported = Imported(
         path=folder,
         kind=recognised.kind.name,

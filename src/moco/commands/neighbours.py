@@ -98,7 +98,7 @@ def neighbours(
     check_output(picture, (".png", ".jpg", ".jpeg"), overwrite=overwrite)
 
     model = load(run, preprocessing=preprocessing, allow_factory=allow_factory)
-    source = open_images(data, value_range=model.preprocess.value_range)
+    source = open_images(data, model.preprocess)
     queries = [] if query is None else [_named(Path(query).expanduser(), source, model)]
     if features is None:
         table = embed(model, source, out=None, quiet=quiet).table
@@ -124,18 +124,18 @@ class _Query:
 def _named(path: Path, source: Source, model: Pretrained) -> _Query:
     import torch
 
-    from moco.data.bit_depth import LARGEST, Depth
-    from moco.data.decode import read_image
+    from moco.data.bit_depth import Depth
+    from moco.data.decode import as_image, read_pixels
     from moco.data.folder import FolderSource
     from moco.export.table import plain_name
 
-    image = read_image(path, depth=Depth(source.value_range or LARGEST))
+    pixels = read_pixels(path, depth=Depth.of(source.value_range), channels=source.channels)
     with torch.inference_mode():
-        features = model(model.preprocess(image)[None])[0]
+        features = model(model.preprocess(pixels)[None])[0]
     name = str(path)
     if isinstance(source, FolderSource) and path.resolve().is_relative_to(source.root.resolve()):
         name = plain_name(path.resolve().relative_to(source.root.resolve()).as_posix())
-    return _Query(name, features, image)
+    return _Query(name, features, as_image(pixels))
 
 
 def _drawn(table: Table, seed: int) -> list[_Query]:
@@ -162,15 +162,14 @@ def _stored(file: Path, model: Pretrained, source: Source) -> Table:
 
 
 def _draw(source: Source, queries: list[_Query], found: list[list[Neighbour]], picture: Path) -> None:
-    from PIL import Image
-
     from moco.data.contact_sheet import contact_sheet
+    from moco.data.decode import as_image
     from moco.export.table import plain_name
 
     places = {plain_name(source.item_name(index)): index for index in range(len(source))}
 
     def shown(name: str) -> Image.Image:
-        return Image.fromarray(source.pixels(places[name]))
+        return as_image(source.pixels(places[name]))
 
     rows = [
         [(query.image or shown(query.name), query.name)]

@@ -41,6 +41,8 @@ class Options(TypedDict, total=False):
     solarize_probability: float
     solarize_probability_2: float | None
     flip_probability: float
+    vertical_flip_probability: float
+    rotate_probability: float
     normalization: str
     batch_size: int
     epochs: int | None
@@ -76,7 +78,8 @@ class Options(TypedDict, total=False):
     knn_images: int
     num_neighbors: int
     knn_temperature: float
-    value_range: int | None
+    channels: int | None
+    value_range: int | tuple[float, float] | None
     data_root: str | None
     log_every: int
     checkpoint_minutes: float

@@ -14,6 +14,7 @@ from moco.errors import ConfigError, DataError, RunError
 
 if TYPE_CHECKING:
     from moco.data.folder import FolderSource
+    from moco.data.pack_format import Meta, PackOptions
     from moco.data.packed import PackedSource
     from moco.data.packing import PackWriter
 
@@ -66,6 +67,7 @@ def pack(
     short_side: int = 256,
     format: Literal["jpeg", "raw"] = "jpeg",
     quality: int = 95,
+    channels: int | None = None,
     workers: int | None = None,
     replace: bool = False,
     verify: bool = False,
@@ -78,8 +80,9 @@ def pack(
         data: a folder of images; with verify or detach, a pack.
         out: folder of the pack to make; what was interrupted there goes on.
         short_side: pixels to which the shorter side of larger images is reduced; 0 keeps every size.
-        format: jpeg, or raw (3 bytes a pixel, nothing to decode; images of one size are then cropped in batches).
+        format: jpeg, or raw (a byte a channel, nothing to decode; images of one size are then cropped in batches).
         quality: of the JPEG files that are made, 1 to 100; a JPEG that is small already keeps its own bytes.
+        channels: of the images; None means 3 for grey, RGB and both with alpha, else all; others than 3 and 1 need raw.
         workers: threads; None means the number of cores, at most 16.
         replace: make anew what was made, or begun, from other images or with other options.
         verify: compare every record with its checksum, and the folder that was packed with what it was.
@@ -96,7 +99,7 @@ def pack(
     if out is None:
         raise ConfigError(f"pack {data} without out: name the pack, as in --out {Path(data).name}.pack")
     options = {"format": format, "short_side": short_side, "quality": quality}
-    return _packed(Path(data), Path(out), options, workers, replace=replace, quiet=quiet)
+    return _packed(Path(data), Path(out), options, channels, workers, replace=replace, quiet=quiet)
 
 
 def _verified_or_detached(path: Path, *, verify: bool, quiet: bool) -> Packed:
@@ -115,26 +118,30 @@ def _verified_or_detached(path: Path, *, verify: bool, quiet: bool) -> Packed:
 
 
 def _packed(
-    data: Path, target: Path, chosen: dict[str, Any], workers: int | None, *, replace: bool, quiet: bool
+    data: Path,
+    target: Path,
+    chosen: dict[str, Any],
+    channels: int | None,
+    workers: int | None,
+    *,
+    replace: bool,
+    quiet: bool,
 ) -> Packed:
-    from moco.data.fingerprint import Fingerprint
     from moco.data.folder import FolderSource
-    from moco.data.pack_format import Meta, PackOptions, is_pack
+    from moco.data.pack_format import PackOptions
     from moco.data.packed import PackedSource
     from moco.data.packing import PackWriter
     from moco.data.source import open_source
 
     if workers is not None and workers < 1:
         raise ConfigError(f"workers={workers}: need at least 1")
-    options, (source, _) = PackOptions(**chosen), open_source(data)
+    options, (source, _) = PackOptions(**chosen), open_source(data, channels=channels)
     if isinstance(source, PackedSource):
         raise DataError(f"{data}: a pack already; check it with --verify, or give the folder that it was made from")
     if not isinstance(source, FolderSource):
         raise DataError(f"{data}: not a folder of images, so there is nothing to pack: moco pretrain reads it as it is")
-    folder, top = str(source.root.resolve()), source.value_range
-    meta = Meta(options, source.class_names, folder, Fingerprint.take(source), value_range=top)
-    if target.exists() and not is_pack(target):
-        raise DataError(f"{target}: there already, and not a pack: choose another --out")
+    meta = _meta(options, source)
+    _check_target(target)
     if target.exists() and not replace:
         meta.check_same(target)
         return _report(PackedSource(target), "unchanged")
@@ -150,6 +157,23 @@ def _packed(
     if line := source.clipped_line():
         say(line)
     return packed
+
+
+def _check_target(target: Path) -> None:
+    from moco.data.pack_format import is_pack
+
+    if target.exists() and not is_pack(target):
+        raise DataError(f"{target}: there already, and not a pack: choose another --out")
+
+
+def _meta(options: PackOptions, source: FolderSource) -> Meta:
+    from moco.data.fingerprint import Fingerprint
+    from moco.data.pack_format import Meta
+
+    if options.format == "jpeg" and source.channels not in (1, 3):
+        raise ConfigError(f"format='jpeg' with images of {source.channels} channels: choose raw (--format raw)")
+    meta = Meta(options, source.class_names, str(source.root.resolve()), Fingerprint.take(source))
+    return dataclasses.replace(meta, value_range=source.value_range, channels=source.channels)
 
 
 def _filled(writer: PackWriter, source: FolderSource, workers: int | None, quiet: bool, say: Any) -> PackedSource:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from moco.commands.options import Options
 from moco.config import Config
 from moco.errors import ConfigError, RunError
+from moco.normalization import AUTO
 from moco.recipes import OWN_VIEWS, configure, default_recipe, read_config
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def pretrain(
 
     Args:
         data: a folder of images (nested, with or without class folders) or several, a .npy/.npz file, the name of a
-            torchvision data set (downloaded), a uint8 array (N, H, W, 3), a tensor, a `torch.utils.data.Dataset`, a
+            torchvision data set (downloaded), an array (N, H, W, C), a tensor, a `torch.utils.data.Dataset`, a
             Hugging Face data set, a list of paths or PIL images, or None for the embedded picture book.
         out: run folder, empty or not there yet; None means runs/NAME-RECIPE with a number.
         recipe: v1, v2, v3, v3-vit, cifar or picturebook; None means v2 (picturebook for the embedded set).
@@ -114,11 +115,11 @@ def pretrain(
         resume: continue the run in `out`; its options are those of the run, but for workers, cache_gib,
             checkpoint_minutes and data_root.
         quiet: neither messages nor a progress bar.
-        backbone: name, or a module (N, 3, H, W) -> (N, D) of your own, which is trained in place.
+        backbone: name, or a module (N, C, H, W) -> (N, D) of your own, which is trained in place.
         init: trained weights to start from, see `moco.Config`; also a `moco.Run`, a `moco.Pretrained`, or a trained
-            module (N, 3, H, W) -> (N, D) of your own, which is trained in place.
+            module (N, C, H, W) -> (N, D) of your own, which is trained in place.
         transform: your own pair of views instead of the recipe's: a callable from a PIL image to two float tensors
-            (3, H, W), or a pair of callables that make one each; PyTorch's, NumPy's and Python's generators are seeded
+            (C, H, W), or a pair of callables that make one each; PyTorch's, NumPy's and Python's generators are seeded
             for each sample.
         callbacks: objects with some of the moments of `moco.Callback`.
         loggers: names (tensorboard, csv, wandb, mlflow, trackio) or loggers of Lightning; None means tensorboard.
@@ -228,7 +229,8 @@ def _stored(
     folder.check(resume=True)
     config, stored_data = read_config(folder.config)
     config = dataclasses.replace(config, **{name: given[name] for name in MAY_CHANGE if name in given})
-    changed = {k: v for k, v in given.items() if _plain(v) != _plain(getattr(config, k, None))}
+    measured = {"normalization"} if given.get("normalization") == AUTO else set()
+    changed = {k: v for k, v in given.items() if _plain(v) != _plain(getattr(config, k, None)) and k not in measured}
     if recipe is not None and recipe != config.recipe:
         changed["recipe"] = recipe
     if isinstance(data, str | os.PathLike) and stored_data != os.fspath(data):

@@ -71,7 +71,7 @@ def label(init: Init) -> str:
 
 
 def open_starting_weights(init: Init, given: dict[str, Any]) -> StartingWeights:
-    """Read the weights; architecture, stem, image size and normalisation are theirs where `given` states none.
+    """Read the weights; architecture, channels, image size and normalisation are theirs where `given` states none.
 
     Raises:
         ConfigError: an option that contradicts the weights.
@@ -83,6 +83,7 @@ def open_starting_weights(init: Init, given: dict[str, Any]) -> StartingWeights:
         raise ConfigError(f"backbone={named!r} beside init, which is the module to train: leave backbone out")
     model = trained_backbone(init, architecture=named, image_size=given.get("image_size"))
     theirs: dict[str, Any] = {"backbone": model.architecture, "stem": model.stem, "num_heads": model.num_heads}
+    theirs["channels"] = model.channels
     for name, value in theirs.items():
         stated = given.get(name)
         if stated not in (None, "auto", value) and str(value).rpartition("/")[2] != stated:

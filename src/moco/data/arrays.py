@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
+import copy
 import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
-from moco.data.base import UNKNOWN, Source
-from moco.data.bit_depth import range_of
+from moco.data.bands import RGB, Layout, count_of, in_channels
+from moco.data.base import UNKNOWN, RangedSource, agreed_channels
+from moco.data.bit_depth import Extent, ValueRange, eight_bit, extent_of
+from moco.data.decode import DamagedImage
 from moco.errors import DataError
 
-_LAYOUTS = "uint8 of shape (N, H, W), (N, H, W, 1 or 3 or 4) or (N, 1 or 3, H, W)"
+_LAYOUTS = "numbers of shape (N, H, W), (N, H, W, C) or (N, C, H, W)"
 _IMAGE_KEYS = ("images", "x", "data", "x_train", "train_images")
 _LABEL_KEYS = ("labels", "y", "targets", "y_train", "train_labels")
-_SAMPLE = 64  # images that are looked at for the range of their values
 _TEST_KEYS = (("x_test", "y_test"), ("test_images", "test_labels"))
 
 
-class ArraySource(Source):
+class ArraySource(RangedSource):
     """Images of one size in one array; nothing is copied, grey and channel-first arrays are seen through views.
 
     Args:
-        images: uint8 of shape (N, H, W), (N, H, W, 1 or 3 or 4) or (N, 1 or 3, H, W); a fourth channel is taken for
-            alpha and dropped, which a remark says.
+        images: numbers of shape (N, H, W), (N, H, W, C) or (N, C, H, W); channels come first where the last axis is not
+            1, 3 or 4 and the second is shorter than both others. Grey is repeated three times unless `in_channels`
+            says otherwise. What is not uint8 becomes so at each visit, see `RangedSource`.
         labels: (N,) whole numbers, negative for unknown, or (N,) strings; None where there are none.
         class_names: names of labels 0, 1, ...; by default the numbers, or the strings sorted.
         name: what messages call it.
@@ -34,8 +37,6 @@ class ArraySource(Source):
     Raises:
         DataError: another type or shape, or labels that do not fit.
     """
-
-    decoded = True
 
     def __init__(
         self,
@@ -46,17 +47,52 @@ class ArraySource(Source):
         name: str = "array",
     ) -> None:
         self._images = _as_nhwc(images, name)
-        if np.ndim(images) == 4 and np.shape(images)[-1] == 4:
-            self._remarks = (f"{name}: the fourth of its channels is taken for alpha and not used",)
-        self.uniform_shape = self._images.shape[1:3]
+        self.decoded = self._images.dtype == np.uint8
+        self._layout = Layout(*self._images.shape[1:])
+        self.channels, self.uniform_shape = self._layout.usual, self._images.shape[1:3]
         if labels is not None:
             labels, class_names = _numbered(np.asarray(labels), class_names, name)
         super().__init__(len(self._images), name=name, labels=labels, class_names=class_names)
 
     def pixels(self, index: int, *, min_side: int | None = None) -> np.ndarray:
-        """One image as a view of the array; `min_side` has no effect."""
-        view: np.ndarray = self._images[self._place(index)]
-        return view
+        """One image, of uint8 as a view of the array; `min_side` has no effect.
+
+        Raises:
+            DamagedImage: values outside 0 to 65535 or 0 to 1 where no other range is known.
+        """
+        values = self._images[self._place(index)]
+        try:
+            return in_channels(values if self.decoded else eight_bit(values, depth=self.depth(index)), self.channels)
+        except ValueError as error:
+            raise DamagedImage(self.item_name(index), str(error)) from error
+
+    def shapes(self, indices: np.ndarray, *, min_side: int | None = None) -> np.ndarray:
+        """See `Source.shapes`."""
+        return np.tile(np.array(self.uniform_shape, dtype=np.int32), (len(indices), 1))
+
+    def in_channels(self, channels: int | None) -> Self:
+        """See `Source.in_channels`; the fourth of four channels may be left out as alpha."""
+        chosen = copy.copy(self)
+        layout = self._layout._replace(alpha=self._layout.stored == 4 and channels == RGB)
+        (chosen.channels, _) = agreed_channels([(f"each of {len(self)} images", layout)], channels, self.name)
+        if layout.alpha:
+            chosen._about_channels = (f"{self.name}: the fourth of its channels is taken for alpha and not used",)
+        elif chosen.channels != RGB:
+            cure = "; where the fourth is alpha, state --channels 3" if chosen.channels == 4 else ""
+            chosen._about_channels = (f"{self.name}: images of {count_of(chosen.channels)}{cure}",)
+        return chosen
+
+    def in_range(self, value_range: ValueRange | None) -> Self:
+        """See `RangedSource`; uint8 has no range."""
+        return self if self.decoded else super().in_range(value_range)
+
+    def seems_deep(self) -> bool:
+        """See `RangedSource`."""
+        return not self.decoded
+
+    def extent(self, index: int) -> Extent | None:
+        """See `RangedSource`."""
+        return None if self.decoded else extent_of(self._images[self._place(index)])
 
     def item_name(self, index: int) -> str:
         """Name and position in the array."""
@@ -68,7 +104,7 @@ def open_array_file(path: Path) -> tuple[ArraySource, ArraySource | None]:
 
     A .npy file is memory-mapped: memory holds the pages in use. The arrays of a .npz file are unpacked into memory
     whole: N * H * W * channels bytes. In it images are called images, x, data, x_train or train_images (or are the
-    first 4-D uint8 array), labels are called labels, y, targets, y_train or train_labels; x_test with y_test or
+    first 4-D array of numbers), labels are called labels, y, targets, y_train or train_labels; x_test with y_test or
     test_images with test_labels are the test part.
 
     Raises:
@@ -111,16 +147,17 @@ def _from_archive(archive: Any, path: Path) -> tuple[ArraySource, ArraySource | 
 def _first_image_key(archive: Any, keys: Sequence[str]) -> str | None:
     for key in keys:
         array = archive[key]
-        if array.ndim == 4 and array.dtype == np.uint8:
+        if array.ndim == 4 and array.dtype.kind in "uif":
             return key
     return None
 
 
 def _as_nhwc(images: np.ndarray, name: str) -> np.ndarray:
-    """A view of shape (N, H, W, 3)."""
+    """A view of shape (N, H, W, C)."""
     images = np.asanyarray(images)
-    if images.dtype != np.uint8:
-        raise DataError(f"{name}: {images.dtype} array of shape {images.shape}; expected {_LAYOUTS}{_cure(images)}")
+    if images.dtype.kind not in "uif":
+        cure = "; save x.astype('uint8') * 255" if images.dtype.kind == "b" else ""
+        raise DataError(f"{name}: {images.dtype} array of shape {images.shape}; expected {_LAYOUTS}{cure}")
     if images.ndim == 3 and _may_be_one_image(*images.shape):
         count, height, width = images.shape
         raise DataError(
@@ -129,33 +166,17 @@ def _as_nhwc(images: np.ndarray, name: str) -> np.ndarray:
         )
     if images.ndim == 3:
         images = images[..., None]
-    if images.ndim == 4 and images.shape[-1] not in (1, 3, 4) and images.shape[1] in (1, 3):
+    if images.ndim == 4 and images.shape[-1] not in (1, 3, 4) and images.shape[1] < min(images.shape[2:]):
         images = images.transpose(0, 2, 3, 1)
-    if images.ndim != 4 or images.shape[-1] not in (1, 3, 4) or 0 in images.shape[1:]:
+    if images.ndim != 4 or 0 in images.shape[1:]:
         raise DataError(f"{name}: array of shape {images.shape}; expected {_LAYOUTS}")
     if not len(images):
         raise DataError(f"{name}: array of shape {images.shape} holds no images")
-    if images.shape[-1] == 1:
-        return np.broadcast_to(images, (*images.shape[:3], 3))
-    return images[..., :3]
+    return images
 
 
 def _may_be_one_image(first: int, second: int, third: int) -> bool:
     return (third in (3, 4) and min(first, second) > 4) or (first == 3 and min(second, third) > 4)
-
-
-def _cure(images: np.ndarray) -> str:
-    """How to get from this type to uint8."""
-    if images.dtype.kind == "f":
-        return "; if its values are 0 to 1, save (255 * x).round().astype('uint8')"
-    if images.dtype == np.uint16:
-        top = range_of(int(images[:_SAMPLE].max(initial=0)))
-        return f"; its first values reach into 0 to {top}: save (x / {top} * 255).round().astype('uint8')"
-    if images.dtype.kind in "iu":
-        return "; if its values are 0 to 255, save x.astype('uint8')"
-    if images.dtype.kind == "b":
-        return "; save x.astype('uint8') * 255"
-    return ""
 
 
 def _numbered(labels: np.ndarray, class_names: Sequence[str], name: str) -> tuple[np.ndarray, Sequence[str]]:

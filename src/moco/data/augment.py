@@ -9,6 +9,7 @@ N: samples of a rank's share of a step   C: channels   H, W: of an image   S: si
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterable
 from typing import Self
@@ -19,6 +20,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from moco.data import photometric
+from moco.data.bands import RGB
 from moco.data.order import COLORS, VIEWS, EpochOrder, Sample, keyed_generator
 from moco.data.views import ViewRecipe
 
@@ -48,16 +50,18 @@ class RecipeViews:
         self.min_side: int | None = recipe.min_side(size)
 
     def in_worker(self, images: Iterable[tuple[str, np.ndarray]], samples: list[Sample]) -> tuple[Tensor, ...]:
-        """Views on a CPU; elsewhere the V x N crops, (V, N, S, S, 3) uint8."""
+        """Views on a CPU; elsewhere the V x N crops, (V, N, S, S, C) uint8."""
         generator = keyed_generator(self._seed, VIEWS, samples[0].step)
         boxes = CropBoxes(2 * self._step_size, crop_min=self._recipe.crop_min, generator=generator)
-        flips = torch.rand(2 * self._step_size, generator=generator) < self._recipe.flip_probability
-        crops_VNSSC = torch.empty(self._views, len(samples), self._size, self._size, 3, dtype=torch.uint8)
+        poses = Poses(2 * self._step_size, self._recipe, generator)
+        shape = self._views, len(samples), self._size, self._size, self._recipe.channels
+        crops_VNSSC = torch.empty(shape, dtype=torch.uint8)
         for row, ((_, pixels), sample) in enumerate(zip(images, samples, strict=True)):
             for view in range(self._views):
                 number = sample.position + view * self._step_size
                 box = boxes.box(number, *pixels.shape[:2])
-                resized_crop(pixels, box, bool(flips[number]), crops_VNSSC[view, row].numpy())
+                resized_crop(pixels, box, bool(poses.flips[number]), crops_VNSSC[view, row].numpy())
+                poses.turn_(number, crops_VNSSC[view, row])
         return self._color(crops_VNSSC, samples) if self._colors_in_worker else (crops_VNSSC,)
 
     def on_device(self, views: tuple[Tensor, ...], samples: list[Sample]) -> tuple[Tensor, ...]:
@@ -68,6 +72,27 @@ class RecipeViews:
         positions = torch.tensor([sample.position for sample in samples])
         generator = keyed_generator(self._seed, COLORS, samples[0].step)
         return color_views(crops_VNSSC, self._recipe, draw_colors(self._step_size, positions, self._recipe, generator))
+
+
+class Poses:
+    """How so many crops are mirrored and turned.
+
+    Attributes:
+        flips: (count,) bool, left to right.
+    """
+
+    def __init__(self, count: int, recipe: ViewRecipe, generator: torch.Generator) -> None:
+        self.flips = torch.rand(count, generator=generator) < recipe.flip_probability
+        upset, turned, quarters = torch.rand(3, count, generator=generator)
+        self._upset = upset < recipe.vertical_flip_probability
+        self._quarters = (1 + (3 * quarters).long()) * (turned < recipe.rotate_probability)
+
+    def turn_(self, number: int, crop_SSC: Tensor) -> None:
+        """Mirror crop `number` top to bottom, then turn it, in place, as it was drawn; left to right is not done."""
+        if self._upset[number]:
+            crop_SSC.copy_(crop_SSC.flip(0))
+        if self._quarters[number]:
+            crop_SSC.copy_(crop_SSC.rot90(int(self._quarters[number])))
 
 
 class CropBoxes:
@@ -107,7 +132,7 @@ def _centre(height: int, width: int) -> Box:
 
 
 def resized_crop(pixels_HWC: np.ndarray, box: Box, flip: bool, out_SSC: np.ndarray) -> None:
-    """Crop, resize and mirror one image into `out_SSC`, (S, S, 3) uint8.
+    """Crop, resize and mirror one image into `out_SSC`, (S, S, C) uint8.
 
     Resampled as by Pillow's BILINEAR, to one level of 255, at a fraction of its time where the processor has AVX2.
     """
@@ -130,6 +155,7 @@ class ColorDraws:
         jitter: (N,) bool, whether the colours change; `order`: (N, 4), the order of brightness, contrast, saturation,
             hue; `factors`: (N, 4), their parameters.
         gray, blur, solarize: (N,) bool; `sigmas`: (N,) pixels.
+        channel_factors: (N, 2, C), of brightness and contrast; of three channels none are drawn.
     """
 
     jitter: Tensor
@@ -139,6 +165,7 @@ class ColorDraws:
     blur: Tensor
     sigmas: Tensor
     solarize: Tensor
+    channel_factors: Tensor
 
     @classmethod
     def sample(cls, count: int, recipe: ViewRecipe, generator: torch.Generator) -> Self:
@@ -148,14 +175,17 @@ class ColorDraws:
         low = torch.tensor([*(max(0.0, 1.0 - s) for s in strengths), -recipe.hue])
         high = torch.tensor([*(1.0 + s for s in strengths), recipe.hue])
         first, last = recipe.blur_sigma
+        order = torch.rand(count, 4, generator=generator).argsort(dim=1)
+        own = torch.rand(count, 2, 0 if recipe.channels == RGB else recipe.channels, generator=generator)
         return cls(
             jitter=uniform[:, 0] < recipe.jitter_probability,
-            order=torch.rand(count, 4, generator=generator).argsort(dim=1),
+            order=order,
             factors=low + (high - low) * uniform[:, 1:5],
             gray=uniform[:, 5] < recipe.grayscale_probability,
             blur=uniform[:, 6] < recipe.blur_probability,
             sigmas=first + (last - first) * uniform[:, 7],
             solarize=uniform[:, 8] < recipe.solarize_probability,
+            channel_factors=low[:2, None] + (high - low)[:2, None] * own,
         )
 
     def blend_shares(self) -> Tensor:
@@ -184,7 +214,7 @@ def draw_colors(step_size: int, positions: Tensor, recipe: ViewRecipe, generator
 
 
 def color_views(crops_VNSSC: Tensor, recipe: ViewRecipe, draws: list[ColorDraws]) -> tuple[Tensor, ...]:
-    """From crops (V, N, S, S, 3) uint8 to V views (N, 3, S, S) float32, normalised, channels-last, on their device.
+    """From crops (V, N, S, S, C) uint8 to V views (N, C, S, S) float32, normalised, channels-last, on their device.
 
     `draws`: of each view's N samples. On a CPU the batch is worked on in blocks that stay in its cache.
     """
@@ -210,6 +240,8 @@ def augment_colors_(images: Tensor, recipe: ViewRecipe, draws: ColorDraws) -> Te
     Samples are worked on in the order of the place at which each turns its hue, so that each operation finds its
     samples side by side and nothing has to be gathered in between.
     """
+    if images.shape[1] != RGB:
+        return _augment_channels_(images, recipe, draws)
     hue_place = torch.where(draws.jitter, (draws.order == HUE).int().argmax(dim=1), 4)
     sequence = hue_place.argsort(stable=True)
     borders = torch.searchsorted(hue_place[sequence], torch.arange(5)).tolist()
@@ -224,6 +256,19 @@ def augment_colors_(images: Tensor, recipe: ViewRecipe, draws: ColorDraws) -> Te
     _where_(images, draws.solarize, photometric.solarize)
     photometric.normalize_(images, recipe.mean, recipe.std)
     return images.index_select(0, sequence.argsort().to(images.device, non_blocking=True))
+
+
+def _augment_channels_(images: Tensor, recipe: ViewRecipe, draws: ColorDraws) -> Tensor:
+    """The same for channels that are not red, green and blue: no hue, no saturation, no grey."""
+    images = images.mul_(1.0 / 255.0)
+    contrast_first = draws.order.argsort(dim=1)[:, :2].argmin(dim=1) == 1
+    for swapped in (False, True):
+        chosen = draws.jitter & (contrast_first == swapped)
+        adjust = functools.partial(photometric.adjust_channels, contrast_first=swapped)
+        _where_(images, chosen, adjust, *draws.channel_factors.unbind(dim=1))
+    _where_(images, draws.blur, photometric.gaussian_blur, draws.sigmas)
+    _where_(images, draws.solarize, photometric.solarize)
+    return photometric.normalize_(images, recipe.mean, recipe.std)
 
 
 def _jitter_(images: Tensor, draws: ColorDraws, borders: list[int]) -> None:

@@ -1,35 +1,188 @@
-"""TIFF files of more bands than grey or RGB and alpha: what they hold, and why they are not read."""
+"""How many channels an image file holds, and the values of those that Pillow does not read: NumPy's, DICOM, many bands.
+
+C: channels   H, W: height and width
+"""
 
 from __future__ import annotations
 
-from typing import IO
+from types import ModuleType
+from typing import IO, Any, NamedTuple
 
-from PIL import Image
+import numpy as np
+from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-_BITS, _BANDS, _EXTRA_BANDS = 258, 277, 338  # TIFF tags; the last: what those after grey or RGB are
-_ALPHA = (1, 2, 999)  # TIFF 6.0; 999: Corel Draw
-_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # + for files of more than 4 GiB
-_CURE = "expected grey or RGB of 8 or 16 bits, with or without alpha; save the bands to learn from as such"
+from moco.data.bit_depth import GREY_AND_ALPHA, four_bands, raw_mode
+from moco.data.dicom import dicom_shape, dicom_values, is_dicom
+from moco.data.open_image import check_size, open_image
+
+RGB = 3
+_WIDTH, _HEIGHT, _BANDS, _PLANES, _EXTRA_BANDS = 256, 257, 277, 284, 338  # TIFF tags
+_ALPHA = (1, 2, 999)  # TIFF 6.0, what a band after grey or RGB is; 999: Corel Draw
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # how files begin; + for those of more than 4 GiB
+_NUMPY = b"\x93NUMPY"
+_COLOURS = ("P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")  # Pillow's modes
+_WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 
 
-def check_bands(image: Image.Image) -> None:
-    """Refuse an image of which Pillow would drop a band that is not alpha.
+def count_of(channels: int) -> str:
+    """`1 channel`, `4 channels`."""
+    return f"{channels} channel{'s' * (channels != 1)}"
+
+
+class Layout(NamedTuple):
+    """Height, width and channels of an image, as they are stored, and whether the last channel is alpha."""
+
+    height: int
+    width: int
+    stored: int
+    alpha: bool = False
+
+    @property
+    def usual(self) -> int:
+        """Channels where no number is stated: 3 for grey, RGB and both with alpha, else all."""
+        return RGB if self.stored - self.alpha in (1, RGB) else self.stored
+
+    def fits(self, channels: int) -> bool:
+        """Whether it can be given with so many: as it is, without its alpha, or grey repeated three times."""
+        return channels in (self.stored, self.stored - self.alpha) or (
+            channels == RGB and self.stored - self.alpha == 1
+        )
+
+    def check(self, channels: int) -> None:
+        """Raise ValueError where it cannot."""
+        if not self.fits(channels):
+            raise ValueError(f"{self}, expected {channels}: {self.cure}")
+
+    @property
+    def cure(self) -> str:
+        """What to do where it does not fit."""
+        own = self.stored - self.alpha
+        return f"state --channels {own}, or leave such files out with --exclude"
+
+    def __str__(self) -> str:
+        return f"{count_of(self.stored)}{', the last alpha' * self.alpha}"
+
+
+def layout_of(image: Image.Image) -> Layout:
+    """Of an image that Pillow has opened."""
+    if _drops_bands(image):
+        return Layout(image.height, image.width, _tags(image)[_BANDS])
+    alpha = image.mode in _WITH_ALPHA or "transparency" in image.info
+    colours = 1 if image.mode not in _COLOURS or raw_mode(image) == GREY_AND_ALPHA else RGB
+    return Layout(image.height, image.width, colours + alpha, alpha)
+
+
+def file_layout(file: IO[bytes]) -> Layout:
+    """Of a file, from its first bytes.
 
     Raises:
-        ValueError: there is one.
+        ValueError, OSError: it is no image.
     """
-    tags = getattr(image, "tag_v2", {})
-    if any(kind not in _ALPHA for kind in tags.get(_EXTRA_BANDS, ())):
-        raise ValueError(f"{tags[_BANDS]} bands, the last not alpha: {_CURE}")
+    if _begins(file, _NUMPY):
+        return _numpy_layout(file)
+    if is_dicom(file):
+        return Layout(*dicom_shape(file))
+    try:
+        with open_image(file) as image:
+            return layout_of(image)
+    except UnidentifiedImageError:
+        return _tiff_layout(file)
 
 
-def tiff_layout(file: IO[bytes]) -> str:
-    """Bands and bits of a TIFF file that Pillow does not know; nothing for any other file."""
+def open_values(file: IO[bytes], channels: int) -> Image.Image | np.ndarray:
+    """The image of a file, its pixels unread, where Pillow reads all of its channels; else its values, (H, W, C).
+
+    Raises:
+        ValueError: other channels than these, which are what the caller can use; or values that cannot be read.
+        OSError: no image.
+    """
+    if _begins(file, _NUMPY):
+        _numpy_layout(file).check(channels)
+        file.seek(0)
+        return np.atleast_3d(np.load(file, allow_pickle=False))
+    if is_dicom(file):
+        Layout(*dicom_shape(file)).check(channels)
+        file.seek(0)
+        return dicom_values(file)
+    image = None
+    try:
+        image = open_image(file)
+        layout = layout_of(image)
+    except UnidentifiedImageError:
+        layout = _tiff_layout(file)
+    layout.check(channels)
+    if image is not None and not _drops_bands(image):
+        return image
+    if image is not None:
+        check_size(image)
+    return _tiff_values(file, image, layout)
+
+
+def in_channels(values: np.ndarray, channels: int) -> np.ndarray:
+    """(H, W, channels) of (H, W, C) that fit: grey repeated, or without alpha."""
+    if values.shape[2] == 1:
+        return np.broadcast_to(values, (*values.shape[:2], channels))
+    return values[..., :channels]
+
+
+def _drops_bands(image: Image.Image) -> bool:
+    """Whether Pillow would drop a band that is not alpha."""
+    return any(kind not in _ALPHA for kind in _tags(image).get(_EXTRA_BANDS, ()))
+
+
+def _tags(image: Image.Image) -> Any:
+    return getattr(image, "tag_v2", {})
+
+
+def _begins(file: IO[bytes], *starts: bytes) -> bool:
+    file.seek(0)
+    head = file.read(max(map(len, starts)))
+    file.seek(0)
+    return head.startswith(starts)
+
+
+def _numpy_layout(file: IO[bytes]) -> Layout:
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    if len(shape) not in (2, 3) or 0 in shape or dtype.kind not in "uif":
+        raise ValueError(f"{dtype} array of shape {shape}: expected numbers (H, W) or (H, W, C), one image a file")
+    height, width, *rest = shape
+    return Layout(height, width, rest[0] if rest else 1)
+
+
+def _tiff_layout(file: IO[bytes]) -> Layout:
+    """Of a TIFF file that Pillow does not know."""
+    if not _begins(file, *_TIFF):
+        raise UnidentifiedImageError("not an image in a known format")
     head = file.read(8)
-    if head[:4] not in _STARTS:
-        return ""
     directory = ImageFileDirectory_v2(head + (file.read(8) if 43 in head[2:4] else b""))
     file.seek(directory.next)
     directory.load(file)
-    return f"TIFF of {directory.get(_BANDS, 1)} bands of {max(directory.get(_BITS, (1,)))} bits: {_CURE}"
+    extra = directory.get(_EXTRA_BANDS, ())
+    alpha = bool(extra) and all(kind in _ALPHA for kind in extra)
+    return Layout(int(directory[_HEIGHT]), int(directory[_WIDTH]), int(directory.get(_BANDS, 1)), alpha)
+
+
+def _tiff_values(file: IO[bytes], image: Image.Image | None, layout: Layout) -> np.ndarray:
+    """By tifffile; where that is not installed, by Pillow if it knows the file and there are four bands."""
+    library = _tifffile()
+    if library is None:
+        if image is None or layout.stored != 4 or _tags(image).get(_PLANES) == 2:
+            raise ValueError(f"TIFF of {layout}, which Pillow does not read: pip install 'moco-contrast[tiff]'")
+        return four_bands(image, file)
+    file.seek(0)
+    with library.TiffFile(file) as opened:
+        page = opened.pages.first
+        values: np.ndarray = page.asarray()
+        return np.atleast_3d(np.moveaxis(values, 0, -1) if page.axes.startswith("S") else values)
+
+
+def _tifffile() -> ModuleType | None:
+    """tifffile, or None where it is not installed."""
+    try:
+        import tifffile
+    except ImportError:
+        return None
+    return tifffile  # type: ignore[no-any-return]

@@ -6,15 +6,17 @@ import contextlib
 import copy
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from types import MappingProxyType
 from typing import Self
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from moco.data.bit_depth import FULL, Depth
+from moco.data.bands import RGB, Layout
+from moco.data.bit_depth import FULL, Depth, Extent, ValueRange, range_text
 from moco.errors import DataError
 
 UNKNOWN = -1  # label of an image whose class is not known
@@ -33,7 +35,10 @@ class Source(Dataset[np.ndarray], ABC):
         class_names: names of labels 0, 1, ...
         decoded: pixels lie in memory or in a mapped file already, so that keeping them would gain nothing.
         uniform_shape: height and width of such images where they are those of all; else None.
-        value_range: of images of more than 8 bits, the value that becomes 255; None where no range is known.
+        channels: C, of every image; 3 is RGB.
+        not_read: files beside the images, by lower-case extension, "" for none.
+        value_range: of images of floats or of more than 8 bits, what is spread over 0 to 255; None where no range is
+            known.
 
     Raises:
         DataError: labels of another number than the images.
@@ -41,8 +46,11 @@ class Source(Dataset[np.ndarray], ABC):
 
     decoded = False
     uniform_shape: tuple[int, int] | None = None
-    value_range: int | None = None
+    channels: int = RGB
+    not_read: Mapping[str, int] = MappingProxyType({})
+    value_range: ValueRange | None = None
     _remarks: tuple[str, ...] = ()
+    _about_channels: tuple[str, ...] = ()
 
     def __init__(
         self, size: int, *, name: str, labels: np.ndarray | None = None, class_names: Sequence[str] = ()
@@ -61,7 +69,7 @@ class Source(Dataset[np.ndarray], ABC):
 
     @abstractmethod
     def pixels(self, index: int, *, min_side: int | None = None) -> np.ndarray:
-        """One image, (H, W, 3) uint8, RGB, upright, perhaps read-only.
+        """One image, (H, W, C) uint8, upright, perhaps read-only.
 
         Args:
             index: 0 to N - 1.
@@ -83,10 +91,12 @@ class Source(Dataset[np.ndarray], ABC):
     @property
     def remarks(self) -> tuple[str, ...]:
         """What a user should know before the images are used, a line each."""
+        said = (*self._remarks, *self._about_channels)
         if self.value_range is None:
-            return self._remarks
-        ranged = f"{self.name}: in images of more than 8 bits, values 0 to {self.value_range} become 0 to 255"
-        return *self._remarks, ranged
+            return said
+        kind = "floats or " if isinstance(self.value_range, tuple) else ""
+        values = range_text(self.value_range)
+        return *said, f"{self.name}: in images of {kind}more than 8 bits, values {values} become 0 to 255"
 
     @property
     def clipped(self) -> int:
@@ -98,10 +108,23 @@ class Source(Dataset[np.ndarray], ABC):
         if not self.clipped:
             return ""
         what = "1 image holds" if self.clipped == 1 else f"{self.clipped:,} images hold"
-        return f"{self.name}: {what} values above {self.value_range}, which became 255 (moco pretrain --value-range)"
+        values = f"above {self.value_range}, which became 255"
+        if isinstance(self.value_range, tuple):
+            values = f"outside {range_text(self.value_range)}, which became 0 or 255"
+        return f"{self.name}: {what} values {values} (moco pretrain --value-range)"
 
-    def in_range(self, value_range: int | None) -> Self:
-        """The same images with this value at the top of the range of those of more than 8 bits."""
+    def in_range(self, value_range: ValueRange | None) -> Self:
+        """The same images with this range of those of floats or of more than 8 bits."""
+        return self
+
+    def in_channels(self, channels: int | None) -> Self:
+        """The same images with so many channels; None: 3 for grey, RGB and both with alpha, else all that they have.
+
+        Raises:
+            DataError: they have others, or not all the same.
+        """
+        if channels not in (None, self.channels):
+            raise DataError(f"{self.name} has {self.channels} channels, expected {channels}: leave --channels out")
         return self
 
     def reading(self, *key: int) -> AbstractContextManager[None]:
@@ -154,17 +177,17 @@ def spaced(count: int, most: int) -> list[int]:
 class RangedSource(Source):
     """A source whose images may have more than 8 bits; until `in_range`, those are spread over all of 16."""
 
-    _above: torch.Tensor  # for each image of the whole, whether it holds more than `value_range`
+    _above: torch.Tensor  # for each image of the whole, whether it holds values outside `value_range`
 
     @abstractmethod
     def seems_deep(self) -> bool:
         """Whether a first look finds images of more than 8 bits."""
 
     @abstractmethod
-    def largest_value(self, index: int) -> int | None:
-        """Of an image of more than 8 bits; None for others, and where it cannot be read."""
+    def extent(self, index: int) -> Extent | None:
+        """Of the values of an image of floats or of more than 8 bits; None for others, and where it cannot be read."""
 
-    def in_range(self, value_range: int | None) -> Self:
+    def in_range(self, value_range: ValueRange | None) -> Self:
         """See `Source.in_range`; what was clipped is counted anew."""
         ranged = copy.copy(self)
         ranged.value_range = value_range
@@ -173,19 +196,46 @@ class RangedSource(Source):
         return ranged
 
     def depth(self, index: int) -> Depth:
-        """How values of more than 8 bits of one image become 8; what is above the range is counted."""
+        """How values of more than 8 bits of one image become 8; what is outside the range is counted."""
         if self.value_range is None:
             return FULL
-        return Depth(self.value_range, functools.partial(self._note, self._place(index)))
+        return Depth.of(self.value_range, functools.partial(self._note, self._place(index)))
 
-    def _note(self, place: int, largest: int) -> None:
-        if self.value_range is not None and largest > self.value_range:
+    def _note(self, place: int, extent: Extent) -> None:
+        limits = Depth.of(self.value_range)
+        if self.value_range is not None and (extent.high > limits.top or extent.low < (limits.low or 0)):
             self._above[place] = True
 
     @property
     def clipped(self) -> int:
         """See `Source.clipped`."""
         return 0 if self.value_range is None else int(self._above.sum())
+
+
+def agreed_channels(
+    layouts: Iterable[tuple[str, Layout | None]], channels: int | None, name: str
+) -> tuple[int, tuple[str, ...]]:
+    """Channels that images of these names and layouts can all be given with, and a line where alpha is dropped.
+
+    Raises:
+        DataError: there is no such number, or they cannot be given with `channels`; two images are named.
+    """
+    known = [(item, layout) for item, layout in layouts if layout is not None]
+    first = next(iter(known), None)
+    if first is None:  # reading them says what is wrong
+        return channels or RGB, ()
+    wanted = channels or first[1].usual
+    for item, layout in known:
+        if channels is not None and not layout.fits(channels):
+            raise DataError(f"{name}: {item} has {layout}, expected {channels}: {layout.cure}")
+        if channels is None and layout.usual != wanted:
+            raise DataError(
+                f"{name}: {first[0]} has {first[1]}, {item} {layout}: choose one kind with --include or --exclude"
+            )
+    dropped = next((item for item, layout in known if layout.alpha and wanted in (1, RGB)), None)
+    if dropped is None:
+        return wanted, ()
+    return wanted, (f"{name}: the alpha channel of {dropped} is not used; where it is data, state --channels",)
 
 
 def _checked_labels(labels: np.ndarray, count: int, name: str) -> np.ndarray:

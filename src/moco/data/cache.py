@@ -22,7 +22,7 @@ class CachedSource(Source):
     """A source whose images in use are each kept when they are first decoded.
 
     The pixels lie in one run of memory that processes forked from this one share: each image has its own place, and two
-    workers that decode the same image write the same bytes. Memory: 3 * H * W bytes an image, taken as images come in.
+    workers that decode the same image write the same bytes. Memory: C * H * W bytes an image, taken as images come in.
 
     Args:
         source: the images.
@@ -33,9 +33,10 @@ class CachedSource(Source):
 
     def __init__(self, source: Source, indices: np.ndarray, shapes: np.ndarray, *, min_side: int | None) -> None:
         super().__init__(len(source), name=source.name, labels=source.labels, class_names=source.class_names)
+        self.channels = source.channels
         self._source, self._min_side, self._shapes = source, min_side, np.asarray(shapes, dtype=np.int64)
         self._ends = np.zeros(len(indices) + 1, dtype=np.int64)
-        np.cumsum(3 * self._shapes.prod(axis=1), out=self._ends[1:])
+        np.cumsum(self.channels * self._shapes.prod(axis=1), out=self._ends[1:])
         self._slots = np.full(len(source), -1, dtype=np.int32)
         self._slots[indices] = np.arange(len(indices))
         self._pixels, self._kept = _shared(self.nbytes), _shared(len(indices))
@@ -47,7 +48,7 @@ class CachedSource(Source):
         return int(self._ends[-1])
 
     def pixels(self, index: int, *, min_side: int | None = None) -> np.ndarray:
-        """(H, W, 3) uint8, decoded if this is the first time; `min_side` is that of the cache."""
+        """(H, W, C) uint8, decoded if this is the first time; `min_side` is that of the cache."""
         place = self._place(index)
         slot = int(self._slots[place])
         if slot < 0:
@@ -55,7 +56,7 @@ class CachedSource(Source):
         kept = self._pixels[self._ends[slot] : self._ends[slot + 1]]
         with self._fence:
             if self._kept[slot]:
-                return kept.reshape(*self._shapes[slot], 3)
+                return kept.reshape(*self._shapes[slot], self.channels)
         pixels = self._source.pixels(place, min_side=self._min_side)
         if pixels.shape[:2] == tuple(self._shapes[slot]):  # else the file's first bytes said something wrong
             kept.reshape(pixels.shape)[...] = pixels
@@ -90,11 +91,11 @@ def keep_decoded(
     shapes = source.shapes(sample, min_side=min_side)
     if shapes is None:
         return source, f"{source.name} tells sizes only by decoding: its images are decoded at each visit"
-    needed = 3 * shapes.prod(axis=1, dtype=np.int64).mean() * len(indices)
+    needed = source.channels * shapes.prod(axis=1, dtype=np.int64).mean() * len(indices)
     if needed <= DOUBT * budget:
         shapes = source.shapes(indices, min_side=min_side)
         assert shapes is not None
-        needed = 3 * shapes.prod(axis=1, dtype=np.int64).sum()
+        needed = source.channels * shapes.prod(axis=1, dtype=np.int64).sum()
     if needed > budget:
         return source, (
             f"decoded images would take {_size(needed)}, more than the {_size(budget)} of --cache-gib: they are "

@@ -1,4 +1,4 @@
-"""One image file to RGB pixels, or a clear reason why not.
+"""One image file to pixels, RGB unless other channels are expected, or a clear reason why not.
 
 Content decides what a file is, never its name. Pillow is the authority on what a file shows; where simplejpeg (MIT) is
 installed, plain JPEG files go through it, which gives the same bits in less time. Whatever is turned by its EXIF
@@ -7,7 +7,6 @@ orientation, large enough for a decode at reduced size, in four colours, damaged
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import io
 import os
@@ -19,7 +18,7 @@ from typing import IO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from moco.data.bands import check_bands, tiff_layout
+from moco.data.bands import RGB, Layout, file_layout, in_channels, layout_of, open_values
 from moco.data.bit_depth import FULL, Depth, deep_values, eight_bit, is_deep
 from moco.data.open_image import JPEG_START, check_size, open_image
 from moco.errors import DataError
@@ -60,8 +59,10 @@ class DamagedImage(DataError):  # noqa: N818 - a state of the file, named as use
         return f"{self.item}: {self.reason}"
 
 
-def read_image(path: str | bytes | Path, *, min_side: int | None = None, depth: Depth = FULL) -> Image.Image:
-    """Decode one file to RGB, 8 bit, turned upright by its EXIF orientation.
+def read_image(
+    path: str | bytes | Path, *, min_side: int | None = None, depth: Depth = FULL, channels: int = RGB
+) -> Image.Image:
+    """Decode one file to RGB, or to grey for `channels` 1, 8 bit, turned upright by its EXIF orientation.
 
     Grey is repeated over the channels, alpha is dropped, the first frame of an animation is taken.
 
@@ -70,32 +71,43 @@ def read_image(path: str | bytes | Path, *, min_side: int | None = None, depth: 
         min_side: if given, a JPEG at least twice as large is decoded at 1/2, 1/4 or 1/8 of its size, which costs much
             less; neither side gets below min_side pixels.
         depth: how values of more than 8 bits become 8.
+        channels: 3 or 1.
 
     Raises:
-        DamagedImage: missing, empty, truncated or corrupt, not an image, or of more pixels, after the reduction, than
-            PIL.Image.MAX_IMAGE_PIXELS, which the environment variable MOCO_MAX_PIXELS replaces.
+        DamagedImage: missing, empty, truncated or corrupt, not an image, of other channels, or of more pixels, after
+            the reduction, than PIL.Image.MAX_IMAGE_PIXELS, which the environment variable MOCO_MAX_PIXELS replaces.
     """
-    # Given a path, Pillow maps uncompressed files into memory: sideways TIFFs then come out scrambled (Pillow 13), and
-    # a file that shrinks meanwhile kills the process.
-    return _decode(lambda: open(path, "rb"), os.fsdecode(path), min_side, depth)
+    return as_image(_decode_file(path, min_side, depth, channels))
 
 
-def decode_image(data: bytes, *, item: str, min_side: int | None = None, depth: Depth = FULL) -> Image.Image:
-    """The same for a file's content; `item` is what messages call it."""
-    return _decode(lambda: io.BytesIO(data), item, min_side, depth)
-
-
-def read_pixels(path: str | bytes | Path, *, min_side: int | None = None, depth: Depth = FULL) -> np.ndarray:
-    """What `read_image` gives, as (H, W, 3) uint8, perhaps read-only; faster where simplejpeg is installed."""
-    content = jpeg_content(path) if jpeg_library() else None
+def read_pixels(
+    path: str | bytes | Path, *, min_side: int | None = None, depth: Depth = FULL, channels: int = RGB
+) -> np.ndarray:
+    """What `read_image` gives, as (H, W, C) uint8 for any number of channels that the file holds, perhaps read-only;
+    RGB faster where simplejpeg is installed.
+    """
+    content = jpeg_content(path) if channels == RGB and jpeg_library() else None
     pixels = None if content is None else plain_pixels(content, min_side)
-    return np.asarray(read_image(path, min_side=min_side, depth=depth)) if pixels is None else pixels
+    if pixels is None:
+        pixels = np.asarray(_decode_file(path, min_side, depth, channels))
+    return pixels if pixels.ndim == 3 else pixels[..., None]
 
 
-def decode_pixels(data: bytes, *, item: str, min_side: int | None = None) -> np.ndarray:
-    """What `decode_image` gives, as (H, W, 3) uint8, perhaps read-only; faster where simplejpeg is installed."""
-    pixels = plain_pixels(data, min_side)
-    return np.asarray(decode_image(data, item=item, min_side=min_side)) if pixels is None else pixels
+def decode_pixels(
+    data: bytes, *, item: str, min_side: int | None = None, depth: Depth = FULL, channels: int = RGB
+) -> np.ndarray:
+    """What `read_pixels` gives for a file's content; `item` is what messages call it."""
+    pixels = plain_pixels(data, min_side) if channels == RGB else None
+    if pixels is None:
+        pixels = np.asarray(_decode(lambda: io.BytesIO(data), item, min_side, depth, channels))
+    return pixels if pixels.ndim == 3 else pixels[..., None]
+
+
+def as_image(pixels: Image.Image | np.ndarray) -> Image.Image:
+    """Pixels (H, W, C) as a picture: RGB of three channels or more, whose first three it shows, else the first."""
+    if isinstance(pixels, Image.Image):
+        return pixels
+    return Image.fromarray(np.ascontiguousarray(pixels[..., :RGB] if pixels.shape[2] >= RGB else pixels[..., 0]))
 
 
 def image_shape(path: str | bytes | Path, *, min_side: int | None = None) -> tuple[int, int]:
@@ -104,15 +116,30 @@ def image_shape(path: str | bytes | Path, *, min_side: int | None = None) -> tup
     A turned PNG, whose orientation may stand at its end, is told as it is stored.
     """
     try:
-        with open(path, "rb") as file, open_image(file) as image:
-            if min_side is not None and image.format in _JPEG_FORMATS:
-                image.draft(None, (min_side, min_side))
-            turned = image.format != "PNG" and image.getexif().get(ORIENTATION_TAG, 1) in _SIDEWAYS
-            return (image.width, image.height) if turned else (image.height, image.width)
+        with open(path, "rb") as file:
+            try:
+                with open_image(file) as image:
+                    if min_side is not None and image.format in _JPEG_FORMATS:
+                        image.draft(None, (min_side, min_side))
+                    turned = image.format != "PNG" and image.getexif().get(ORIENTATION_TAG, 1) in _SIDEWAYS
+                    return (image.width, image.height) if turned else (image.height, image.width)
+            except UnidentifiedImageError:
+                return file_layout(file)[:2]
     except MemoryError:
         raise
     except Exception:  # reading the whole will say what is wrong
         return 0, 0
+
+
+def image_layout(path: str | bytes | Path) -> Layout | None:
+    """Size and channels of a file as it is stored, from its first bytes; None if they cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return file_layout(file)
+    except MemoryError:
+        raise
+    except Exception:  # reading the whole will say what is wrong
+        return None
 
 
 def jpeg_content(path: str | bytes | Path) -> bytes | None:
@@ -174,36 +201,70 @@ def _is_turned(data: bytes) -> bool:
         return True
 
 
-def _decode(opened: Callable[[], IO[bytes]], item: str, min_side: int | None, depth: Depth) -> Image.Image:
+def _decode_file(
+    path: str | bytes | Path, min_side: int | None, depth: Depth, channels: int
+) -> Image.Image | np.ndarray:
+    # Given a path, Pillow maps uncompressed files into memory: sideways TIFFs then come out scrambled (Pillow 13), and
+    # a file that shrinks meanwhile kills the process.
+    return _decode(lambda: open(path, "rb"), os.fsdecode(path), min_side, depth, channels)
+
+
+def _decode(
+    opened: Callable[[], IO[bytes]], item: str, min_side: int | None, depth: Depth, channels: int
+) -> Image.Image | np.ndarray:
     try:
         with opened() as file:
             if not file.read(1):
                 raise ValueError("empty file")
             file.seek(0)
-            with open_image(file) as image:
+            found = open_values(file, channels)
+            if isinstance(found, np.ndarray):
+                eight = found if found.dtype == np.uint8 else eight_bit(found, depth=depth)
+                return in_channels(eight, channels)
+            with found as image:
                 if min_side is not None and image.format in _JPEG_FORMATS:
                     image.draft(None, (min_side, min_side))
                 check_size(image)
-                check_bands(image)
-                if is_deep(image):
-                    return _upright(to_rgb(Image.fromarray(eight_bit(deep_values(image, file), depth=depth))), image)
-                image.load()
-                return _upright(to_rgb(image), image)
+                if not is_deep(image):
+                    image.load()
+                    return _upright(converted(image, channels, depth), image)
+                deep = Image.fromarray(eight_bit(deep_values(image, file), depth=depth))
+                return _upright(converted(deep, channels, depth), image)
     except MemoryError:  # the machine's trouble, not the file's
         raise
     except Exception as error:  # a broken file can raise anything inside a decoder
-        raise DamagedImage(item, _reason(error, opened)) from error
+        raise DamagedImage(item, _reason(error)) from error
 
 
-def largest_value(path: str | bytes | Path) -> int | None:
-    """The largest value of a file of more than 8 bits; None for every other one, whose pixels are not read."""
+def unscaled(path: str | bytes | Path) -> np.ndarray | None:
+    """The values of a file of floats or of more than 8 bits; None for every other one, whose pixels are not read."""
     try:
-        with open(path, "rb") as file, open_image(file) as image:
-            return int(deep_values(image, file).max(initial=0)) if is_deep(image) else None
+        with open(path, "rb") as file:
+            found = open_values(file, file_layout(file).stored)
+            if isinstance(found, np.ndarray):
+                return None if found.dtype == np.uint8 else found
+            with found as image:
+                if image.mode == "F":
+                    return np.asarray(image)
+                return deep_values(image, file) if is_deep(image) else None
     except MemoryError:
         raise
     except Exception:  # reading it for use says what is wrong
         return None
+
+
+def converted(image: Image.Image, channels: int, depth: Depth = FULL) -> Image.Image:
+    """Any Pillow image to one of 8 bits and so many channels: RGB, grey for 1, with alpha for 2 and 4.
+
+    Raises:
+        ValueError: it has others; or 32-bit or float values outside the ranges that have a plain meaning.
+    """
+    if channels == RGB:
+        return to_rgb(image, depth)
+    layout_of(image).check(channels)
+    if image.mode.startswith("I") or image.mode == "F":
+        image = Image.fromarray(eight_bit(np.asarray(image), depth=depth))
+    return image.convert({1: "L", 2: "LA", 4: "RGBA"}[channels])
 
 
 def to_rgb(image: Image.Image, depth: Depth = FULL) -> Image.Image:
@@ -230,13 +291,10 @@ def _upright(pixels: Image.Image, image: Image.Image) -> Image.Image:
     return pixels if turn is None else pixels.transpose(turn)
 
 
-def _reason(error: Exception, opened: Callable[[], IO[bytes]]) -> str:
+def _reason(error: Exception) -> str:
     """A few words on one line, without the path."""
     if isinstance(error, UnidentifiedImageError):
-        layout = ""
-        with contextlib.suppress(Exception), opened() as file:
-            layout = tiff_layout(file)
-        return layout or "not an image in a known format"
+        return "not an image in a known format"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return " ".join(str(error).split()) or type(error).__name__

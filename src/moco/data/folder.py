@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
-from moco.data.base import RangedSource, spaced
-from moco.data.decode import IMAGE_EXTENSIONS, image_shape, largest_value, read_pixels
+from moco.data.base import RangedSource, agreed_channels, spaced
+from moco.data.bit_depth import Extent, extent_of
+from moco.data.decode import IMAGE_EXTENSIONS, image_layout, image_shape, read_pixels, unscaled
 from moco.errors import DataError
 
 # First-level folders with these names are parts of a data set, not classes.
@@ -20,6 +23,8 @@ PART_NAMES = frozenset(
     {"train", "training", "val", "valid", "validation", "test", "testing", "unlabeled", "unlabelled"}
 )
 _KINDS = 5  # of files that are not read, named in a message
+ARRAY_EXTENSIONS = frozenset({".npy", ".dcm"})  # an image each, where a folder holds none of IMAGE_EXTENSIONS
+_LAYOUTS = 64  # files whose channels are looked at when a folder is opened
 _HEADERS = 8  # files looked at to see whether there are any of more than 8 bits
 _CHUNK = 64  # files whose sizes are read in one task
 
@@ -48,9 +53,13 @@ class FolderSource(RangedSource):
             raise DataError(f"{root}: {problem}; expected a folder of images")
         strays: Counter[str] = Counter()
         unlisted: list[str] = []
-        self._fill(root, _walk(os.fsencode(root), strays, unlisted))
+        self._fill(root, _walk(os.fsencode(root), IMAGE_EXTENSIONS, strays, unlisted))
+        if not len(self) and ARRAY_EXTENSIONS & strays.keys():
+            strays, unlisted = Counter(), []
+            self._fill(root, _walk(os.fsencode(root), ARRAY_EXTENSIONS, strays, unlisted))
         if not len(self):
             raise DataError(_no_images(root, strays, unlisted))
+        self.not_read = dict(sorted(strays.items()))
         self._remarks = tuple(_not_read(root, strays, unlisted))
 
     @classmethod
@@ -72,15 +81,23 @@ class FolderSource(RangedSource):
 
     def pixels(self, index: int, *, min_side: int | None = None) -> np.ndarray:
         """Decode one file; see `read_image` for `min_side`."""
-        return read_pixels(self.path(index), min_side=min_side, depth=self.depth(index))
+        return read_pixels(self.path(index), min_side=min_side, depth=self.depth(index), channels=self.channels)
+
+    def in_channels(self, channels: int | None) -> Self:
+        """See `Source.in_channels`: a number that fits a sample of the files, evenly spaced; all of a small folder."""
+        chosen = copy.copy(self)
+        layouts = ((self.item_name(index), image_layout(self.path(index))) for index in spaced(len(self), _LAYOUTS))
+        chosen.channels, chosen._about_channels = agreed_channels(layouts, channels, self.name)
+        return chosen
 
     def seems_deep(self) -> bool:
         """Whether one of a few files, evenly spaced, has more than 8 bits."""
-        return any(self.largest_value(index) is not None for index in spaced(len(self), _HEADERS))
+        return any(self.extent(index) is not None for index in spaced(len(self), _HEADERS))
 
-    def largest_value(self, index: int) -> int | None:
+    def extent(self, index: int) -> Extent | None:
         """See `RangedSource`; the pixels of files of 8 bits are not read."""
-        return largest_value(self.path(index))
+        values = unscaled(self.path(index))
+        return None if values is None else extent_of(values)
 
     def shapes(self, indices: np.ndarray, *, min_side: int | None = None) -> np.ndarray:
         """Heights and widths from the first bytes of each file, read by threads; see `Source.shapes`."""
@@ -134,14 +151,15 @@ def _classes(paths: _PathTable) -> tuple[np.ndarray | None, tuple[str, ...]]:
     return rank[np.frombuffer(of_image, dtype=np.int64)], names
 
 
-def _walk(root: bytes, strays: Counter[str], unlisted: list[str]) -> Iterator[bytes]:
-    """Relative paths of all files below `root` with an image extension, in an order that depends on names alone.
+def _walk(root: bytes, wanted: Set[str], strays: Counter[str], unlisted: list[str]) -> Iterator[bytes]:
+    """Relative paths of all files below `root` with a wanted extension, in an order that depends on names alone.
 
     In each folder its files come first, then its subfolders, both sorted by bytes. Hidden files and folders are passed
     over. Links to folders are followed; each folder is visited once, so loops end.
 
     Args:
         root: an existing folder.
+        wanted: lower-case extensions.
         strays: counts the files that are not images, by lower-case extension.
         unlisted: collects the folders that cannot be listed.
     """
@@ -153,7 +171,7 @@ def _walk(root: bytes, strays: Counter[str], unlisted: list[str]) -> Iterator[by
         try:
             if not visited.first_time(folder, is_root=not relative):
                 continue
-            images, folders = _list_folder(folder, strays)
+            images, folders = _list_folder(folder, wanted, strays)
         except OSError:
             unlisted.append(os.fsdecode(folder))
             continue
@@ -162,7 +180,7 @@ def _walk(root: bytes, strays: Counter[str], unlisted: list[str]) -> Iterator[by
         pending.extend(os.path.join(relative, name) for name in reversed(folders))
 
 
-def _list_folder(folder: bytes, strays: Counter[str]) -> tuple[list[bytes], list[bytes]]:
+def _list_folder(folder: bytes, wanted: Set[str], strays: Counter[str]) -> tuple[list[bytes], list[bytes]]:
     """Sorted names of the images and the subfolders of one folder."""
     images, folders = [], []
     with os.scandir(folder) as entries:
@@ -174,7 +192,7 @@ def _list_folder(folder: bytes, strays: Counter[str]) -> tuple[list[bytes], list
                 folders.append(entry.name)
                 continue
             extension = os.fsdecode(os.path.splitext(entry.name)[1]).lower()
-            if extension in IMAGE_EXTENSIONS and kind == "file":
+            if extension in wanted and kind == "file":
                 images.append(entry.name)
             else:
                 strays[extension] += 1

@@ -1,6 +1,6 @@
 """The loader of everything but pretraining, on PyTorch's DataLoader: images once in order, or passes of random crops.
 
-N: images of the source   n: images of a batch   S: side of a result in pixels
+N: images of the source   n: images of a batch   C: channels   S: side of a result in pixels
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class ImageBatch(NamedTuple):
     Attributes:
         stop: index after the last image looked at.
         indices: of those that could be read, (n,) int64.
-        pixels: what the transform made of them, (n, S, S, 3) uint8.
+        pixels: what the transform made of them, (n, S, S, C) uint8.
     """
 
     stop: int
@@ -52,7 +52,7 @@ def image_batches(
 
     Args:
         source: the images.
-        transform: from an image (H, W, 3) uint8 to uint8 of one shape for all images.
+        transform: from an image (H, W, C) uint8 to uint8 of one shape for all images.
         batch_size: images looked at for one batch; damaged ones are left out.
         skipped: collects the damaged images.
         first: index of the first image.
@@ -90,7 +90,7 @@ class PassOrder:
 def crop_passes(
     source: Source, order: PassOrder, *, size: int, crop_min: float, skipped: SkippedFiles, min_side: int | None = None
 ) -> Callable[[int], Generator[tuple[np.ndarray, np.ndarray]]]:
-    """From an epoch to the batches of a pass: indices (n,), and random resized crops (n, S, S, 3) uint8.
+    """From an epoch to the batches of a pass: indices (n,), and random resized crops (n, S, S, C) uint8.
 
     Crops are mirrored with probability 1/2. They follow from the order's seed, epoch and image alone. Arguments as for
     `image_batches`, and `crop_min`: smallest area of a crop, as a share; `min_side`: see `Source.image`.
@@ -122,7 +122,7 @@ class _Images(Dataset[Any]):
                 made[key[1]] = self._make(pixels, key)
             except DamagedImage as error:
                 damaged.append((key[1], error.reason))
-        together = np.stack(list(made.values())) if made else np.empty((0, 1, 1, 3), dtype=np.uint8)
+        together = np.stack(list(made.values())) if made else np.empty((0, 1, 1, self.source.channels), dtype=np.uint8)
         return np.array(list(made), dtype=np.int64), together, damaged
 
 
@@ -133,7 +133,7 @@ def _fixed(transform: Callable[[np.ndarray], np.ndarray], pixels: np.ndarray, ke
 def _cropped(size: int, crop_min: float, seed: int, pixels: np.ndarray, key: Key) -> np.ndarray:
     generator = keyed_generator(seed, CROPS, *key)
     box = CropBoxes(1, crop_min=crop_min, generator=generator).box(0, *pixels.shape[:2])
-    out = np.empty((size, size, 3), dtype=np.uint8)
+    out = np.empty((size, size, pixels.shape[2]), dtype=np.uint8)
     resized_crop(pixels, box, bool(torch.rand((), generator=generator) < 0.5), out)
     return out
 

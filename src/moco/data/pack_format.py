@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from moco.data.bands import RGB
+from moco.data.bit_depth import ValueRange
 from moco.data.fingerprint import Fingerprint
 from moco.errors import ConfigError, DataError
 
@@ -41,7 +43,7 @@ class PackOptions:
         ConfigError: a value outside its range.
     """
 
-    format: str = "jpeg"  # files as a decoder reads them, or raw: H * W * 3 bytes
+    format: str = "jpeg"  # files as a decoder reads them, or raw: H * W * C bytes
     short_side: int = 256  # longest allowed shorter side in pixels, larger images are reduced to it; 0 for any
     quality: int = 95  # of the JPEG files that are made, 1 to 100
 
@@ -75,7 +77,8 @@ class Meta:
     tables_crc32: int = 0  # of index.bin and names.bin, one after the other
     shape: tuple[int, int] | None = None  # height and width where all images have one size
     complete: bool = False  # not while the pack is being written
-    value_range: int | None = None  # what became 255 in images of more than 8 bits
+    value_range: ValueRange | None = None  # what became 255, or 0 and 255, in images of floats or more than 8 bits
+    channels: int = RGB
 
     def write(self, folder: Path) -> None:
         """Replace meta.json whole."""
@@ -103,6 +106,8 @@ class Meta:
             stored["options"] = PackOptions(**stored["options"])
             stored["fingerprint"] = Fingerprint(**stored["fingerprint"])
             stored["class_names"] = tuple(stored["class_names"])
+            if isinstance(stored.get("value_range"), list):
+                stored["value_range"] = tuple(stored["value_range"])
             stored["shape"] = None if stored["shape"] is None else tuple(stored["shape"])
             return cls(**stored)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -118,7 +123,8 @@ class Meta:
             DataError: other images or other options.
         """
         there = Meta.read(folder)
-        if there.options != self.options or not there.fingerprint.same_files(self.fingerprint):
+        made_alike = (there.options, there.channels) == (self.options, self.channels)
+        if not made_alike or not there.fingerprint.same_files(self.fingerprint):
             raise DataError(
                 f"{folder}: a pack of other images or with other options ({there.source}{there.options.arguments()}): "
                 "add --replace to make it anew, or choose another --out"

@@ -16,6 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from moco.data.base import Source
+from moco.data.bit_depth import ValueRange, range_text
 from moco.data.decode import decode_pixels, reduction
 from moco.data.fingerprint import Fingerprint
 from moco.data.folder import FolderSource
@@ -54,7 +55,7 @@ class PackedSource(Source):
         labels = self._index["label"] if self.meta.class_names else None
         super().__init__(len(self._index), name=self.path.name, labels=labels, class_names=self.meta.class_names)
         self.root = None if self.meta.source is None else Path(self.meta.source)
-        self.value_range = self.meta.value_range
+        self.value_range, self.channels = self.meta.value_range, self.meta.channels
         self.decoded = self.meta.options.format == "raw"
         self.uniform_shape = self.meta.shape if self.decoded else None
 
@@ -105,11 +106,24 @@ class PackedSource(Source):
         place = self._place(index)
         record = self.record(place)
         if self.decoded:
-            shape = self._index["height"][place], self._index["width"][place], 3
+            shape = self._index["height"][place], self._index["width"][place], self.channels
             return np.frombuffer(record, dtype=np.uint8).reshape(shape)
-        return decode_pixels(record, item=self.item_name(index), min_side=min_side)
+        return decode_pixels(record, item=self.item_name(index), min_side=min_side, channels=self.channels)
 
-    def in_range(self, value_range: int | None) -> Self:
+    def in_channels(self, channels: int | None) -> Self:
+        """The pack itself.
+
+        Raises:
+            DataError: its images have others.
+        """
+        if channels not in (None, self.channels):
+            raise DataError(
+                f"{self.path}: packed with {self.channels} channels, expected {channels}: leave --channels out, or "
+                f"make it anew with moco pack {self.meta.source or 'DIR'} --channels {channels}"
+            )
+        return self
+
+    def in_range(self, value_range: ValueRange | None) -> Self:
         """The pack itself, whose pixels have 8 bits already.
 
         Raises:
@@ -117,8 +131,8 @@ class PackedSource(Source):
         """
         if value_range is not None and self.value_range not in (None, value_range):
             raise DataError(
-                f"{self.path}: packed with values 0 to {self.value_range}, expected 0 to {value_range} as in the run: "
-                f"give the folder {self.meta.source or ''} itself"
+                f"{self.path}: packed with values {range_text(self.value_range)}, expected {range_text(value_range)} "
+                f"as in the run: give the folder {self.meta.source or ''} itself"
             )
         return self
 

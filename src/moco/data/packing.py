@@ -20,11 +20,12 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from moco.data.decode import DamagedImage, decode_image, decode_pixels, jpeg_content, read_image
+from moco.data.decode import DamagedImage, as_image, decode_pixels, jpeg_content, read_pixels
 from moco.data.folder import FolderSource
 from moco.data.folder_lock import locked
 from moco.data.pack_format import DAMAGED, DATA, INDEX, NAMES, PARTIAL, ROW, Meta, PackOptions, is_pack
 from moco.data.packed import PackedSource
+from moco.data.preprocess import by_pillow
 from moco.data.workers import default_workers
 from moco.errors import DataError
 
@@ -44,27 +45,26 @@ class Encoded:
 
 def encode(source: FolderSource, index: int, options: PackOptions) -> Encoded:
     """Read one image, make it small, store it; a JPEG that is small already keeps its own bytes."""
+    channels, side = source.channels, options.short_side
     try:
         content = jpeg_content(source.path(index))
-        item, side = source.item_name(index), options.short_side
         if content is not None and options.format == "jpeg" and _is_small(content, side):
-            height, width, _ = decode_pixels(content, item=item).shape  # whole, or it would not decode
-            return Encoded(content, height, width)
-        if content is None:
-            image = read_image(source.path(index), min_side=side or None, depth=source.depth(index))
-        else:
-            image = decode_image(content, item=item, min_side=side or None)
+            pixels = decode_pixels(content, item=source.item_name(index), channels=channels)  # whole, or it would fail
+            return Encoded(content, *pixels.shape[:2])
+        pixels = read_pixels(source.path(index), min_side=side or None, depth=source.depth(index), channels=channels)
     except DamagedImage as error:
         return Encoded(None, damage=error.reason)
-    if side and min(image.size) > side:
-        scale = side / min(image.size)
-        size = max(side, round(image.width * scale)), max(side, round(image.height * scale))
-        image = image.resize(size, Image.Resampling.BICUBIC)
+    height, width, _ = pixels.shape
+    if side and min(height, width) > side:
+        scale = side / min(height, width)
+        size = max(side, round(width * scale)), max(side, round(height * scale))
+        pixels = by_pillow(pixels, lambda image: image.resize(size, Image.Resampling.BICUBIC))
+        width, height = size
     if options.format == "raw":
-        return Encoded(image.tobytes(), image.height, image.width)
+        return Encoded(pixels.tobytes(), height, width)
     buffer = io.BytesIO()
-    image.save(buffer, format="JPEG", quality=options.quality)
-    return Encoded(buffer.getvalue(), image.height, image.width)
+    as_image(pixels).save(buffer, format="JPEG", quality=options.quality)
+    return Encoded(buffer.getvalue(), height, width)
 
 
 def _is_small(content: bytes, side: int) -> bool:

@@ -4,7 +4,7 @@ torchvision draws one parameter for a whole batch, which would tie the samples o
 every function takes one parameter a sample. Definitions and clamping are those of torchvision's functional operations
 on float images in [0, 1]; tests compare each with it. A trailing underscore: the images are changed in place.
 
-N: images   H, W: height and width
+N: images   C: channels   H, W: height and width
 """
 
 from __future__ import annotations
@@ -98,6 +98,21 @@ def _blur_matrices(sigmas: Tensor, size: int) -> Tensor:
     matrices_NSS[:, :, 1:] += weights_NL.as_strided(*reflected, 1)  # the border pixel itself has no reflection
     matrices_NSS[:, :, :-1] += weights_NL.flip(1).as_strided(*reflected, 0)
     return matrices_NSS.div_(matrices_NSS.sum(dim=2, keepdim=True))
+
+
+def adjust_channels(images: Tensor, brightness: Tensor, contrast: Tensor, contrast_first: bool) -> Tensor:
+    """Brightness and contrast of each channel by its own factor, cut off at 0 and 1 after each. Factors: (N, C).
+
+    What colour jitter is for channels that are not red, green and blue: contrast is about the channel's own mean.
+    """
+    scale_NC11, spread_NC11 = brightness[..., None, None], contrast[..., None, None]
+    for contrasting in (contrast_first, not contrast_first):
+        if contrasting:
+            mean_NC11 = images.mean(dim=(2, 3), keepdim=True)
+            images = mean_NC11.lerp(images, spread_NC11).clamp_(0.0, 1.0)
+        else:
+            images = (images * scale_NC11).clamp_(0.0, 1.0)
+    return images
 
 
 def solarize(images: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -12,19 +12,20 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from moco.data.bit_depth import LARGEST, Depth
-from moco.data.decode import read_image, to_rgb
+from moco.data.bands import RGB
+from moco.data.bit_depth import Depth, ValueRange, eight_bit
+from moco.data.decode import converted, read_pixels
 from moco.errors import DataError
 
 # What is fixed about it; stated in files so that other tools' readers know. Files of earlier versions lack `resize`:
 # they cut the square out before they resized it, which moves some pixels by a few grey levels.
-_FIXED = {"color": "RGB", "scale": "0 to 1", "resize": "shorter side, bilinear, antialiased", "crop": "centre square"}
+_FIXED = {"scale": "0 to 1", "resize": "shorter side, bilinear, antialiased", "crop": "centre square"}
 _LONGEST = 100  # times its width: of a longer strip the middle is taken first, else resizing it could fill the memory
 
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """Image to (3, size, size) float32, as the network sees images whenever it is evaluated.
+    """Image to (C, size, size) float32, as the network sees images whenever it is evaluated; C is 3 for RGB.
 
     The shorter side is resized to `size` (Pillow's bilinear, antialiased), the centre cut out; then scaled to 0..1,
     less `mean`, divided by `std`: torchvision's Resize(size), CenterCrop(size), ToTensor, Normalize on PIL images, bit
@@ -32,32 +33,40 @@ class Preprocessing:
 
     Attributes:
         size: side of the result in pixels.
-        mean, std: of the three channels, for images in 0..1.
-        value_range: the value that becomes 255 in images of more than 8 bits, as in the run; None: not known.
+        mean, std: of the channels, for images in 0..1; their number is that of the channels.
+        value_range: of images of floats or of more than 8 bits, the value that becomes 255, or those that become 0 and
+            255, as in the run; None: not known.
 
     Raises:
-        DataError: a size or range below 1, not three values each, or a standard deviation of 0 or less.
+        DataError: a size or range below 1, another number of means, or a standard deviation of 0 or less.
     """
 
     size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    value_range: int | None = None
+    value_range: ValueRange | None = None
 
     def __post_init__(self) -> None:
-        sizes = [self.size] if self.value_range is None else [self.size, self.value_range]
-        if min(sizes) < 1 or len(self.mean) != 3 or len(self.std) != 3 or not min(self.std) > 0:
+        sizes = [self.size, *([self.value_range] if isinstance(self.value_range, int) else [])]
+        unfit = isinstance(self.value_range, tuple) and not self.value_range[0] < self.value_range[1]
+        if min(sizes) < 1 or unfit or not 0 < len(self.mean) == len(self.std) or not min(self.std) > 0:
             raise DataError(
                 f"preprocessing size={self.size} mean={self.mean} std={self.std} value_range={self.value_range}: "
-                "need a size and a range of at least 1 and three values each, std above 0"
+                "need a size and a range of at least 1 and a value each for every channel, std above 0"
             )
 
+    @property
+    def channels(self) -> int:
+        """C, of the images."""
+        return len(self.mean)
+
     def __call__(self, image: str | os.PathLike[str] | Image.Image | np.ndarray | Tensor) -> Tensor:
-        """(3, size, size) float32, normalised; (N, 3, size, size) for a batch.
+        """(C, size, size) float32, normalised; (N, C, size, size) for a batch.
 
         Args:
             image: a path (read as `moco.embed` reads it: at full size, turned upright); a PIL image, in any mode that
-                has a plain meaning in RGB; an array (H, W, 3) uint8; or a tensor (3, H, W) or (N, 3, H, W) uint8.
+                has a plain meaning in these channels; an array (H, W, C), uint8 or any number that has a known range;
+                or a tensor (C, H, W) or (N, C, H, W) uint8.
 
         Raises:
             DamagedImage: the file cannot be read.
@@ -66,36 +75,49 @@ class Preprocessing:
         """
         if isinstance(image, Tensor):
             return self._tensor(image)
-        depth = Depth(self.value_range or LARGEST)
+        channels, depth = self.channels, Depth.of(self.value_range)
         if isinstance(image, str | os.PathLike):
-            image = read_image(os.fspath(image), depth=depth)
+            image = read_pixels(os.fspath(image), depth=depth, channels=channels)
         if isinstance(image, Image.Image):
-            image = to_rgb(image, depth)
-        elif not (
-            isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
-        ):
+            image = np.asarray(converted(image, channels, depth))
+            image = image if image.ndim == 3 else image[..., None]
+        fits = isinstance(image, np.ndarray) and image.ndim == 3 and image.shape[2] == channels
+        if fits and image.dtype != np.uint8 and image.dtype.kind in "uif" and self.value_range is not None:
+            image = eight_bit(image, depth=depth)
+        if not fits or image.dtype != np.uint8:
             what = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-            raise DataError(f"image {what}: need a path, a PIL image, (H, W, 3) uint8 or a tensor (3, H, W) uint8")
+            need = f"a path, a PIL image, (H, W, {channels}) uint8 or a tensor ({channels}, H, W) uint8"
+            raise DataError(f"image {what}: need {need}")
         pixels = torch.from_numpy(np.array(centre_pixels(image, self.size)))  # a copy: it may be read-only
         return self.normalize(pixels.permute(2, 0, 1)).contiguous()
 
     def _tensor(self, images: Tensor) -> Tensor:
-        if images.dtype != torch.uint8 or images.ndim not in (3, 4) or images.shape[-3] != 3:
-            raise DataError(f"tensor {images.dtype} {tuple(images.shape)}: need (3, H, W) or (N, 3, H, W) uint8")
+        count = self.channels
+        if images.dtype != torch.uint8 or images.ndim not in (3, 4) or images.shape[-3] != count:
+            need = f"({count}, H, W) or (N, {count}, H, W) uint8"
+            raise DataError(f"tensor {images.dtype} {tuple(images.shape)}: need {need}")
         if images.ndim == 4:
             out = [self._tensor(image) for image in images]
-            return torch.stack(out) if out else self.normalize(images.new_empty(0, 3, self.size, self.size))
+            return torch.stack(out) if out else self.normalize(images.new_empty(0, count, self.size, self.size))
         return self(images.cpu().permute(1, 2, 0).contiguous().numpy()).to(images.device)
 
     def normalize(self, pixels: Tensor) -> Tensor:
-        """(..., 3, H, W) uint8 to float32 as the network expects it; keeps device and memory format."""
-        mean, std = (torch.tensor(values, device=pixels.device).view(3, 1, 1) for values in (self.mean, self.std))
+        """(..., C, H, W) uint8 to float32 as the network expects it; keeps device and memory format."""
+        mean, std = (torch.tensor(values, device=pixels.device).view(-1, 1, 1) for values in (self.mean, self.std))
         return pixels.to(torch.float32, copy=True).div_(255).sub_(mean).div_(std)  # in place: no further buffers
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, as the header of `backbone.safetensors` holds it."""
-        ranged = {} if self.value_range is None else {"value_range": self.value_range}
-        return {**_FIXED, "size": self.size, "mean": list(self.mean), "std": list(self.std), **ranged}
+        top = list(self.value_range) if isinstance(self.value_range, tuple) else self.value_range
+        ranged = {} if top is None else {"value_range": top}
+        return {
+            "color": _color(self.channels),
+            **_FIXED,
+            "size": self.size,
+            "mean": list(self.mean),
+            "std": list(self.std),
+            **ranged,
+        }
 
     @classmethod
     def from_dict(cls, stated: Mapping[str, Any]) -> Self:
@@ -106,29 +128,47 @@ class Preprocessing:
         """
         if not isinstance(stated, Mapping):
             raise DataError(f"preprocessing {stated!r}: need an object with size, mean and std")
-        other = {name: stated[name] for name in _FIXED if stated.get(name, _FIXED[name]) != _FIXED[name]}
-        if other:
-            raise DataError(f"preprocessing {other}: only { ({name: _FIXED[name] for name in other}) } is known")
         try:
             mean, std = (tuple(float(value) for value in stated[name]) for name in ("mean", "std"))
-            ranged = {name: int(stated[name]) for name in ("value_range",) if name in stated}
-            return cls(int(stated["size"]), mean, std, **ranged)
+            top = stated.get("value_range")
+            ranged = (
+                (float(top[0]), float(top[1])) if isinstance(top, list | tuple) else top if top is None else int(top)
+            )
+            found = cls(int(stated["size"]), mean, std, ranged)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"preprocessing {dict(stated)}: need size, mean and std ({error})") from error
+        known = {"color": _color(found.channels), **_FIXED}
+        other = {name: stated[name] for name in known if stated.get(name, known[name]) != known[name]}
+        if other:
+            raise DataError(f"preprocessing {other}: only { ({name: known[name] for name in other}) } is known")
+        return found
 
 
-def centre_pixels(pixels: Image.Image | np.ndarray, size: int) -> np.ndarray:
-    """An RGB image, (H, W, 3) uint8 or PIL, with its shorter side at `size` and its centre cut out.
+def by_pillow(pixels: np.ndarray, work: Callable[[Image.Image], Image.Image]) -> np.ndarray:
+    """What Pillow makes of an image (H, W, C) uint8: of RGB at once, of other channels one by one, each as grey."""
+    if pixels.shape[2] == RGB:
+        return np.asarray(work(Image.fromarray(pixels)))
+    planes = (Image.fromarray(np.ascontiguousarray(plane)) for plane in np.moveaxis(pixels, 2, 0))
+    return np.stack([np.asarray(work(plane)) for plane in planes], axis=2)
+
+
+def centre_pixels(pixels: np.ndarray, size: int) -> np.ndarray:
+    """An image, (H, W, C) uint8, with its shorter side at `size` and its centre cut out.
 
     Returns:
-        (size, size, 3) uint8, perhaps read-only. Where the cut cannot be in the middle, it is at the even offset of the
+        (size, size, C) uint8, perhaps read-only. Where the cut cannot be in the middle, it is at the even offset of the
         two next to it, as in torchvision.
     """
-    if isinstance(pixels, np.ndarray):
-        if pixels.shape[:2] == (size, size):
-            return pixels
-        pixels = Image.fromarray(pixels)
-    image = pixels
+    if pixels.shape[:2] == (size, size):
+        return pixels
+    return by_pillow(pixels, lambda image: _centre(image, size))
+
+
+def _color(channels: int) -> str:
+    return {RGB: "RGB", 1: "grey"}.get(channels, f"{channels} channels")
+
+
+def _centre(image: Image.Image, size: int) -> Image.Image:
     width, height = image.size
     short, most = min(width, height), _LONGEST * min(width, height)
     if max(width, height) > most:
@@ -141,4 +181,4 @@ def centre_pixels(pixels: Image.Image | np.ndarray, size: int) -> np.ndarray:
     left, top = round((width - size) / 2), round((height - size) / 2)  # half to even
     if (width, height) != (size, size):
         image = image.crop((left, top, left + size, top + size))
-    return np.asarray(image)
+    return image

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from moco.data.arrays import ArraySource, open_array_file
 from moco.data.base import RangedSource, Source, spaced
-from moco.data.bit_depth import LARGEST, range_of
+from moco.data.bit_depth import ValueRange, used_range
 from moco.data.decode import IMAGE_EXTENSIONS, DamagedImage
 from moco.data.folder import FolderSource
 from moco.data.named import find_named, nearest_named, open_named
@@ -25,7 +26,13 @@ _RANGED = 15  # images read for their range of values, a third of a second each 
 
 
 def open_source(
-    data: Images, *, data_root: str | Path | None = None, least: int = 2, value_range: int | None = None
+    data: Images,
+    *,
+    data_root: str | Path | None = None,
+    least: int = 2,
+    value_range: ValueRange | None = None,
+    channels: int | None = None,
+    choose: Callable[[Source], Source] = lambda source: source,
 ) -> tuple[Source, Source | None]:
     """The images that a user means, and their own test part if they have one.
 
@@ -37,16 +44,22 @@ def open_source(
         data_root: where named data sets are stored; None means ~/.cache/moco.
         least: images that are needed, 1 or 2.
         value_range: see `Source.in_range`; None finds it on a sample.
+        channels: see `Source.in_channels`.
+        choose: from all images to those that are wanted, before anything is read of them.
 
     Raises:
         DataError: nothing there, nothing readable, too few images, or a wrong type or shape.
     """
     source, test = _open(data, data_root)
+    source = choose(source)
     if len(source) < least:
         raise DataError(f"{source.name}: one image only; expected at least 2, as every other one is a negative")
+    source = source.in_channels(channels)
+    test = None if test is None else test.in_channels(source.channels)
+    source = in_used_range(source) if value_range is None else source.in_range(value_range)
     if isinstance(source, FolderSource):
         _probe(source)
-    return in_used_range(source) if value_range is None else source.in_range(value_range), test
+    return source, test
 
 
 def in_used_range(source: Source) -> Source:
@@ -111,12 +124,12 @@ def _picture_book() -> tuple[Source, Source]:
     )
 
 
-def _value_range(source: RangedSource) -> int | None:
-    """The largest value of the bit depth that holds a sample of the images of more than 8 bits; None without those."""
+def _value_range(source: RangedSource) -> ValueRange | None:
+    """What a sample of the images of floats or of more than 8 bits uses; None without those."""
     if not source.seems_deep():
         return None
-    found = (source.largest_value(index) for index in spaced(len(source), _RANGED))
-    return range_of(max((value for value in found if value is not None), default=LARGEST))
+    found = [source.extent(index) for index in spaced(len(source), _RANGED)]
+    return used_range([extent for extent in found if extent is not None])
 
 
 def _probe(source: FolderSource) -> None:

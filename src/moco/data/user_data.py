@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -15,17 +17,16 @@ from PIL import Image
 from torch.utils.data import Dataset, Subset
 
 from moco.data.arrays import ArraySource
-from moco.data.base import UNKNOWN, RangedSource, Source
-from moco.data.bit_depth import FULL, Depth, eight_bit
-from moco.data.decode import DamagedImage, decode_image, read_image, to_rgb
+from moco.data.base import UNKNOWN, RangedSource, Source, agreed_channels
+from moco.data.bit_depth import Depth, Extent
+from moco.data.decode import DamagedImage
 from moco.data.folder import FolderSource
+from moco.data.item_image import item_layout, item_pixels, scaled_floats
 from moco.data.order import ITEMS, keyed_seed, seeded
 from moco.errors import DataError
 
 # What `moco.pretrain` takes; a sequence is one of paths, of folders, or of images.
 Images = str | os.PathLike[str] | Sequence[Any] | np.ndarray | torch.Tensor | Dataset[Any] | None
-_IMAGE_KEYS = ("image", "img", "pixel_values")
-_CURE = "take Normalize out of the transform, or give uint8"
 _PROBES = 8  # items tried before a data set is called unreadable
 
 
@@ -33,8 +34,8 @@ class ItemSource(RangedSource):
     """Anything with a length and an index whose items are images, each read when it is needed.
 
     An item is an image, a pair of image and label, or a dict with "image" or "img". An image is a PIL image, a path, a
-    uint8 array (H, W) or (H, W, 1, 3 or 4), or a tensor (1, 3 or 4, H, W), uint8 or float from 0 to 1. Labels come
-    from the data set's own list of them, never from its items.
+    uint8 array (H, W) or (H, W, C), or a tensor (C, H, W), uint8 or float from 0 to 1; a fourth channel is taken for
+    alpha unless `in_channels` says otherwise. Labels come from the data set's own list of them, never from its items.
 
     Args:
         dataset: the object; worker processes get a copy.
@@ -59,25 +60,32 @@ class ItemSource(RangedSource):
         self._check()
 
     def pixels(self, index: int, *, min_side: int | None = None) -> np.ndarray:
-        """One image as the data set gives it, turned to RGB; `min_side` has no effect, but for paths."""
+        """One image as the data set gives it, in the channels expected; `min_side` has no effect, but for paths."""
         place = self._place(index)
         try:
-            return np.asarray(_to_image(self._dataset[place], self._key, min_side, self.depth(index)))
+            return item_pixels(self._dataset[place], self._key, min_side, self.depth(index), self.channels)
         except MemoryError:
             raise
         except Exception as error:  # whatever the user's code raises
             reason = getattr(error, "reason", None) or " ".join(str(error).split()) or type(error).__name__
             raise DamagedImage(self.item_name(index), reason) from error
 
+    def in_channels(self, channels: int | None) -> Self:
+        """See `Source.in_channels`; the first item that can be read decides."""
+        chosen = copy.copy(self)
+        first = [("its first item", self._first_layout)]
+        chosen.channels, chosen._about_channels = agreed_channels(first, channels, self.name)
+        return chosen
+
     def seems_deep(self) -> bool:
         """Whether the first item that can be read has more than 8 bits."""
         return self._first_is_deep
 
-    def largest_value(self, index: int) -> int | None:
+    def extent(self, index: int) -> Extent | None:
         """See `RangedSource`."""
-        found: list[int] = []
+        found: list[Extent] = []
         with contextlib.suppress(Exception), self.reading(0, index):  # reading it for use says what is wrong
-            _to_image(self._dataset[self._place(index)], self._key, None, Depth(seen=found.append))
+            item_pixels(self._dataset[self._place(index)], self._key, None, Depth(seen=found.append), self.channels)
         return found[0] if found else None
 
     def reading(self, *key: int) -> AbstractContextManager[None]:
@@ -100,9 +108,11 @@ class ItemSource(RangedSource):
             except Exception as error:
                 first = first or error
                 continue
-            seen: list[int] = []
+            seen: list[Extent] = []
             try:
-                _to_image(item, self._key, None, Depth(seen=seen.append))
+                self._first_layout = item_layout(item, self._key)
+                self.channels = self._first_layout.usual if self._first_layout else self.channels
+                item_pixels(item, self._key, None, Depth(seen=seen.append), self.channels)
             except (DamagedImage, OSError) as error:
                 first = first or error
                 continue
@@ -192,6 +202,7 @@ def join_folders(folders: Sequence[str | os.PathLike[str]]) -> FolderSource:
     parts = [FolderSource(path) for path in paths]
     joined = _files([part.path(index) for part in parts for index in range(len(part))])
     joined = joined.with_labels(None, (), remarks=[line for part in parts for line in part.remarks])
+    joined.not_read = dict(sum((Counter(part.not_read) for part in parts), Counter()))
     names = sorted({name for part in parts for name in part.class_names})
     if any(part.labels is None for part in parts):
         return joined
@@ -221,51 +232,9 @@ def _files(paths: Sequence[str | os.PathLike[str]]) -> FolderSource:
 def _tensor_source(images: torch.Tensor) -> ArraySource:
     values = images.detach().cpu().numpy()
     try:
-        return ArraySource(eight_bit(values, _CURE) if values.dtype.kind == "f" else values, name="tensor")
+        return ArraySource(scaled_floats(values), name="tensor")
     except ValueError as error:
         raise DataError(f"tensor of shape {values.shape}: {error}") from error
-
-
-def _to_image(item: Any, column: str | None, min_side: int | None, depth: Depth = FULL) -> Image.Image:
-    """The image in an item, RGB.
-
-    Raises:
-        TypeError, ValueError: there is none.
-        DamagedImage: a path or content that cannot be decoded.
-    """
-    if isinstance(item, tuple | list) and item:
-        if len(item) > 1 and (isinstance(item[1], Image.Image) or getattr(item[1], "ndim", 0) > 2):
-            raise ValueError("it holds several images; what makes views of an image belongs into transform=")
-        item = item[0]
-    elif isinstance(item, dict):
-        key = next((key for key in (column, *_IMAGE_KEYS) if key in item), None)
-        if key is None:
-            raise TypeError(f"dict of {', '.join(map(str, item))}; expected 'image' or 'img'")
-        item = item[key]
-    if isinstance(item, dict) and (item.get("bytes") or item.get("path")):  # an image that Hugging Face left encoded
-        content = item.get("bytes")
-        item = decode_image(content, item="", min_side=min_side, depth=depth) if content else item["path"]
-    if isinstance(item, str | os.PathLike):
-        return read_image(Path(item), min_side=min_side, depth=depth)
-    if isinstance(item, torch.Tensor):
-        if item.ndim not in (2, 3) or (item.ndim == 3 and item.shape[0] not in (1, 3, 4)):
-            raise ValueError(f"tensor of shape {tuple(item.shape)}; expected (1, 3 or 4, H, W)")
-        item = (item.detach().cpu() if item.ndim == 2 else item.detach().cpu().movedim(0, -1)).numpy()
-    if isinstance(item, np.ndarray):
-        item = _from_array(item)
-    if not isinstance(item, Image.Image):
-        raise TypeError(f"{type(item).__name__}; expected a PIL image, a path, an array or a tensor")
-    return to_rgb(item, depth)
-
-
-def _from_array(values: np.ndarray) -> Image.Image:
-    values = eight_bit(values, _CURE) if values.dtype.kind == "f" else values
-    if values.dtype != np.uint8:
-        raise TypeError(f"{values.dtype} array; expected uint8, or float from 0 to 1")
-    values = values[..., 0] if values.ndim == 3 and values.shape[-1] == 1 else values
-    if values.ndim != 2 and not (values.ndim == 3 and values.shape[-1] in (3, 4)):
-        raise ValueError(f"array of shape {values.shape}; expected (H, W) or (H, W, 1, 3 or 4)")
-    return Image.fromarray(np.ascontiguousarray(values))
 
 
 def _plain(dataset: Any) -> bool:

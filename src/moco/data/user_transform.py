@@ -7,25 +7,28 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
+from moco.data.bands import RGB
+from moco.data.decode import as_image
 from moco.data.order import VIEWS, Sample, keyed_seed, seeded
 from moco.errors import DataError
 
-Transform = Callable[[Image.Image], Any]
+Transform = Callable[[Any], Any]
 
 
 class TransformViews:
-    """The user's own transform, from a PIL image to two views; it draws from generators that are seeded for it.
+    """The user's own transform, from an image to two views; it draws from generators that are seeded for it.
+
+    An image is a PIL image, RGB or grey; of other than 3 or 1 channels a uint8 tensor (C, H, W).
 
     Args:
-        transform: a callable that returns two tensors (3, S, S), or a pair of callables that return one each.
+        transform: a callable that returns two tensors (C, S, S), or a pair of callables that return one each.
         seed: of torch's, NumPy's and Python's global generators, with step and position.
         views: 2, or 1 for the first alone.
 
     Raises:
-        DataError: it cannot be called; or, when called, it raises, or anything but two float tensors (3, H, W) of one
+        DataError: it cannot be called; or, when called, it raises, or anything but two float tensors (C, H, W) of one
             size comes back.
     """
 
@@ -55,7 +58,8 @@ class TransformViews:
 
     def pair(self, pixels: np.ndarray, *, item: str, seed: int) -> tuple[Tensor, Tensor]:
         """Both views of one image, checked; `item` is what messages call the image."""
-        image = Image.fromarray(np.ascontiguousarray(pixels))
+        count = pixels.shape[2]
+        image: Any = as_image(pixels) if count in (1, RGB) else torch.tensor(np.moveaxis(pixels, 2, 0))
         with seeded(seed):
             if isinstance(self._transform, tuple):
                 both: Any = [_called(each, image, item) for each in self._transform]
@@ -65,12 +69,12 @@ class TransformViews:
             raise DataError(f"transform returned {_told(both)}: expected two views; a pair (t, t) applies t twice")
         first, second = both
         for view in both:
-            if not isinstance(view, Tensor) or view.ndim != 3 or len(view) != 3 or not view.is_floating_point():
-                raise DataError(f"transform returned {_told(view)} as a view: expected a float tensor (3, H, W)")
+            if not isinstance(view, Tensor) or view.ndim != 3 or len(view) != count or not view.is_floating_point():
+                raise DataError(f"transform returned {_told(view)} as a view: expected a float tensor ({count}, H, W)")
         return first, second
 
 
-def _called(transform: Transform, image: Image.Image, item: str) -> Any:
+def _called(transform: Transform, image: Any, item: str) -> Any:
     try:
         return transform(image)
     except MemoryError:

@@ -11,17 +11,20 @@ from moco.normalization import Channels, normalization_values
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ViewRecipe:
-    """Random resized crop and flip, colour jitter and grey (in either order), blur, solarize, normalize.
+    """Random resized crop, flips and turn, colour jitter and grey (in either order), blur, solarize, normalize.
 
-    The flip is done with the crop: it commutes with everything that follows, so that its place in a recipe does not
-    change the result. Colour jitter applies its four operations in a random order for each sample, as torchvision does
-    for each image.
+    Flips and turn are done with the crop: they commute with everything that follows, so that their place in a recipe
+    does not change the result. Colour jitter applies its four operations in a random order for each sample, as
+    torchvision does for each image. Of other than three channels, jitter changes brightness and contrast of each
+    channel by a factor of its own, and neither hue, saturation nor grey is touched.
 
     Attributes:
         crop_min: smallest area of a crop, as a share of the image.
         brightness, contrast, saturation: half-widths of the factors' uniform distributions about 1, cut off at 0.
         hue: half-width of the uniform turn of the colour circle, 0 to 0.5.
-        jitter_probability, grayscale_probability, blur_probability, solarize_probability, flip_probability: 0 to 1.
+        jitter_probability, grayscale_probability, blur_probability, solarize_probability, flip_probability,
+        vertical_flip_probability: 0 to 1.
+        rotate_probability: of a turn by 90, 180 or 270 degrees, each as likely.
         blur_probability_2, solarize_probability_2: of the second view; None means as of the first (2104.02057).
         grayscale_first: grey before the jitter (v1) or after it.
         blur_sigma: range of the uniform sigma in pixels.
@@ -44,6 +47,13 @@ class ViewRecipe:
     solarize_probability: float = 0.0
     solarize_probability_2: float | None = None
     flip_probability: float = 0.5
+    vertical_flip_probability: float = 0.0
+    rotate_probability: float = 0.0
+
+    @property
+    def channels(self) -> int:
+        """Of the images."""
+        return len(self.mean)
 
     @property
     def second(self) -> ViewRecipe:

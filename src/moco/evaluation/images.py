@@ -1,6 +1,6 @@
 """Images and what they show: read once to find the damaged ones, their centre squares in memory while they fit.
 
-N: images   S: side of a square in pixels
+N: images   C: channels   S: side of a square in pixels
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tqdm import tqdm
 from moco.data.base import Source
 from moco.data.cache import keep_decoded
 from moco.data.image_batches import image_batches
-from moco.data.preprocess import Preprocessing, centre_pixels
+from moco.data.preprocess import Preprocessing, by_pillow, centre_pixels
 from moco.data.skipped import SkippedFiles
 from moco.errors import DataError
 
@@ -37,7 +37,7 @@ class LabelledImages:
         source: the images.
         targets: (N,) int64 class numbers, or (N, C) float32 of 0 and 1 for several labels an image.
         size: S.
-        squares: the centre squares of all images, (N, S, S, 3) uint8; None where they are to be read at each use.
+        squares: the centre squares of all images, (N, S, S, C) uint8; None where they are to be read at each use.
     """
 
     def __init__(self, source: Source, targets: np.ndarray, size: int, squares: np.ndarray | None) -> None:
@@ -65,7 +65,7 @@ class LabelledImages:
             DataError: none of them can be read.
         """
         chosen, kept, squares = source.subset(indices), [], []
-        fits = 3 * size**2 * len(indices) <= MEMORY_BYTES
+        fits = source.channels * size**2 * len(indices) <= MEMORY_BYTES
         batches = image_batches(chosen, functools.partial(centre_pixels, size=size), batch_size=BATCH, skipped=skipped)
         for batch in show(batches, math.ceil(len(indices) / BATCH)):
             kept.append(batch.indices)
@@ -97,7 +97,7 @@ class LabelledImages:
         return self if count >= len(self) else self.subset(np.arange(count))
 
     def squares(self) -> Iterator[np.ndarray]:
-        """The centre squares in order, (n, S, S, 3) uint8 at a time."""
+        """The centre squares in order, (n, S, S, C) uint8 at a time."""
         if self._squares is None:
             yield from self.transformed(functools.partial(centre_pixels, size=self.size))
             return
@@ -107,14 +107,14 @@ class LabelledImages:
     def batches(
         self, preprocess: Preprocessing, transform: Callable[[np.ndarray], np.ndarray] | None = None
     ) -> Iterator[Tensor]:
-        """All images in order as a network takes them, (n, 3, S, S) float32, channels-last: the centre squares, or
+        """All images in order as a network takes them, (n, C, S, S) float32, channels-last: the centre squares, or
         what a transform makes of the images.
         """
         for pixels in self.squares() if transform is None else self.transformed(transform):
             yield preprocess.normalize(torch.from_numpy(pixels).permute(0, 3, 1, 2))
 
     def transformed(self, transform: Callable[[np.ndarray], np.ndarray]) -> Iterator[np.ndarray]:
-        """What a transform makes of all images in order, (n, S, S, 3) uint8 at a time."""
+        """What a transform makes of all images in order, (n, S, S, C) uint8 at a time."""
         skipped = SkippedFiles()
         for batch in image_batches(self.source, transform, batch_size=BATCH, skipped=skipped):
             if skipped.count:
@@ -137,12 +137,16 @@ class LabelledImages:
 
 def paper_test_crop(pixels: np.ndarray, *, size: int) -> np.ndarray:
     """Shorter side to 256/224 of `size`, bilinear with antialiasing, then the centred square of `size` pixels."""
-    image, short = Image.fromarray(pixels), round(RESIZE * size)
-    scale = short / min(image.size)
-    width, height = (max(short, int(side * scale)) for side in image.size)
-    left, top = round((width - size) / 2), round((height - size) / 2)
-    resized = image.resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(resized.crop((left, top, left + size, top + size)))
+
+    def crop(image: Image.Image) -> Image.Image:
+        short = round(RESIZE * size)
+        scale = short / min(image.size)
+        width, height = (max(short, int(side * scale)) for side in image.size)
+        left, top = round((width - size) / 2), round((height - size) / 2)
+        resized = image.resize((width, height), Image.Resampling.BILINEAR)
+        return resized.crop((left, top, left + size, top + size))
+
+    return by_pillow(pixels, crop)
 
 
 def watch(items: Iterable[Any], total: int, *, what: str, quiet: bool) -> Any:

@@ -48,7 +48,7 @@ class Monitor:
     left_out: int = 0
 
     def curve(self, backbone: nn.Module) -> Iterator[tuple[str, float]]:
-        """("knn_top1", share of 1) on a part of the images, for the curve while training; backbone: (N, 3, S, S) to
+        """("knn_top1", share of 1) on a part of the images, for the curve while training; backbone: (N, C, S, S) to
         (N, D), left as it was.
         """
         part = max(CURVE_BANK, self.num_neighbors)

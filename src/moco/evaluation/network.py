@@ -65,8 +65,10 @@ class Model:
             ConfigError: they cannot be read.
         """
         library, _, short = self.backbone.architecture.rpartition("/")
-        if library != "torchvision" or self.backbone.stem != "standard":
-            raise ArchitectureError(f"there are none for {self.backbone.architecture} with stem {self.backbone.stem}")
+        plain = library == "torchvision" and self.backbone.stem == "standard" and self.backbone.channels == 3
+        if not plain:
+            built = f"{self.backbone.architecture} with stem {self.backbone.stem}, {self.backbone.channels} channels"
+            raise ArchitectureError(f"there are none for {built}")
         state = _torchvision_weights(short, download=download)
         module = _build(self.backbone)
         expected = module.state_dict()
@@ -126,6 +128,7 @@ def _build(backbone: Backbone) -> nn.Module:
         backbone.architecture,
         image_size=backbone.image_size,
         stem=backbone.stem,  # type: ignore[arg-type]
+        channels=backbone.channels,
         num_heads=backbone.num_heads,
     ).module
 

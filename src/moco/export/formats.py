@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 
+from moco.data.bands import RGB, count_of
 from moco.errors import ArchitectureError, ConfigError, RunError
 from moco.export import to_detectron2, to_huggingface, to_moco, to_onnx, to_safetensors, to_timm, to_torchvision
 from moco.export.proof import Proof, prove, quiet
@@ -22,20 +23,30 @@ class Format(NamedTuple):
     """One target: its module, the suffix of its files ("" for a folder), the packages that it needs.
 
     The module has `refusal(subject)`: why these weights cannot be expressed there, in a few words, or None;
-    `write(subject, path)`; and `read(path)`, a `Reader` that reads the file as the target does.
+    `write(subject, path)`; and `read(path)`, a `Reader` that reads the file as the target does. `any_channels`: whether
+    it takes images of other than three channels.
     """
 
     module: ModuleType
     suffix: str
     needs: tuple[str, ...] = ()
+    any_channels: bool = False
+
+    def refusal(self, subject: Subject) -> str | None:
+        """Why these weights cannot be expressed in it, in a few words; None if they can."""
+        channels = subject.model.preprocess.channels
+        if channels != RGB and not self.any_channels:
+            return f"it is for RGB, these weights for images of {count_of(channels)}"
+        refusal: str | None = self.module.refusal(subject)
+        return refusal
 
 
 FORMATS = {
     "torchvision": Format(to_torchvision, ".pth"),
     "timm": Format(to_timm, "", ("timm",)),
     "huggingface": Format(to_huggingface, "", ("transformers", "timm")),
-    "safetensors": Format(to_safetensors, ".safetensors"),
-    "onnx": Format(to_onnx, ".onnx", ("onnx", "onnxscript", "onnxruntime")),
+    "safetensors": Format(to_safetensors, ".safetensors", any_channels=True),
+    "onnx": Format(to_onnx, ".onnx", ("onnx", "onnxscript", "onnxruntime"), any_channels=True),
     "detectron2": Format(to_detectron2, ".pth"),
     "moco": Format(to_moco, ".pth.tar"),
 }
@@ -54,9 +65,9 @@ def fitting(subject: Subject, name: str) -> Format:
     missing = [package for package in form.needs if importlib.util.find_spec(package) is None]
     if missing:
         raise ConfigError(f"format {name} needs {', '.join(missing)}: pip install {' '.join(missing)}")
-    refusal = form.module.refusal(subject)
+    refusal = form.refusal(subject)
     if refusal is not None:
-        fit = [other for other, candidate in FORMATS.items() if candidate.module.refusal(subject) is None]
+        fit = [other for other, candidate in FORMATS.items() if candidate.refusal(subject) is None]
         raise ArchitectureError(f"format {name}: {refusal}; these fit: {', '.join(fit)}")
     return form
 

@@ -43,23 +43,31 @@ Weights = str | os.PathLike[str] | HasPath | nn.Module
 
 
 class Pretrained(nn.Module):
-    """A trained backbone: normalised images (N, 3, H, W) -> features (N, D).
+    """A trained backbone: normalised images (N, C, H, W) -> features (N, D).
 
     Attributes:
         backbone: the module, with the tensor names of the library it comes from.
         feature_dim: D.
-        preprocess: path, PIL image, array or uint8 tensor -> (3, size, size) float32, as the network expects it.
+        preprocess: path, PIL image, array or uint8 tensor -> (C, size, size) float32, as the network expects it.
         architecture, stem: names, see `moco.encoder.build_backbone`.
-        image_size: side in pixels of the images that it learnt from.
+        image_size, channels: side in pixels, and channels, of the images that it learnt from.
         num_heads: attention heads, where they are not the architecture's own number; else None.
     """
 
     def __init__(self, backbone: Backbone, preprocess: Preprocessing) -> None:
         super().__init__()
         self.backbone = backbone.module
-        self.feature_dim, self.preprocess = backbone.feature_dim, preprocess
+        self.feature_dim, self.channels = backbone.feature_dim, backbone.channels
         self.architecture, self.stem = backbone.architecture, backbone.stem
         self.image_size, self.num_heads = backbone.image_size, backbone.num_heads
+        self.prepare_by(preprocess)
+
+    def prepare_by(self, preprocess: Preprocessing) -> None:
+        """Let images go in by this; raises ConfigError where it is for other channels."""
+        if preprocess.channels != self.channels:
+            mean = ",".join(f"{value:g}" for value in preprocess.mean)
+            raise ConfigError(f"mean {mean} for {self.architecture} of {self.channels} channels: need as many numbers")
+        self.preprocess = preprocess
 
     def forward(self, images: Tensor) -> Tensor:
         features: Tensor = self.backbone(images)
@@ -97,7 +105,7 @@ def load(
 
     Args:
         run: a run folder, a `moco.Run`, a backbone.safetensors file, or a checkpoint in a run's folder
-            (checkpoints/last.pt); or a `Pretrained` or another module (N, 3, H, W) -> (N, D), which is copied.
+            (checkpoints/last.pt); or a `Pretrained` or another module (N, C, H, W) -> (N, D), which is copied.
         backbone: the module to fill, for a run whose backbone was a module of the user's; it is filled in place. A
             `moco.Run` has its module: a copy of it is filled where none is given.
         preprocessing: how images go in: needed for a module; instead of the stated one for the others.
@@ -105,7 +113,7 @@ def load(
             and called because the file names it. Reading a file runs no other code.
 
     Raises:
-        ConfigError: a module without its preprocessing.
+        ConfigError: a module without its preprocessing, or a preprocessing of other channels.
         RunError: the file is missing, cut short, or does not say what it holds.
         ArchitectureError: its backbone cannot be built here, or its tensors are not those of that backbone.
     """
@@ -117,7 +125,7 @@ def load(
             backbone = copy.deepcopy(own).cpu()
         model = _read(weights_file(_path(run)), backbone, allow_factory)
     if preprocessing is not None:
-        model.preprocess = preprocessing
+        model.prepare_by(preprocessing)
     return model.eval()
 
 
@@ -141,7 +149,8 @@ def _copied(module: nn.Module, preprocessing: Preprocessing | None) -> Pretraine
             f"{type(module).__name__} does not say how its images are prepared: add "
             "preprocessing=moco.Preprocessing(size, mean, std)"
         )
-    return Pretrained(build_backbone(copy.deepcopy(module).cpu(), image_size=preprocessing.size), preprocessing)
+    size, channels = preprocessing.size, preprocessing.channels
+    return Pretrained(build_backbone(copy.deepcopy(module).cpu(), image_size=size, channels=channels), preprocessing)
 
 
 def _read(file: Path, module: nn.Module | None, allow_factory: bool) -> Pretrained:
@@ -169,9 +178,10 @@ def _read(file: Path, module: nn.Module | None, allow_factory: bool) -> Pretrain
         )
     with torch.random.fork_rng(devices=[]):  # its random start is overwritten
         if module is None:
-            built = build_backbone(architecture, image_size=image_size, stem=cast(Stem, stem), num_heads=num_heads)
+            options: Any = {"stem": cast(Stem, stem), "num_heads": num_heads, "channels": preprocess.channels}
+            built = build_backbone(architecture, image_size=image_size, **options)
         else:
-            built = build_backbone(module, image_size=image_size)
+            built = build_backbone(module, image_size=image_size, channels=preprocess.channels)
     fill(built.module, tensors, what=f"{file} for {architecture}, stem {stem}")
     if built.feature_dim != feature_dim:
         raise ArchitectureError(f"{file} states {feature_dim} features, {architecture} gives {built.feature_dim}")

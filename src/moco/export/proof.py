@@ -9,13 +9,14 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from moco.data.bands import RGB
 from moco.errors import RunError
 from moco.export.load import Pretrained
 
@@ -30,13 +31,13 @@ class Reader:
     """An exported file as its own target reads it.
 
     Attributes:
-        features: normalised images (N, 3, S, S) -> features (N, D).
-        preprocess: RGB image -> (3, S, S), by the target's own transform or the one that its documentation gives;
+        features: normalised images (N, C, S, S) -> features (N, D).
+        preprocess: image -> (C, S, S), by the target's own transform or the one that its documentation gives;
             None where the target takes images of any size and has no evaluation transform.
     """
 
     features: Callable[[Tensor], Tensor]
-    preprocess: Callable[[Image.Image], Tensor] | None = None
+    preprocess: Callable[[Any], Tensor] | None = None
 
 
 class Proof(NamedTuple):
@@ -55,7 +56,10 @@ def prove(model: Pretrained, reader: Reader, *, what: str) -> Proof:
         RunError: they differ, or the model gives all images the same features, which would prove nothing.
     """
     with tempfile.TemporaryDirectory(prefix="moco-") as folder:
-        files = probe_files(Path(folder), model.preprocess.size)
+        size, channels = model.preprocess.size, model.preprocess.channels
+        files: list[Any] = list(probe_files(Path(folder), size))
+        if channels != RGB:  # no JPEG file has them
+            files = list(probe_arrays(size, channels))
         images = torch.stack([model.preprocess(file) for file in files])
         theirs, pixels = images, None
         if reader.preprocess is not None:
@@ -84,8 +88,10 @@ def _difference(got: Tensor, expected: Tensor, allowed: float, what: str) -> flo
     return difference
 
 
-def _opened(file: Path) -> Image.Image:
-    """As users of other tools open an image."""
+def _opened(file: Path | np.ndarray) -> Image.Image | np.ndarray:
+    """As users of other tools open an image; an array is one already."""
+    if isinstance(file, np.ndarray):
+        return file
     with Image.open(file) as image:
         return image.convert("RGB")
 
@@ -108,6 +114,13 @@ def probe_files(folder: Path, size: int) -> list[Path]:
         files.append(folder / f"{number}.jpg")
         Image.fromarray((pixels + noise).clip(0, 255).astype(np.uint8)).save(files[-1], quality=95)
     return files
+
+
+def probe_arrays(size: int, channels: int) -> list[np.ndarray]:
+    """Images (H, W, C) uint8 of growing contrast, the same at each call, for a target of `size` pixels."""
+    generator = np.random.default_rng(SEED)
+    shapes = [(size + number, 2 * size, channels) for number in range(6)]
+    return [generator.integers(0, 40 * (n + 1), shape).astype(np.uint8) for n, shape in enumerate(shapes)]
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""ONNX: one file from images (N, 3, S, S) to features (N, D) for any N, for any architecture."""
+"""ONNX: one file from images (N, C, S, S) to features (N, D) for any N, for any architecture."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from moco.data.bands import RGB
 from moco.export.proof import Reader
 from moco.export.subject import Subject
 from moco.export.to_torchvision import transform
@@ -22,10 +23,10 @@ def refusal(subject: Subject) -> str | None:
 
 def write(subject: Subject, path: Path) -> None:
     """Write the file; what it is and how images are preprocessed is JSON text in its metadata, under `moco`."""
-    side = subject.model.preprocess.size
+    side, channels = subject.model.preprocess.size, subject.model.preprocess.channels
     program = torch.onnx.export(
         subject.model.backbone,
-        (torch.zeros(2, 3, side, side),),
+        (torch.zeros(2, channels, side, side),),
         input_names=[INPUT],
         output_names=[OUTPUT],
         dynamic_shapes=({0: torch.export.Dim("N")},),
@@ -47,4 +48,5 @@ def read(path: Path) -> Reader:
         return torch.from_numpy(session.run([OUTPUT], {INPUT: images.numpy()})[0])
 
     about = json.loads(session.get_modelmeta().custom_metadata_map[ABOUT])
-    return Reader(features, transform(about["preprocessing"]))
+    stated = about["preprocessing"]
+    return Reader(features, transform(stated) if len(stated["mean"]) == RGB else None)

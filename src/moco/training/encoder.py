@@ -26,17 +26,12 @@ def build_checked_encoder(config: Config, module: nn.Module | None = None) -> En
     """
     if module is not None:
         _check_module(module)
+    names = ("image_size", "embedding_dim", "head", "hidden_dim", "stem", "num_heads")
+    options: Any = {name: getattr(config, name) for name in names}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        encoder = build_encoder(
-            config.backbone if module is None else module,
-            image_size=config.image_size,
-            embedding_dim=config.embedding_dim,
-            head=config.head,
-            hidden_dim=config.hidden_dim,
-            stem=config.stem,
-            num_heads=config.num_heads,
-        )
+        named = config.backbone if module is None else module
+        encoder = build_encoder(named, channels=config.channels or 3, **options)
     _check_float32(encoder.backbone, config.backbone)
     if config.zero_init_residual:
         zero_residuals_(encoder.backbone, config.backbone)

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from moco.config import Config
+from moco.data.bands import RGB, count_of
 from moco.data.base import UNKNOWN, Source
 from moco.data.folder import FolderSource
 from moco.data.layout import doubts
 from moco.data.leakage import shared_images
+from moco.normalization import NORMALIZATIONS
 from moco.training.images import RunImages
 
 _NAMED = 5  # class names in a line
@@ -22,11 +24,29 @@ def about_images(images: RunImages, config: Config) -> Iterator[str]:
     source = images.source
     if images.left_out:
         yield f"{images.left_out:,} of {images.left_out + len(source):,} images left out by --include, --exclude"
+    yield from _channels(source, config)
     if config.knn_evaluations:
         yield _classes(source, config)
     yield from doubts(source if config.knn_evaluations else source.with_labels(None, ()))
     if images.test is not None and images.held_out is not None:
         yield from _copies(source.subset(images.pretraining), images.test.subset(images.held_out))
+
+
+def about_views(config: Config) -> Iterator[str]:
+    """Which operations of the recipe have no meaning for the channels, and what takes their place."""
+    lost = [name for name in ("saturation", "hue", "grayscale_probability") if getattr(config, name)]
+    if config.channels is not None and config.channels != RGB and lost:
+        names = ", ".join(name.removesuffix("_probability") for name in lost)
+        yield (
+            f"views of {count_of(config.channels)}: without {names}, which are for RGB; colour jitter changes "
+            "brightness and contrast of each channel by itself"
+        )
+
+
+def _channels(source: Source, config: Config) -> Iterator[str]:
+    """The normalisation, where it is of no name."""
+    if config.normalization not in NORMALIZATIONS:
+        yield f"normalisation of {count_of(source.channels)}, mean/standard deviation: {config.normalization}"
 
 
 def _classes(source: Source, config: Config) -> str:

@@ -9,13 +9,17 @@ from typing import Any
 import numpy as np
 
 from moco.config import Config
+from moco.data.bands import RGB, count_of
 from moco.data.base import Source
+from moco.data.channel_statistics import channel_statistics
 from moco.data.folder import FolderSource
 from moco.data.labels import same_classes, with_labels
 from moco.data.patterns import check_patterns, matching
-from moco.data.source import in_used_range, open_source
+from moco.data.source import open_source
 from moco.data.split import hold_out
 from moco.errors import ConfigError, DataError
+from moco.normalization import AUTO, normalization_text, normalization_values
+from moco.recipes import RECIPES
 
 MAX_HELD_OUT = 10_000
 
@@ -53,9 +57,13 @@ def open_images(data: Any, config: Config) -> RunImages:
     source, own_test, left_out = _learnt_from(data, config)
     test, held_out, pretraining = own_test, None, np.arange(len(source))
     if config.test is not None:
-        test, _ = open_source(config.test, data_root=config.data_root, value_range=source.value_range)
+
+        def kept(test: Source) -> Source:
+            return matching(test, (), config.exclude if isinstance(test, FolderSource) else ())
+
+        like: dict[str, Any] = {"value_range": source.value_range, "channels": source.channels}
+        test, _ = open_source(config.test, data_root=config.data_root, choose=kept, **like)
         test = test.in_range(source.value_range)  # also where the images to learn from have 8 bits
-        test = matching(test, (), config.exclude if isinstance(test, FolderSource) else ())
         if test.labels is None or source.labels is None:
             raise DataError(
                 f"{config.test} or {source.name} has no labels: the kNN monitor needs class folders in both"
@@ -77,15 +85,43 @@ def open_images(data: Any, config: Config) -> RunImages:
     return RunImages(name, source, pretraining, test, held_out, left_out, source.remarks)
 
 
+def settled_for(config: Config, images: RunImages) -> Config:
+    """The configuration with the range and the normalisation of its images.
+
+    Raises:
+        ConfigError: a normalisation of another number of channels.
+    """
+    source, text = images.source, config.normalization
+    of_recipe = RECIPES[config.recipe]().normalization if config.recipe in RECIPES else None
+    unstated = text == of_recipe and config.init is None  # trained weights have a normalisation of their own
+    if unstated and (source.channels != RGB or isinstance(source.value_range, tuple)):
+        text = AUTO
+    if text == AUTO:
+        text = normalization_text(*channel_statistics(source, images.pretraining, seed=config.seed))
+    if len(normalization_values(text)[0]) != source.channels:
+        raise ConfigError(
+            f"normalization={text!r} with {source.name}, which has {count_of(source.channels)}: state as many numbers, "
+            "or auto"
+        )
+    ranged = config.value_range or source.value_range
+    return dataclasses.replace(config, value_range=ranged, normalization=text)
+
+
 def _learnt_from(data: Any, config: Config) -> tuple[Source, Source | None, int]:
     """The images that patterns leave, ranged and with labels; their own test part; how many are left out."""
-    whole, own_test = open_source(data, data_root=config.data_root, value_range=config.value_range)
-    source = matching(whole, config.include, config.exclude)
-    check_patterns(whole, (*config.include, *config.exclude))
-    if source is not whole and config.value_range is None:  # what is left may use another range
-        source = in_used_range(source)
+    left_out = 0
+
+    def kept(whole: Source) -> Source:
+        nonlocal left_out
+        source = matching(whole, config.include, config.exclude)
+        check_patterns(whole, (*config.include, *config.exclude))
+        left_out = len(whole) - len(source)
+        return source
+
+    stated: dict[str, Any] = {"value_range": config.value_range, "channels": config.channels}
+    source, own_test = open_source(data, data_root=config.data_root, choose=kept, **stated)
     if config.value_range not in (None, source.value_range):
         raise ConfigError(f"value_range={config.value_range} with {source.name}, which has 8 bits: leave it out")
     if config.labels is not None:
         source = with_labels(source, config.labels)
-    return source, own_test, len(whole) - len(source)
+    return source, own_test, left_out

@@ -40,8 +40,8 @@ from moco.training.device import (
 )
 from moco.training.encoder import build_checked_encoder
 from moco.training.figures import evaluator, make_monitor, of_the_users, random_beside
-from moco.training.first_lines import about_images
-from moco.training.images import RunImages, open_images
+from moco.training.first_lines import about_images, about_views
+from moco.training.images import RunImages, open_images, settled_for
 from moco.training.loggers import Chosen, check_loggers, make_loggers
 from moco.training.mechanism import bank_rows, build_model, check_images, remarks
 from moco.training.metrics import Progress
@@ -91,6 +91,7 @@ class Pretraining:
         self.folder, self.quiet, self.start = folder, quiet, start
         self.transform, self.callbacks, self.loggers = transform, callbacks, loggers
         self.images = open_images(data, config)
+        config = dataclasses.replace(config, channels=self.images.source.channels)
         check_images(config, len(self.images.pretraining))
         check_optimizer(config)
         check_loggers(loggers)
@@ -103,9 +104,7 @@ class Pretraining:
             _check_transform(transform, self.images, config.seed)
         if config.patience is not None and self.images.test is None:
             raise ConfigError(f"patience={config.patience} without labels: there is no kNN accuracy to get better")
-        self.config, self.reason = settled(
-            dataclasses.replace(config, value_range=config.value_range or self.images.source.value_range)
-        )
+        self.config, self.reason = settled(settled_for(config, self.images))
         self.recipe = view_recipe(self.config)
 
     def run(self, *, resume: bool) -> dict[str, Any]:
@@ -123,7 +122,8 @@ class Pretraining:
                 own_views = self.transform is not None
                 self.folder.write_text("config.yaml", write_config(self.config, self.images.data, own_views=own_views))
             if first and not self.quiet:
-                for line in (*self.images.remarks, *about_images(self.images, self.config)):
+                views = about_views(self.config) if self.transform is None else ()
+                for line in (*self.images.remarks, *about_images(self.images, self.config), *views):
                     self._say(line)
             gpus = [fabric.device] if fabric.device.type == "cuda" else []
             with convolutions_tried(), torch.random.fork_rng(devices=gpus):
@@ -261,6 +261,8 @@ class Pretraining:
             training_seconds=run.position.seconds,
             peak_memory_bytes=peak_memory_bytes(run.fabric.device),
             skipped=skipped.count,
+            clipped=self.images.source.clipped,
+            not_read=dict(self.images.source.not_read),
         )
         self.folder.write_json("summary.json", summary)
         for line in closing_lines(summary, self.folder.path):
