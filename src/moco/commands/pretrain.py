@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
+from moco.commands.fitting import assembled, check_budget, is_first_process, is_fitted, told_to_further_ranks
 from moco.commands.options import Options
 from moco.config import Config
 from moco.errors import ConfigError, RunError
@@ -92,7 +93,9 @@ def pretrain(
     out: str | os.PathLike[str] | None = None,
     recipe: str | None = None,
     config: Config | None = None,
+    budget: str | None = None,
     resume: bool = False,
+    dry_run: bool = False,
     quiet: bool = False,
     backbone: str | nn.Module | None = None,
     transform: Transform | tuple[Transform, Transform] | None = None,
@@ -107,10 +110,13 @@ def pretrain(
             torchvision data set (downloaded), a uint8 array (N, H, W, 3), a tensor, a `torch.utils.data.Dataset`, a
             Hugging Face data set, a list of paths or PIL images, or None for the embedded picture book.
         out: run folder, empty or not there yet; None means runs/NAME-RECIPE with a number.
-        recipe: v1, v2, v3, v3-vit, cifar or picturebook; None means v2 (picturebook for the embedded set).
+        recipe: auto, v1, v2, v3, v3-vit, cifar or picturebook; None means auto, which fits all that is not stated to
+            images, machine and time (`moco.fit.rules`), and picturebook for the embedded set.
         config: a whole configuration instead of recipe and options.
+        budget: time for a fitted run, such as 90s, 30m or 8h; None means 30m on a CPU, 8h on a GPU.
         resume: continue the run in `out`; its options are those of the run, but for workers, cache_gib,
             checkpoint_minutes and data_root.
+        dry_run: say what the run would be and take, and write nothing.
         quiet: neither messages nor a progress bar.
         backbone: name, or a module (N, 3, H, W) -> (N, D) of your own, which is trained in place.
         transform: your own pair of views instead of the recipe's: a callable from a PIL image to two float tensors
@@ -133,20 +139,23 @@ def pretrain(
         given["backbone"] = backbone if isinstance(backbone, str) else f"module/{type(backbone).__name__}"
     if config is not None:
         config = _checked(config, given, module, recipe, resume)
+    fits = config is None and not resume and is_fitted(data, recipe)
+    check_budget(budget, dry_run, fits=fits, recipe=recipe, resume=resume)
     if resume:
         folder, data, config = _stored(data, out, recipe, given)
         _check_own_views(folder, transform)
     else:
-        config = config or configure(recipe or default_recipe(data), given)
+        config = config or configure(recipe or ("auto" if fits else default_recipe(data)), given)
         folder = RunFolder(Path(out) if out is not None else _free_folder(data, config.recipe))
     if config.backbone.startswith("module/") and module is None:
         raise ConfigError(f"backbone={config.backbone!r} is a module of the user's: hand it over with backbone=")
-    if _is_first_process():
+    if is_first_process():
         folder.check(resume=resume)
-    from moco.training.pretrain import Pretraining
-
-    extras: Any = {"module": module, "transform": transform, "callbacks": callbacks, "loggers": loggers}
-    Pretraining(data, config, folder, **extras, quiet=quiet, start=start).run(resume=resume)
+    extras = {"module": module, "transform": transform, "callbacks": callbacks, "loggers": loggers, "start": start}
+    run = assembled(data, config, folder, given if fits else None, budget, **extras, quiet=quiet, resume=resume)
+    if not dry_run:
+        with told_to_further_ranks(run.config if fits else None):
+            run.run(resume=resume)
     return Run(folder.path, module)
 
 
@@ -205,11 +214,6 @@ def _check_own_views(folder: RunFolder, transform: Any) -> None:
 
 def _plain(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
-
-
-def _is_first_process() -> bool:
-    """Whether this is the process that the user started, and not one that it launched for a further device."""
-    return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("NODE_RANK", "0") == "0"
 
 
 def _free_folder(data: Any, recipe: str) -> Path:

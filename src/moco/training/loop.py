@@ -68,6 +68,7 @@ class Training:
         loggers: with `log_metrics(values, step)`, as Lightning's; none on ranks other than 0.
         callbacks: called at the moments that they name.
         show_progress: whether to draw the progress bar.
+        abandon: what is still to be done where Ctrl-C ends the process in the middle of a step.
         loss: detached loss of the newest step, on the device; None before the first.
         stop: set it to end the run after this step.
     """
@@ -86,6 +87,7 @@ class Training:
     loggers: Sequence[Any] = ()
     callbacks: Sequence[Callback] = ()
     show_progress: bool = True
+    abandon: Callable[[], None] = lambda: None
     loss: Tensor | None = None
     stop: bool = False
 
@@ -126,6 +128,8 @@ def train(run: Training) -> Progress:
     Returns the progress with its rates; `run.position` says how far it came.
 
     Raises:
+        KeyboardInterrupt: Ctrl-C before the first step was done, in one that did not end in time (nothing is saved
+            then), or in an evaluation (the steps are saved).
         RunError: the loss is no longer a number, or a checkpoint cannot be written.
     """
     now, device, size = run.position, run.fabric.device, run.config.batch_size
@@ -136,7 +140,7 @@ def train(run: Training) -> Progress:
         progress = stack.enter_context(Progress(run.total_steps * size, now.step * size, show=run.show_progress))
         writer = stack.enter_context(MetricsWriter(run.folder, run.loggers))
         batches = stack.enter_context(closing(run.batches(now.step)))
-        signal = stack.enter_context(StopRequest())
+        signal = stack.enter_context(StopRequest(abandon=run.abandon, watched=run.fabric.world_size == 1))
         run.call("on_train_start")
         while now.step < run.total_steps and not _should_stop(signal, run):
             with progress.waiting():
@@ -149,8 +153,9 @@ def train(run: Training) -> Progress:
             if now.step % run.config.log_every == 0 or now.step == run.total_steps:
                 _log(run, writer, progress, rate)
             if now.step in evaluation_steps:
-                _evaluate(run, writer, progress)
+                _evaluate(run, writer, progress, signal)
             saved_at = _save_if_due(run, progress, saved_at)
+        signal.boundary(begun=now.step > 0)
         progress.stop()
         now.seconds += progress.seconds
         save(run)
@@ -239,11 +244,16 @@ def _diverged(run: Training, loss: float) -> RunError:
     return RunError(f"the loss is {loss} at step {run.step}: lower base_learning_rate, or use precision fp32; {kept}")
 
 
-def _evaluate(run: Training, writer: MetricsWriter, progress: Progress) -> None:
+def _evaluate(run: Training, writer: MetricsWriter, progress: Progress, signal: StopRequest) -> None:
     if run.folder is None or run.evaluate is None:  # rank 0 evaluates for all
         return
-    with progress.pause():
-        values = dict(run.evaluate(run.model.encoder_q))
+    try:
+        with progress.pause("evaluating"):
+            values = dict(run.evaluate(run.model.encoder_q))
+    except KeyboardInterrupt:  # between two steps nothing is half done
+        signal.boundary()
+        save(run)
+        raise
     last = run.position.last
     last.update(values)
     last["evaluation_seconds"] = last.get("evaluation_seconds", 0.0) + progress.last_pause

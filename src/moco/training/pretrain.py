@@ -12,19 +12,14 @@ import torch
 from torch import nn
 
 from moco.config import Config
-from moco.data.augment import RecipeViews
-from moco.data.cache import GIB, keep_decoded
-from moco.data.decode import DamagedImage
-from moco.data.loader import MakeViews, ViewLoader
-from moco.data.order import EpochOrder
 from moco.data.skipped import SkippedFiles
-from moco.data.user_transform import Transform, TransformViews
+from moco.data.user_transform import Transform
 from moco.data.views import view_recipe
-from moco.data.workers import default_workers
 from moco.evaluation.monitor import Monitor, prepare_monitor
 from moco.export.backbone import write_backbone
 from moco.recipes import write_config
 from moco.training import checkpoint, loop
+from moco.training.alive import doing
 from moco.training.callbacks import Callback, check_callbacks
 from moco.training.device import (
     busy_remark,
@@ -37,13 +32,14 @@ from moco.training.device import (
 )
 from moco.training.encoder import build_checked_encoder
 from moco.training.first_lines import about_images
-from moco.training.images import RunImages, open_images
+from moco.training.images import RunImages, check_batch, open_images
 from moco.training.loggers import Chosen, check_loggers, make_loggers
 from moco.training.mechanism import bank_rows, build_model, check_images, remarks
 from moco.training.metrics import Progress
 from moco.training.optimizer import check_optimizer, make_optimizer
 from moco.training.run_folder import RunFolder
-from moco.training.summary import backbone_metadata, closing_lines, summarize
+from moco.training.run_loader import RunViews
+from moco.training.summary import Predicted, backbone_metadata, closing_lines, summarize
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -58,6 +54,7 @@ class Pretraining:
         config: the configuration.
         folder: the run folder, not yet taken.
         start: time.perf_counter() when the command began.
+        images: the data, where they have been opened already.
 
     Raises:
         MocoError: bad input; nothing has been written.
@@ -75,23 +72,32 @@ class Pretraining:
         loggers: Chosen,
         quiet: bool,
         start: float,
+        images: RunImages | None = None,
     ) -> None:
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         check_callbacks(callbacks)
         self.folder, self.quiet, self.start = folder, quiet, start
         self.transform, self.callbacks, self.loggers = transform, callbacks, loggers
-        self.images = open_images(data, config)
+        with doing("looking at the images", show=not quiet):
+            self.images = images or open_images(data, config)
+        check_batch(self.images, config)
         check_images(config, len(self.images.pretraining))
         check_optimizer(config)
         check_loggers(loggers)
         self.encoder = build_checked_encoder(config, module)
-        if transform is not None:
-            _check_transform(transform, self.images, config.seed)
         self.config, self.reason = settled(
             dataclasses.replace(config, value_range=config.value_range or self.images.source.value_range)
         )
         self.recipe = view_recipe(self.config)
+        self.views = RunViews(self.images, self.config, self.recipe, transform)
+        self.predicted = Predicted()
+        self._training: loop.Training | None = None
+        self._new = False
+
+    def settle(self, **options: Any) -> None:
+        """Replace options that decide nothing but length, schedule, f_k and the monitor, before the run."""
+        self.config = dataclasses.replace(self.config, **options)
 
     def run(self, *, resume: bool) -> dict[str, Any]:
         """Train, evaluate, export; returns the summary that was written."""
@@ -103,6 +109,7 @@ class Pretraining:
         first = fabric.is_global_zero
         if first:
             self.folder.take()
+        self._new = first and not resume
         try:
             if first and not resume:
                 own_views = self.transform is not None
@@ -115,9 +122,24 @@ class Pretraining:
                 summary = self._train(fabric, resume=resume)
             fabric.barrier()  # every rank finds what the first one has written
             return summary
+        except BaseException:
+            self._clear_unbegun()
+            raise
         finally:
             if first:
                 self.folder.close()
+
+    def _clear_unbegun(self) -> None:
+        """Where no step has been done, the same command shall find the folder as this one did."""
+        if self._new and (self._training is None or not self._training.step):
+            self.folder.clear()
+
+    def _abandon(self) -> None:
+        """Ctrl-C ends the process in the middle of a step."""
+        self._clear_unbegun()
+        if self.folder.checkpoint.is_file():
+            self._say(f"a step was given up: continue at the last checkpoint with --out {self.folder.path} --resume")
+        self.folder.close()
 
     def _train(self, fabric: Fabric, *, resume: bool) -> dict[str, Any]:
         config, images, first = self.config, self.images, fabric.is_global_zero
@@ -134,9 +156,10 @@ class Pretraining:
             position = checkpoint.Position(last=self._baselines(monitor))
         if first:
             self.folder.trim_metrics(position.step)
-        loader, order = self._loader(fabric, skipped)
+        loader, order = self.views.loader(fabric, skipped)
+        self._say(self.views.storage)
         rows = bank_rows(images.pretraining, config)
-        run = loop.Training(
+        run = self._training = loop.Training(
             config=config,
             fabric=fabric,
             model=model,
@@ -151,36 +174,13 @@ class Pretraining:
             loggers=self._loggers(position.step) if first else (),
             callbacks=self.callbacks,
             show_progress=first and not self.quiet,
+            abandon=self._abandon,
         )
         self._announce(run)
         progress = loop.train(run)
         if not first:
             return {"finished": run.step >= run.total_steps}
         return self._finish(run, progress, monitor, skipped)
-
-    def _loader(self, fabric: Fabric, skipped: SkippedFiles) -> tuple[ViewLoader, EpochOrder]:
-        config, images = self.config, self.images
-        order = EpochOrder(
-            images.pretraining,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            rank=fabric.global_rank,
-            world_size=fabric.world_size,
-        )
-        views = 1 if config.mechanism == "memory-bank" else 2
-        make: MakeViews
-        if self.transform is not None:
-            make = TransformViews(self.transform, seed=config.seed, views=views)
-        else:
-            make = RecipeViews(self.recipe, config.image_size, order, device_type=fabric.device.type, views=views)
-        source, storage = keep_decoded(
-            images.source, images.pretraining, budget=int(config.cache_gib * GIB), min_side=make.min_side
-        )
-        self._say(storage)
-        workers = config.workers
-        if workers is None:
-            workers = max(1, default_workers() // config.devices)
-        return ViewLoader(source, order, make, device=fabric.device, skipped=skipped, workers=workers), order
 
     def _loggers(self, step: int) -> Sequence[Any]:
         loggers = make_loggers(self.loggers, self.folder.path, step=step)
@@ -192,27 +192,29 @@ class Pretraining:
         config, images = self.config, self.images
         if images.test is None or images.held_out is None:
             return None
-        return prepare_monitor(
-            images.source,
-            images.pretraining,
-            images.test,
-            images.held_out,
-            image_size=config.image_size,
-            mean=self.recipe.mean,
-            std=self.recipe.std,
-            num_neighbors=config.num_neighbors,
-            knn_temperature=config.knn_temperature,
-            most_images=config.knn_images,
-            seed=config.seed,
-            bf16=config.precision == "bf16",
-            skipped=skipped,
-        )
+        with doing("reading the images of the monitor", show=not self.quiet):
+            return prepare_monitor(
+                images.source,
+                images.pretraining,
+                images.test,
+                images.held_out,
+                image_size=config.image_size,
+                mean=self.recipe.mean,
+                std=self.recipe.std,
+                num_neighbors=config.num_neighbors,
+                knn_temperature=config.knn_temperature,
+                most_images=config.knn_images,
+                seed=config.seed,
+                bf16=config.precision == "bf16",
+                skipped=skipped,
+            )
 
     def _baselines(self, monitor: Monitor | None) -> dict[str, float]:
         """What the reader compares with: raw pixels, and the network before it has learnt anything."""
         if monitor is None:
             return {}
-        values = monitor.baselines(self.encoder.backbone)
+        with doing("evaluating raw pixels and random weights", show=not self.quiet):
+            values = monitor.baselines(self.encoder.backbone)
         self._say(
             f"kNN, {monitor.extent}: raw pixels {values['knn_pixels']:.1%}, "
             f"random weights {values['knn_random_init']:.1%}"
@@ -239,7 +241,8 @@ class Pretraining:
         finished, last = run.step >= run.total_steps, run.position.last
         if monitor is not None and finished:
             began = time.perf_counter()
-            last["knn_top1"] = monitor.final(self.encoder.backbone)
+            with doing("evaluating", show=not self.quiet):
+                last["knn_top1"] = monitor.final(self.encoder.backbone)
             last["evaluation_seconds"] = last.get("evaluation_seconds", 0.0) + time.perf_counter() - began
         write_backbone(
             self.encoder.backbone,
@@ -265,6 +268,8 @@ class Pretraining:
             training_seconds=run.position.seconds,
             peak_memory_bytes=peak_memory_bytes(run.fabric.device),
             skipped=skipped.count,
+            predicted_seconds=self.predicted.seconds,
+            predicted_memory_bytes=self.predicted.memory_bytes,
         )
         self.folder.write_json("summary.json", summary)
         for line in closing_lines(summary, self.folder.path):
@@ -274,17 +279,6 @@ class Pretraining:
     def _say(self, message: str) -> None:
         if not self.quiet:
             print(message, file=sys.stderr)
-
-
-def _check_transform(transform: Any, images: RunImages, seed: int) -> None:
-    """Make the views of one image, the first that can be read."""
-    for index in images.pretraining:
-        try:
-            pixels = images.source.pixels(int(index))
-        except DamagedImage:
-            continue
-        TransformViews(transform, seed=seed).pair(pixels, item=images.source.item_name(int(index)), seed=seed)
-        return
 
 
 def _evaluator(monitor: Monitor) -> loop.Evaluate:
