@@ -60,6 +60,7 @@ def assembled(
     *,
     quiet: bool,
     resume: bool,
+    dry_run: bool,
     start: float,
     **extras: Any,
 ) -> Pretraining:
@@ -88,7 +89,7 @@ def assembled(
     if budget is not None:
         raise ConfigError(f"budget={budget} with a configuration that states its length: leave it out")
     run = assemble(config)
-    if not quiet and stated is None and config.recipe != "auto":
+    if dry_run or not (quiet or stated is not None or config.recipe == "auto"):
         plan.predicted(run, start=start, quiet=quiet)
     return run
 

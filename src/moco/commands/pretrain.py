@@ -151,8 +151,9 @@ def pretrain(
         raise ConfigError(f"backbone={config.backbone!r} is a module of the user's: hand it over with backbone=")
     if is_first_process():
         folder.check(resume=resume)
-    extras = {"module": module, "transform": transform, "callbacks": callbacks, "loggers": loggers, "start": start}
-    run = assembled(data, config, folder, given if fits else None, budget, **extras, quiet=quiet, resume=resume)
+    extras: Any = {"module": module, "transform": transform, "callbacks": callbacks, "loggers": loggers, "start": start}
+    extras |= {"quiet": quiet, "resume": resume, "dry_run": dry_run}
+    run = assembled(data, config, folder, given if fits else None, budget, **extras)
     if not dry_run:
         with told_to_further_ranks(run.config if fits else None):
             run.run(resume=resume)
