@@ -18,7 +18,7 @@ PACKAGE = ROOT / "src" / "moco"
 # Bottom-up. A module may import its own room and rooms on lower lines; rooms on one line do not know of each other.
 LAYERS = (
     {"errors", "version"},
-    {"normalization"},
+    {"config_checks", "normalization"},
     {"config"},
     {"recipes"},
     {"encoder"},
@@ -32,7 +32,7 @@ LAYERS = (
 )
 # Lower rooms that are closed all the same: the algorithm serves any data, data knows no network, evaluation no MoCo.
 CLOSED = {
-    "contrast": {"errors", "version", "config", "recipes", "encoder"},
+    "contrast": {"errors", "version", "config", "config_checks", "normalization", "recipes", "encoder"},
     "data": {"recipes", "encoder"},
     "evaluation": {"config", "recipes", "contrast"},
 }

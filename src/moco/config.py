@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from moco.config_checks import check_together
 from moco.errors import ConfigError
 from moco.normalization import normalization_values
 
@@ -24,20 +25,7 @@ ScheduleUnit = Literal["epoch", "step"]
 Precision = Literal["auto", "fp32", "bf16"]
 Layout = Literal["auto", "channels_last", "contiguous"]
 Accelerator = Literal["auto", "cpu", "gpu", "mps"]
-BatchNormCure = Literal["auto", "split", "shuffle", "average", "none"]
-V3_HEADS: tuple[Head, ...] = ("v3-resnet", "v3-vit")
-# Which of the fields in LACKING each mechanism has.
-MECHANISM_FIELDS: dict[str, tuple[str, ...]] = {
-    "moco": ("dictionary_size", "key_momentum"),
-    "memory-bank": ("dictionary_size", "bank_momentum"),
-    "end-to-end": (),
-    "moco-v3": ("key_momentum",),
-}
-LACKING = {
-    "dictionary_size": "the batch as its dictionary",
-    "key_momentum": "no key encoder that follows",
-    "bank_momentum": "no memory bank",
-}
+BatchNormCure = Literal["auto", "split", "shuffle", "average", "frozen", "none"]
 
 
 def _limited(default: Any, fits: Callable[[Any], bool], needed: str) -> Any:
@@ -229,66 +217,7 @@ class Config:
                 remedy = ", or choose the end-to-end mechanism" if field.name == "dictionary_size" else ""
                 raise ConfigError(f"{field.name}={value}: need {needed}{remedy}")
         normalization_values(self.normalization)
-        self._check_mechanism()
-        self._check_combinations()
-
-    def _check_mechanism(self) -> None:
-        for field, why in LACKING.items():
-            value, has = getattr(self, field), field in MECHANISM_FIELDS[self.mechanism]
-            if value is None and has:
-                raise ConfigError(f"{field}=None with mechanism {self.mechanism!r}: give a value")
-            if value is not None and not has:
-                raise ConfigError(f"{field}={value} with mechanism {self.mechanism!r}, which has {why}: leave it out")
-        if self.mechanism in ("memory-bank", "end-to-end"):
-            if self.symmetric:
-                raise ConfigError(f"symmetric with mechanism {self.mechanism!r}: it belongs to 'moco', leave it out")
-            if self.batchnorm in ("average", *(["shuffle"] if self.mechanism == "memory-bank" else [])):
-                raise ConfigError(
-                    f"batchnorm={self.batchnorm!r} with mechanism {self.mechanism!r}, which has no key encoder of its "
-                    "own: choose 'auto'"
-                )
-        if self.mechanism in ("end-to-end", "moco-v3") and self.batch_size < 2:
-            raise ConfigError(
-                f"batch_size=1 with {self.mechanism}: negatives are the batch's other keys, need at least 2"
-            )
-        if (self.head in V3_HEADS) != (self.mechanism == "moco-v3"):
-            fitting = ", ".join(head for head in get_args(Head) if (head in V3_HEADS) == (self.mechanism == "moco-v3"))
-            raise ConfigError(f"head={self.head!r} with mechanism {self.mechanism!r}: choose one of {fitting}")
-        if self.key_momentum is None and self.key_momentum_schedule != "constant":
-            raise ConfigError(f"key_momentum_schedule with mechanism {self.mechanism!r}: it has no key encoder to slow")
-        if self.mechanism == "moco-v3":
-            self._check_v3()
-
-    def _check_v3(self) -> None:
-        if not self.symmetric:
-            raise ConfigError("symmetric=False with mechanism 'moco-v3': its loss has both directions, leave it out")
-        if self.batchnorm not in ("auto", "none") or self.split_groups is not None:
-            raise ConfigError(
-                f"batchnorm={self.batchnorm!r}, split_groups={self.split_groups} with mechanism 'moco-v3', which "
-                "normalises over all devices: choose 'auto', or 'none' for each device by itself, without groups"
-            )
-
-    def _check_combinations(self) -> None:
-        if (self.epochs is None) == (self.steps is None):
-            raise ConfigError(f"epochs={self.epochs} and steps={self.steps}: give exactly one of the two")
-        if self.batch_size % (self.devices * self.num_nodes):
-            raise ConfigError(
-                f"batch_size={self.batch_size} on {self.devices * self.num_nodes} devices: "
-                "choose a multiple, so that every device gets the same share"
-            )
-        if self.hidden_dim is not None and self.head == "linear":
-            raise ConfigError(f"hidden_dim={self.hidden_dim} with head='linear', which has no layer in between")
-        if self.warmup_epochs and (self.warmup_steps or self.warmup_epochs >= (self.epochs or 0)):
-            raise ConfigError(
-                f"warmup_epochs={self.warmup_epochs} with warmup_steps={self.warmup_steps}, epochs={self.epochs}: give "
-                "fewer than the epochs of the run, or warmup_steps alone"
-            )
-        if self.steps is not None and self.warmup_steps >= self.steps:
-            raise ConfigError(f"warmup_steps={self.warmup_steps} with steps={self.steps}: warm up for fewer steps")
-        if self.split_groups is not None and self.batchnorm not in ("auto", "split"):
-            raise ConfigError(f"split_groups={self.split_groups} with batchnorm={self.batchnorm!r}: drop one of them")
-        if self.batchnorm == "shuffle" and self.devices * self.num_nodes == 1:
-            raise ConfigError("batchnorm='shuffle' needs at least 2 devices, here is 1: choose 'split'")
+        check_together(self)
 
     @property
     def learning_rate(self) -> float:

@@ -10,7 +10,8 @@ from typing import Any
 
 import yaml
 
-from moco.config import LACKING, MECHANISM_FIELDS, V3_HEADS, Config
+from moco.config import Config
+from moco.config_checks import LACKING, MECHANISM_FIELDS, V3_HEADS
 from moco.errors import ConfigError, RunError
 
 

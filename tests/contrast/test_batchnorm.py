@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from moco.contrast import MoCo
+from moco.contrast.batch import select
 from moco.contrast.batchnorm import (
     SplitBatchNorm,
     interleave,
-    select,
     split_batchnorm,
 )
 from tests.reference.split_batchnorm import split_normalize

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from moco.contrast.batch import batch_length
 from moco.contrast.batchnorm import (
-    batch_length,
     has_batchnorm,
     interleave,
     resolve_groups,

@@ -19,7 +19,7 @@ REFUSED = [
     ({"temperature": 0.0}, "temperature=0.0: need a value above 0"),
     ({"temperature": -1.0}, "temperature=-1.0: need a value above 0"),
     ({"temperature": math.nan}, "temperature=nan: need a value above 0"),
-    ({"batchnorm": "sync"}, "batchnorm='sync': choose one of auto, split, shuffle, average, none"),
+    ({"batchnorm": "sync"}, "batchnorm='sync': choose one of auto, split, shuffle, average, frozen, none"),
     ({"batchnorm": "shuffle"}, "batchnorm='shuffle' needs at least 2 processes, here is 1: choose 'split'"),
     ({"batchnorm": "none", "split_groups": 4}, "split_groups=4 with batchnorm='none': groups belong to 'split'"),
     ({"batchnorm": "split", "split_groups": 0}, "split_groups=0 with batchnorm='split': groups belong to 'split'"),

@@ -10,7 +10,8 @@ import yaml
 from jsonargparse import ActionYesNo, ArgumentParser, Namespace
 
 from moco.cli.parser import Parser, described, with_underscores
-from moco.config import MECHANISM_FIELDS, Config
+from moco.config import Config
+from moco.config_checks import MECHANISM_FIELDS
 from moco.recipes import RECIPES, configure, default_recipe
 
 HINTS = get_type_hints(Config)

@@ -5,7 +5,7 @@ N: samples on this rank   C: embedding width   K: keys in the dictionary
 
 from __future__ import annotations
 
-from typing import Any, Unpack
+from typing import Any, Self, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -79,7 +79,8 @@ class MoCo(ContrastiveModel):
         batchnorm: cure for the BatchNorm leak. "auto": none for an encoder without BatchNorm, "split" on one
             process, "shuffle" on several. "split": groups with their own statistics and a shuffled key batch.
             "shuffle": keys encoded on random other ranks. "average": f_k in inference form with averaged statistics.
-            "none": plain BatchNorm, as Algorithm 1 is written.
+            "frozen": all of f_q and f_k by the statistics that the encoder came with, for trained weights. "none":
+            plain BatchNorm, as Algorithm 1 is written.
         split_groups: groups of "split"; None means 8, fewer for batches under 32.
 
     Raises:
@@ -116,7 +117,7 @@ class MoCo(ContrastiveModel):
         buffers = "averaged" if self.batchnorm == "average" else "own"
         ema_update_(self.encoder_k, self.encoder_q, key_momentum=self.key_momentum, key_buffers=buffers)  # type: ignore[arg-type]
 
-    def train(self, mode: bool = True) -> MoCo:
+    def train(self, mode: bool = True) -> Self:
         """Both encoders train or evaluate together, but an averaged f_k always stays in inference form."""
         super().train(mode)
         if self.batchnorm == "average":

@@ -2,7 +2,8 @@
 
 On one device the batch is split into groups with statistics of their own, and the key batch is shuffled, so that a
 query's group differs from its key's (the authors' CIFAR demo). Across devices the shuffle alone does it (He et al.
-2020, section 3.3). Or the key encoder runs in inference form with averaged statistics (EMAN, Cai et al. 2021).
+2020, section 3.3). Or the key encoder runs in inference form with averaged statistics (EMAN, Cai et al. 2021). Or
+trained weights keep their statistics, and no sample has any company.
 
 N: samples   S: groups   C: channels
 """
@@ -16,11 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils import _pytree as pytree
 
-from moco.contrast.collective import all_gather_cat
-
-BatchNormCure = Literal["auto", "split", "shuffle", "average", "none"]
+BatchNormCure = Literal["auto", "split", "shuffle", "average", "frozen", "none"]
 # The authors' demo uses 8 groups; below 4 samples a group's statistics say little.
 DEFAULT_GROUPS, SMALLEST_GROUP = 8, 4
 # Children of timm's BatchNormAct2d, applied in this order after the normalisation; both work sample by sample.
@@ -263,6 +261,21 @@ def take_over(layer: _BatchNorm, kind: type[Kind]) -> Kind:
     return made
 
 
+def freeze_batchnorm_(module: nn.Module) -> None:
+    """Let every BatchNorm layer use the statistics that it has, from now to the module's next `train()`.
+
+    Raises:
+        ValueError: a layer without statistics of its own, which takes the batch's in inference too.
+    """
+    for name, layer in module.named_modules():
+        if isinstance(layer, _BatchNorm):
+            if layer.running_mean is None:
+                raise ValueError(
+                    f"batchnorm='frozen': {name} has no running statistics (track_running_stats=False): choose another"
+                )
+            layer.eval()
+
+
 def has_batchnorm(module: nn.Module) -> bool:
     """Whether any layer normalises by statistics of the batch."""
     return any(isinstance(layer, _BatchNorm) for layer in module.modules())
@@ -271,26 +284,3 @@ def has_batchnorm(module: nn.Module) -> bool:
 def interleave(length: int, groups: int, device: torch.device) -> Tensor:
     """Order that puts the samples n with n mod S = g into block g; blocks as `torch.tensor_split` makes them."""
     return torch.cat([torch.arange(g, length, groups, device=device) for g in range(min(groups, length))])
-
-
-def select(batch: Any, index: Tensor) -> Any:
-    """Take samples along dimension 0 of a tensor, or of every tensor in a tuple, list or dict."""
-    return pytree.tree_map(lambda leaf: leaf[index] if isinstance(leaf, Tensor) else leaf, batch)
-
-
-def gather_batch(batch: Any) -> Any:
-    """Every rank's batch, one after the other in rank order; what is not a tensor stays this rank's own."""
-    return pytree.tree_map(lambda leaf: all_gather_cat(leaf) if isinstance(leaf, Tensor) else leaf, batch)
-
-
-def batch_length(batch: Any) -> tuple[int, torch.device]:
-    """Number of samples and device of a batch of tensors.
-
-    Raises:
-        ValueError: no tensor in it, or tensors that disagree about the number of samples.
-    """
-    leaves = [leaf for leaf in pytree.tree_leaves(batch) if isinstance(leaf, Tensor)]
-    lengths = sorted({leaf.shape[0] if leaf.ndim else 0 for leaf in leaves})
-    if len(lengths) != 1:
-        raise ValueError(f"a batch whose tensors have {lengths} samples: expected one or more tensors that agree")
-    return lengths[0], leaves[0].device

@@ -6,20 +6,19 @@ N: samples on this rank   C: embedding width
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Required, TypedDict, get_args
+from typing import Any, NamedTuple, Required, Self, TypedDict, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
+from moco.contrast.batch import batch_length, gather_batch, select
 from moco.contrast.batchnorm import (
     BatchNormCure,
-    batch_length,
-    gather_batch,
+    freeze_batchnorm_,
     has_batchnorm,
     interleave,
     resolve_groups,
-    select,
     split_batchnorm,
 )
 from moco.contrast.collective import all_gather_cat, copy_from_first_, rank, shared_permutation, world_size
@@ -109,7 +108,7 @@ class ContrastiveModel(nn.Module):
                 raise TypeError(f"an encoder inside {type(module).__name__}: give the plain module, then {WRAPPING}")
         self.batchnorm = _resolve_cure(batchnorm, encoder, split_groups)
         self.split_groups = split_groups
-        self.has_batchnorm = has_batchnorm(encoder)
+        self.batch_counts = has_batchnorm(encoder) and self.batchnorm != "frozen"
         self.temperature, self.embedding_dim = temperature, embedding_dim
         self.encoder_q = split_batchnorm(encoder, split_groups) if self.batchnorm == "split" else encoder
 
@@ -117,6 +116,13 @@ class ContrastiveModel(nn.Module):
         """The last line of each mechanism's constructor: ranks, which may have drawn from different seeds, agree."""
         copy_from_first_([*self.parameters(), *self.buffers()])
         self.train(training)
+
+    def train(self, mode: bool = True) -> Self:
+        """The encoders train or evaluate; frozen BatchNorm layers always stay in inference form."""
+        super().train(mode)
+        if self.batchnorm == "frozen":
+            freeze_batchnorm_(self)
+        return self
 
     def run_encoders_with(self, *, query: Callable[[Any], Tensor], key: Callable[[Any], Tensor] | None = None) -> None:
         """Call the encoders through wrappers (autocast, DistributedDataParallel, compilation).
@@ -178,7 +184,7 @@ class ContrastiveModel(nn.Module):
         length, device = batch_length(batch)
         if self._start_S is None and world_size() > 1:
             self._start_S = sample_values(self.query_side)
-        if length < 2 and self.training and self.has_batchnorm:
+        if length < 2 and self.training and self.batch_counts:
             raise ValueError(f"batch of {length} with BatchNorm: its statistics need at least 2 samples")
         return length, device
 

@@ -13,7 +13,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from moco.config import MECHANISM_FIELDS, REFERENCE_BATCH, Config
+from moco.config import REFERENCE_BATCH, Config
+from moco.config_checks import MECHANISM_FIELDS
 
 LEAST_IMAGES = 50  # to learn from at all
 FEW_IMAGES, HANDFUL = 1_000, 500

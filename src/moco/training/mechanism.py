@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from moco.config import MECHANISM_FIELDS, Config
+from moco.config import Config
+from moco.config_checks import MECHANISM_FIELDS
 from moco.contrast import ContrastiveModel, EndToEnd, MemoryBank, MoCo, MoCoV3
 from moco.contrast.batchnorm import has_batchnorm
 from moco.data.order import MODEL, keyed_seed
