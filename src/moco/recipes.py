@@ -139,13 +139,13 @@ def v3_vit() -> Config:
 
 
 RECIPES: dict[str, Callable[[], Config]] = {
-    "auto": auto,
     "v1": v1,
     "v2": v2,
     "v3": v3,
     "v3-vit": v3_vit,
     "cifar": cifar,
     "picturebook": picturebook,
+    "auto": auto,
 }
 
 

@@ -64,12 +64,9 @@ def assembled(
     start: float,
     **extras: Any,
 ) -> Pretraining:
-    """The run: fitted around the stated options where there are any such, and else with its prediction if it speaks.
+    """The run: fitted around the stated options where something is left to decide, else with its prediction.
 
-    What the rules have nothing to decide about, as a stored configuration, is not measured.
-
-    Raises:
-        MocoError: bad input; nothing has been written.
+    A stored configuration of a fitted run is not measured. Raises MocoError as `moco.pretrain` does.
     """
     from moco.fit import plan
     from moco.training.pretrain import Pretraining

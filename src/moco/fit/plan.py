@@ -66,15 +66,17 @@ def fitted(
         images = open_images(data, configure(RECIPE, {**options, "batch_size": 1}))
         facts = look(images, first, seconds)
     choices = rules.first_choices(facts, stated)
-    say(_heading(facts, length), *table(choices), quiet=quiet)
     settled = {**stated, **{choice.what: choice.value for choice in choices}}
     run = assemble(configure(RECIPE, settled), images)
+    run.introduce()
+    say(_heading(facts, length), *table(choices), quiet=quiet)
     _finish(run, facts, settled, start=start, quiet=quiet)
     return run
 
 
 def predicted(run: Pretraining, *, start: float, quiet: bool) -> None:
     """Measure a run whose options are all stated, and say what it will take."""
+    run.introduce()
     with doing("measuring steps", show=not quiet):
         measured = measure(run, SHORT_MEASURING)
     _predict(run, measured, start=start, quiet=quiet)
@@ -92,29 +94,39 @@ def say(*lines: str, quiet: bool) -> None:
 
 
 def _finish(run: Pretraining, facts: rules.Facts, settled: Mapping[str, Any], *, start: float, quiet: bool) -> None:
-    """Measure, decide on the length, predict."""
+    """Measure, decide on the length, predict; a stated length is only measured for who wants to know."""
+    stated = any(settled.get(name) is not None for name in _LENGTH)
+    if quiet and stated:
+        run.settle(**{c.what: c.value for c in rules.length_choices(facts, settled, rules.Pace(step=0.0, start=0.0))})
+        return
     with doing("measuring steps", show=not quiet):
         measured = measure(run, min(MEASURING, 0.1 * facts.budget))
-    curve, whole = evaluated(run)
-    once = measured.decoding * facts.images + measured.reading * min(whole, run.config.knn_images)
-    begin = time.perf_counter() - start + START_SECONDS + once
-    pace = rules.Pace(step=measured.step, start=begin, evaluation=measured.evaluation, curve=curve, whole=whole)
+    pace = _pace(run, measured, facts.images, start)
     choices = rules.length_choices(facts, settled, pace)
     values = {choice.what: choice.value for choice in choices}
-    if not any(settled.get(name) is not None for name in _LENGTH):
+    if not stated:
         _check_length(values, facts, settled, pace)
-    run.settle(**({**values, "epochs": None} if values.get("steps") is not None else values))
+        values["epochs"] = None
+    run.settle(**values)
     say(*table(choices), quiet=quiet)
     _predict(run, measured, start=start, quiet=quiet)
 
 
+def _pace(run: Pretraining, measured: Measured, visited: int, start: float) -> rules.Pace:
+    """`visited`: images that are decoded once each at most."""
+    curve, whole = evaluated(run)
+    once = measured.decoding * visited + measured.reading * min(whole, run.config.knn_images)
+    begin = time.perf_counter() - start + START_SECONDS + once
+    return rules.Pace(step=measured.step, start=begin, evaluation=measured.evaluation, curve=curve, whole=whole)
+
+
 def _check_length(values: Mapping[str, Any], facts: rules.Facts, settled: Mapping[str, Any], pace: rules.Pace) -> None:
     fixed = rules.fixed_seconds({**settled, **values}, pace)
+    evaluations = ", evaluations" if pace.whole else ""
     if facts.budget - fixed < max(LEAST_TRAINING * facts.budget, 2 * pace.step):
         needed = max(fixed / (1 - LEAST_TRAINING), fixed + 2 * pace.step)
-        evaluations = " and evaluations" if pace.whole else ""
         raise ConfigError(
-            f"budget={facts.budget:.0f}s: start{evaluations} alone take {fixed:.0f} s and a step {pace.step:.2g} s; "
+            f"budget={facts.budget:.0f}s: start{evaluations} and end take {fixed:.0f} s and a step {pace.step:.2g} s; "
             f"give at least --budget {1 + int(1.2 * needed)}s" + (", or --knn-evaluations 0" if pace.whole else "")
         )
 
@@ -122,18 +134,11 @@ def _check_length(values: Mapping[str, Any], facts: rules.Facts, settled: Mappin
 def _predict(run: Pretraining, measured: Measured, *, start: float, quiet: bool) -> None:
     config, images = run.config, len(run.images.pretraining)
     steps = config.steps or (config.epochs or 0) * (images // config.batch_size)
-    curve, whole = evaluated(run)
-    visited = min(images, steps * config.batch_size)
-    begin = time.perf_counter() - start + START_SECONDS + measured.decoding * visited
-    begin += measured.reading * min(whole, config.knn_images)
-    pace = rules.Pace(step=measured.step, start=begin, evaluation=measured.evaluation, curve=curve, whole=whole)
+    pace = _pace(run, measured, min(images, steps * config.batch_size), start)
     seconds = rules.fixed_seconds(dataclasses.asdict(config), pace) + steps * measured.step
     run.predicted = Predicted(round(seconds, 1), measured.memory)
-    say(
-        f"about {times.said(seconds)}: {steps:,} steps at {measured.step:.2g} s; memory about "
-        f"{measured.memory / 2**30:.2g} GiB",
-        quiet=quiet,
-    )
+    memory = f"memory about {measured.memory / 2**30:.2g} GiB"
+    say(f"about {times.said(seconds)}: {steps:,} steps at {measured.step:.2g} s; {memory}", quiet=quiet)
 
 
 def _heading(facts: rules.Facts, length: Sequence[str]) -> str:

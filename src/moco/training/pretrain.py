@@ -93,7 +93,7 @@ class Pretraining:
         self.views = RunViews(self.images, self.config, self.recipe, transform)
         self.predicted = Predicted()
         self._training: loop.Training | None = None
-        self._new = False
+        self._new = self._introduced = False
 
     def settle(self, **options: Any) -> None:
         """Replace options that decide nothing but length, schedule, f_k and the monitor, before the run."""
@@ -114,9 +114,8 @@ class Pretraining:
             if first and not resume:
                 own_views = self.transform is not None
                 self.folder.write_text("config.yaml", write_config(self.config, self.images.data, own_views=own_views))
-            if first and not self.quiet:
-                for line in (*self.images.remarks, *about_images(self.images, self.config)):
-                    self._say(line)
+            if first:
+                self.introduce()
             gpus = [fabric.device] if fabric.device.type == "cuda" else []
             with convolutions_tried(), torch.random.fork_rng(devices=gpus):
                 summary = self._train(fabric, resume=resume)
@@ -128,6 +127,13 @@ class Pretraining:
         finally:
             if first:
                 self.folder.close()
+
+    def introduce(self) -> None:
+        """Say what there is to say of the images, once."""
+        if not self.quiet and not self._introduced:
+            for line in (*self.images.remarks, *about_images(self.images, self.config)):
+                self._say(line)
+        self._introduced = True
 
     def _clear_unbegun(self) -> None:
         """Where no step has been done, the same command shall find the folder as this one did."""

@@ -91,7 +91,10 @@ class StopRequest:
 
     def _give_up(self) -> None:
         self._given_up = True
-        _thread.interrupt_main()
+        if hasattr(signal, "pthread_kill"):  # wakes the main thread where it waits for the system
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        else:
+            _thread.interrupt_main()
         if not self._over.wait(GRACE) and may_end_process:
             with contextlib.suppress(Exception):
                 self._abandon()
