@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import itertools
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -30,6 +29,7 @@ from moco.training.stop import StopRequest
 
 PASS = 4  # batches of images that the steps are made of, again and again: the first pass decodes them
 LEAST_STEPS, MOST_STEPS = 2, 60
+VERY_SLOW = 8.0  # seconds of a first step after which there is no second
 PART = 32  # samples of the first, smaller steps, which say whether whole ones can be afforded
 _FEW, _SOME = 8, 128  # images of an evaluation that is timed
 _SLOW = 0.02  # seconds an image, from which few must do
@@ -101,7 +101,7 @@ def _steps(run: Pretraining, config: Config, deadline: float) -> tuple[float, fl
     times, batch = _timed(run, config, deadline), config.batch_size
     first, later = times[1:PASS], times[PASS:]  # the very first step makes buffers
     if len(later) < LEAST_STEPS:
-        return float(np.mean(times[1:])), 0.0
+        return float(np.mean(times[1:] or times)), 0.0
     step = float(np.mean(later))
     return step, max(0.0, float(np.mean(first)) - step) / batch
 
@@ -136,8 +136,10 @@ def _timed(run: Pretraining, config: Config, deadline: float) -> list[float]:
 
 
 def _laps(training: loop.Training, batches: Iterator[loop.Batch], deadline: float) -> Iterator[float]:
-    for number in itertools.count():
-        if number >= MOST_STEPS or (number >= LEAST_STEPS and time.monotonic() > deadline):
+    started = time.monotonic()
+    for number in range(MOST_STEPS):
+        now = time.monotonic()
+        if now > deadline and (number >= LEAST_STEPS or (number and now - started > VERY_SLOW)):
             return
         began = time.perf_counter()
         loop.one_step(training, next(batches))

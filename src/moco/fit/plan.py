@@ -105,7 +105,7 @@ def _finish(run: Pretraining, facts: rules.Facts, settled: Mapping[str, Any], *,
     choices = rules.length_choices(facts, settled, pace)
     values = {choice.what: choice.value for choice in choices}
     if not stated:
-        _check_length(values, facts, settled, pace)
+        _check_length({**dataclasses.asdict(run.config), **values}, facts, pace)
         values["epochs"] = None
     run.settle(**values)
     say(*table(choices), quiet=quiet)
@@ -120,8 +120,8 @@ def _pace(run: Pretraining, measured: Measured, visited: int, start: float) -> r
     return rules.Pace(step=measured.step, start=begin, evaluation=measured.evaluation, curve=curve, whole=whole)
 
 
-def _check_length(values: Mapping[str, Any], facts: rules.Facts, settled: Mapping[str, Any], pace: rules.Pace) -> None:
-    fixed = rules.fixed_seconds({**settled, **values}, pace)
+def _check_length(settled: Mapping[str, Any], facts: rules.Facts, pace: rules.Pace) -> None:
+    fixed = rules.fixed_seconds(settled, pace)
     evaluations = ", evaluations" if pace.whole else ""
     if facts.budget - fixed < max(LEAST_TRAINING * facts.budget, 2 * pace.step):
         needed = max(fixed / (1 - LEAST_TRAINING), fixed + 2 * pace.step)

@@ -231,7 +231,8 @@ def first_choices(facts: Facts, stated: Mapping[str, Any]) -> list[Choice]:
 
 def length_choices(facts: Facts, stated: Mapping[str, Any], pace: Pace) -> list[Choice]:
     """What depends on how fast this machine is; `stated` holds the first choices too. A stated length stays."""
-    return _decided([(rule.__name__, functools.partial(rule, facts, pace=pace)) for rule in LENGTH_RULES], stated)
+    rules = LENGTH_RULES if pace.whole else LENGTH_RULES[2:]  # without labels nothing is evaluated
+    return _decided([(rule.__name__, functools.partial(rule, facts, pace=pace)) for rule in rules], stated)
 
 
 def fixed_seconds(settled: Settled, pace: Pace) -> float:
