@@ -43,7 +43,7 @@ def look(images: RunImages, config: Config, budget: float | None) -> Facts:
         grey=_grey(images),
         gpu=gpu,
         cores=cores(),
-        memory=_memory(device),
+        memory=memory_bytes(device),
         budget=budget or (ON_GPU if gpu else ON_CPU),
     )
 
@@ -73,7 +73,7 @@ def _pixels(source: Source, sample: np.ndarray, min_side: int | None) -> Iterato
             continue
 
 
-def _memory(device: torch.device) -> float:
+def memory_bytes(device: torch.device) -> float:
     """Bytes of the device, or of the machine as far as this process may use it."""
     if device.type == "cuda":
         return float(torch.cuda.get_device_properties(device).total_memory)

@@ -101,7 +101,7 @@ def _finish(run: Pretraining, facts: rules.Facts, settled: Mapping[str, Any], *,
         return
     with doing("measuring steps", show=not quiet):
         measured = measure(run, min(MEASURING, 0.1 * facts.budget))
-    pace = _pace(run, measured, facts.images, start)
+    pace = pace_of(run, measured, facts.images, start)
     choices = rules.length_choices(facts, settled, pace)
     values = {choice.what: choice.value for choice in choices}
     if not stated:
@@ -112,8 +112,8 @@ def _finish(run: Pretraining, facts: rules.Facts, settled: Mapping[str, Any], *,
     _predict(run, measured, start=start, quiet=quiet)
 
 
-def _pace(run: Pretraining, measured: Measured, visited: int, start: float) -> rules.Pace:
-    """`visited`: images that are decoded once each at most."""
+def pace_of(run: Pretraining, measured: Measured, visited: int, start: float) -> rules.Pace:
+    """What the rules of the length need; `visited`: images that are decoded, `start`: when the command began."""
     curve, whole = evaluated(run)
     once = measured.decoding * visited + measured.reading * min(whole, run.config.knn_images)
     begin = time.perf_counter() - start + START_SECONDS + once
@@ -134,7 +134,7 @@ def _check_length(settled: Mapping[str, Any], facts: rules.Facts, pace: rules.Pa
 def _predict(run: Pretraining, measured: Measured, *, start: float, quiet: bool) -> None:
     config, images = run.config, len(run.images.pretraining)
     steps = config.steps or (config.epochs or 0) * (images // config.batch_size)
-    pace = _pace(run, measured, min(images, steps * config.batch_size), start)
+    pace = pace_of(run, measured, min(images, steps * config.batch_size), start)
     seconds = rules.fixed_seconds(dataclasses.asdict(config), pace) + steps * measured.step
     run.predicted = Predicted(round(seconds, 1), measured.memory)
     memory = f"memory about {measured.memory / 2**30:.2g} GiB"
