@@ -20,7 +20,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background; c
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     """A nested folder of 24 small JPEG files of two classes, of differing sizes, with one stray text file."""
-    folder = tmp_path / "photos"
+    return write_photos(tmp_path / "photos")
+
+
+def write_photos(folder: Path) -> Path:
+    """As `photos`, at this place."""
     generator = np.random.default_rng(0)
     for number in range(24):
         side = 20 + number % 5

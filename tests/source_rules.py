@@ -36,8 +36,11 @@ CLOSED = {
     "data": {"recipes", "encoder"},
     "evaluation": {"config", "recipes", "contrast"},
 }
-# One module puts the rooms of its line together.
-ASSEMBLY = {"moco.training.pretrain": {"evaluation", "export"}}
+# These put the rooms of their line together.
+ASSEMBLY = {
+    "moco.training.pretrain": {"evaluation", "export"},
+    "moco.training.figures": {"evaluation"},
+}
 LONGEST_FUNCTION, LONGEST_FILE = 40, 300
 NETWORK = {"requests", "urllib", "urllib3", "socket", "ssl", "http", "httpx", "aiohttp", "ftplib", "smtplib"}
 LAZY = {"torchvision", "timm", "lightning", "lightning_fabric", "matplotlib", "transformers"}

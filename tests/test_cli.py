@@ -191,7 +191,9 @@ def test_help_shows_the_options_of_a_run_by_subject(capsys):
 def test_every_field_of_a_configuration_is_in_one_group_and_an_option_of_python():
     fields = [field.name for field in dataclasses.fields(Config)]
     assert sorted(name for group in GROUPS.values() for name in group) == sorted(fields)
-    expected = {name: hint for name, hint in get_type_hints(Config).items() if name not in ("recipe", "backbone")}
+    expected = {
+        name: hint for name, hint in get_type_hints(Config).items() if name not in ("recipe", "backbone", "init")
+    }
     assert get_type_hints(Options) == expected
 
 

@@ -17,7 +17,7 @@ from moco.normalization import normalization_values
 REFERENCE_BATCH = 256  # base_learning_rate is stated for this many samples (linear scaling, Goyal et al. 2017)
 Mechanism = Literal["moco", "memory-bank", "end-to-end", "moco-v3"]
 Head = Literal["linear", "mlp", "v3-resnet", "v3-vit"]
-Stem = Literal["auto", "small", "standard"]
+Stem = Literal["auto", "small", "standard", "3x3-stride1", "3x3-stride2", "3x3-stride1-padding2", "3x3-stride1-linear"]
 Optimizer = Literal["sgd", "lars", "adamw"]
 Schedule = Literal["cosine", "step"]
 KeyMomentumSchedule = Literal["constant", "cosine"]
@@ -63,8 +63,13 @@ class Config:
             image), end-to-end (the other keys of the batch) or moco-v3 (the same, with a momentum encoder).
         backbone: torchvision or timm name, resnet_tiny/small/medium, v3/vit_small and others, or
             package.module:factory.
+        init: trained weights to start from instead of random ones: a run, a file or folder that `moco import` takes,
+            torchvision/NAME or timm/NAME (downloaded where they are not on the disk), or package.module:factory.
+        num_heads: attention heads of a timm ViT, where they are not the architecture's own number.
+        frozen_layers: share of the backbone's convolutions and linear layers, from the first on, that stay as they are;
+            null means none, with init 0.3.
         image_size: side of a view in pixels.
-        stem: first layers; auto takes 3x3 without max-pool up to 64 px.
+        stem: first layers of a ResNet; auto takes 3x3 without max-pool up to 64 px; with init: the weights' own.
         head: projection head: linear (v1), mlp (v2), v3-resnet (2 layers, with BatchNorm) or v3-vit (3 layers).
         hidden_dim: width between the head's layers, and the predictor's; null means the features' for mlp, 4096 for
             v3's.
@@ -76,7 +81,8 @@ class Config:
         key_momentum_schedule: constant, or cosine, with which m rises to 1 over the run (v3).
         bank_momentum: share of an image's stored embedding that stays when it comes by, 0 to 1; null without a bank.
         temperature: divides the similarities, above 0.
-        batchnorm: cure for the BatchNorm leak; auto splits on one device and shuffles across several.
+        batchnorm: cure for the BatchNorm leak; auto splits on one device and shuffles across several; with init it is
+            frozen, where the trained statistics stay.
         split_groups: BatchNorm groups of the split cure; null means 8, fewer for batches under 32.
         symmetric: use each view as query and as key; twice the computation per step.
         crop_min: smallest area of a random crop, as a share of the image.
@@ -124,6 +130,7 @@ class Config:
         labels: CSV file (path,label) for a folder without class folders.
         held_out: share of labelled images kept out of pretraining for the kNN monitor when there is no test set.
         knn_evaluations: kNN evaluations over the run, evenly spaced, the last at its end; 0 for none.
+        patience: end the run after so many kNN evaluations without a better one; null goes on to the end.
         knn_images: labelled images that the monitor takes at most, neighbours and held-out ones together.
         num_neighbors: k of the kNN monitor.
         knn_temperature: votes are weighted by exp(similarity / knn_temperature).
@@ -136,6 +143,9 @@ class Config:
     recipe: str = "v2"
     mechanism: Mechanism = "moco"
     backbone: str = "resnet50"
+    init: str | None = None
+    num_heads: int | None = at_least(1, None)
+    frozen_layers: float | None = _limited(None, lambda value: 0 <= value < 1, "a share from 0 to below 1")
     image_size: int = at_least(8, 224)
     stem: Stem = "auto"
     head: Head = "mlp"
@@ -194,6 +204,7 @@ class Config:
     labels: str | None = None
     held_out: float = _limited(0.1, lambda value: 0 <= value < 1, "a share from 0 to below 1")
     knn_evaluations: int = at_least(0, 5)
+    patience: int | None = at_least(1, None)
     knn_images: int = at_least(2, 4000)
     num_neighbors: int = at_least(1, 20)
     knn_temperature: float = above_zero(0.07)

@@ -82,6 +82,16 @@ def _check_combinations(config: Any) -> None:
         )
     if config.steps is not None and config.warmup_steps >= config.steps:
         raise ConfigError(f"warmup_steps={config.warmup_steps} with steps={config.steps}: warm up for fewer steps")
+    if config.frozen_layers and config.init is None:
+        share = f"frozen_layers={config.frozen_layers:g}"
+        raise ConfigError(f"{share} without init: random layers have to learn, leave it out")
+    if config.frozen_layers and config.batchnorm not in ("auto", "frozen", "none"):
+        raise ConfigError(
+            f"frozen_layers={config.frozen_layers:g} with batchnorm={config.batchnorm!r}, which changes their "
+            "statistics: choose batchnorm 'frozen', or frozen_layers 0"
+        )
+    if config.patience is not None and not config.knn_evaluations:
+        raise ConfigError(f"patience={config.patience} with knn_evaluations=0: it counts those, so ask for some")
     if config.split_groups is not None and config.batchnorm not in ("auto", "split"):
         raise ConfigError(f"split_groups={config.split_groups} with batchnorm={config.batchnorm!r}: drop one of them")
     if config.batchnorm == "shuffle" and config.devices * config.num_nodes == 1:

@@ -30,7 +30,7 @@ FLAGS |= {f"--{no}{name}" for no in ("", "no_") for name in TRUTHS}
 GROUPS = {
     title: tuple(fields.split())
     for title, fields in {
-        "most used": "recipe backbone image_size batch_size epochs steps test devices seed",
+        "most used": "recipe init backbone image_size batch_size epochs steps test devices seed",
         "images": "include exclude labels value_range data_root",
         "views": (
             "crop_min brightness contrast saturation hue jitter_probability grayscale_probability grayscale_first "
@@ -39,14 +39,15 @@ GROUPS = {
         ),
         "mechanism, dictionary and encoder": (
             "mechanism dictionary_size key_momentum key_momentum_schedule bank_momentum temperature symmetric "
-            "batchnorm split_groups stem head hidden_dim embedding_dim zero_init_residual freeze_patch_projection"
+            "batchnorm split_groups stem head hidden_dim embedding_dim num_heads frozen_layers zero_init_residual "
+            "freeze_patch_projection"
         ),
         "optimisation": (
             "optimizer base_learning_rate sgd_momentum weight_decay schedule schedule_unit lr_milestones lr_decay "
             "warmup_steps warmup_epochs"
         ),
         "hardware": "accelerator num_nodes precision layout compile workers cache_gib threads",
-        "evaluation while training": "held_out knn_evaluations knn_images num_neighbors knn_temperature",
+        "evaluation while training": "held_out knn_evaluations patience knn_images num_neighbors knn_temperature",
         "run": "log_every checkpoint_minutes",
     }.items()
 }
@@ -110,12 +111,21 @@ def call(chosen: Namespace, arguments: list[str]) -> bool:
     given = _scan_data(arguments)  # "" is an unset variable, and not nothing
     stored = next((file["data"] for file in reversed(files) if file.get("data")), None)
     data = given if given is not None else data or stored
-    if files and options.get("recipe") is None:  # a file says what a run is: nothing is fitted around it
-        options["recipe"] = default_recipe(data)
     from moco.commands.pretrain import pretrain
 
-    run = pretrain(data, loggers=loggers, **options)
-    return bool(options.get("dry_run")) or run.finished
+    # Without the defaults that the help shows: what nobody has stated may follow from something else.
+    said = {name for file in files for name in file} | {_option(argument) for argument in arguments}
+    stated = {name: value for name, value in options.items() if name in said}
+    if files and stated.get("recipe") is None:  # a file says what a run is: nothing is fitted around it
+        stated["recipe"] = default_recipe(data)
+    run = pretrain(data, loggers=loggers, **stated)
+    return bool(stated.get("dry_run")) or run.finished
+
+
+def _option(argument: str) -> str:
+    """The name of the option that an argument is, if it is one."""
+    name = argument.removeprefix("--").partition("=")[0].replace("-", "_")
+    return name.removeprefix("no_") if name.removeprefix("no_") in TRUTHS else name
 
 
 def _stored(path: str | None) -> dict[str, Any]:

@@ -51,7 +51,33 @@ def check_budget(budget: str | None, dry_run: bool, *, fits: bool, recipe: str |
         raise ConfigError(f"budget={budget} with {what}: it is for images without a recipe; state steps or epochs")
 
 
-def assembled(
+def carry_out(
+    data: Any,
+    config: Config,
+    folder: RunFolder,
+    stated: dict[str, Any] | None,
+    budget: str | None,
+    *,
+    resume: bool,
+    dry_run: bool,
+    **extras: Any,
+) -> None:
+    """Run it, or only say what would be.
+
+    Args:
+        data, config, folder: of the run.
+        stated: the options to fit a run around; None where nothing is to be fitted.
+        budget: time for a fitted run, as text.
+        resume, dry_run: as `moco.pretrain` takes them.
+        extras: what else `Pretraining` takes.
+    """
+    run = _assembled(data, config, folder, stated, budget, resume=resume, dry_run=dry_run, **extras)
+    if not dry_run:
+        with _told_to_further_ranks(None if stated is None else run.config):
+            run.run(resume=resume)
+
+
+def _assembled(
     data: Any,
     config: Config,
     folder: RunFolder,
@@ -66,7 +92,7 @@ def assembled(
 ) -> Pretraining:
     """The run: fitted around the stated options where something is left to decide, else with its prediction.
 
-    A stored configuration of a fitted run is not measured. Raises MocoError as `moco.pretrain` does.
+    A stored configuration of a fitted run is not measured.
     """
     from moco.fit import plan
     from moco.training.pretrain import Pretraining
@@ -92,7 +118,7 @@ def assembled(
 
 
 @contextlib.contextmanager
-def told_to_further_ranks(config: Config | None) -> Iterator[None]:
+def _told_to_further_ranks(config: Config | None) -> Iterator[None]:
     """Inside, processes for further devices, which run this command again, know what has been fitted."""
     if config is None or not is_first_process():
         yield

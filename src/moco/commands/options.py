@@ -11,6 +11,8 @@ class Options(TypedDict, total=False):
     """Fields of `moco.Config`, which says what each means; those that differ from the recipe's are given."""
 
     mechanism: config.Mechanism
+    num_heads: int | None
+    frozen_layers: float | None
     image_size: int
     stem: config.Stem
     head: config.Head
@@ -69,6 +71,7 @@ class Options(TypedDict, total=False):
     labels: str | None
     held_out: float
     knn_evaluations: int
+    patience: int | None
     knn_images: int
     num_neighbors: int
     knn_temperature: float

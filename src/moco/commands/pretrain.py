@@ -13,15 +13,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from moco.commands.fitting import assembled, check_budget, is_first_process, is_fitted, told_to_further_ranks
+from moco.commands.fitting import carry_out, check_budget, is_first_process, is_fitted
 from moco.commands.options import Options
 from moco.config import Config
 from moco.errors import ConfigError, RunError
-from moco.recipes import OWN_VIEWS, configure, default_recipe, read_config
+from moco.recipes import CONTINUED, OWN_VIEWS, configure, default_recipe, read_config
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from moco.commands.starting_weights import Init, StartingWeights
     from moco.contrast import ContrastiveModel
     from moco.data.user_data import Images
     from moco.data.user_transform import Transform
@@ -98,6 +99,7 @@ def pretrain(
     dry_run: bool = False,
     quiet: bool = False,
     backbone: str | nn.Module | None = None,
+    init: Init | None = None,
     transform: Transform | tuple[Transform, Transform] | None = None,
     callbacks: Sequence[Callback] = (),
     loggers: Chosen = None,
@@ -119,6 +121,8 @@ def pretrain(
         dry_run: say what the run would be and take, and write nothing.
         quiet: neither messages nor a progress bar.
         backbone: name, or a module (N, 3, H, W) -> (N, D) of your own, which is trained in place.
+        init: trained weights to start from, see `moco.Config`; also a `moco.Run`, a `moco.Pretrained`, or a trained
+            module (N, 3, H, W) -> (N, D) of your own, which is trained in place.
         transform: your own pair of views instead of the recipe's: a callable from a PIL image to two float tensors
             (3, H, W), or a pair of callables that make one each; PyTorch's, NumPy's and Python's generators are seeded
             for each sample.
@@ -141,22 +145,23 @@ def pretrain(
         config = _checked(config, given, module, recipe, resume)
     fits = config is None and not resume and is_fitted(data, recipe)
     check_budget(budget, dry_run, fits=fits, recipe=recipe, resume=resume)
+    starting = None
     if resume:
+        module = _resumed(init, given, module)
         folder, data, config = _stored(data, out, recipe, given)
         _check_own_views(folder, transform)
     else:
-        config = config or configure(recipe or ("auto" if fits else default_recipe(data)), given)
+        starting, module = _starting(init, given, module, config)
+        config = _configured(config, recipe or ("auto" if fits else default_recipe(data)), given, starting)
         folder = RunFolder(Path(out) if out is not None else _free_folder(data, config.recipe))
     if config.backbone.startswith("module/") and module is None:
         raise ConfigError(f"backbone={config.backbone!r} is a module of the user's: hand it over with backbone=")
     if is_first_process():
         folder.check(resume=resume)
     extras: Any = {"module": module, "transform": transform, "callbacks": callbacks, "loggers": loggers, "start": start}
-    extras |= {"quiet": quiet, "resume": resume, "dry_run": dry_run}
-    run = assembled(data, config, folder, given if fits else None, budget, **extras)
-    if not dry_run:
-        with told_to_further_ranks(run.config if fits else None):
-            run.run(resume=resume)
+    extras |= {"starting": None if starting is None else starting.tensors, "quiet": quiet}
+    stated = _stated(given, starting, config) if fits else None
+    carry_out(data, config, folder, stated, budget, resume=resume, dry_run=dry_run, **extras)
     return Run(folder.path, module)
 
 
@@ -172,6 +177,53 @@ def _checked(config: Any, given: dict[str, Any], module: nn.Module | None, recip
         raise ConfigError(f"config with {', '.join(['recipe'] * (recipe is not None) + list(given))}: give one of both")
     checked: Config = config
     return checked
+
+
+def _starting(
+    init: Init | None, given: dict[str, Any], module: nn.Module | None, config: Config | None
+) -> tuple[StartingWeights | None, nn.Module | None]:
+    """The weights to start from, None where they are random; and the module of the user's that is to be trained."""
+    from moco.commands.starting_weights import open_starting_weights
+
+    if config is not None and init is not None:
+        raise ConfigError("config with init: state it in the configuration")
+    if config is not None and config.init is not None:
+        given = {name: value for name, value in dataclasses.asdict(config).items() if value != getattr(Config, name)}
+        init = given.pop("init")
+    if init is None:
+        return None, module
+    if module is not None:
+        raise ConfigError("init beside a module as backbone: hand the trained module over as init alone")
+    starting = open_starting_weights(init, given)
+    return starting, starting.module
+
+
+def _configured(config: Config | None, recipe: str, given: dict[str, Any], starting: StartingWeights | None) -> Config:
+    """The configuration, with what the starting weights decide."""
+    if starting is None:
+        return config or configure(recipe, given)
+    if config is not None:
+        return starting.suited(dataclasses.replace(config, **starting.options))
+    return starting.suited(configure(recipe, starting.options))
+
+
+def _stated(given: dict[str, Any], starting: StartingWeights | None, config: Config) -> dict[str, Any]:
+    """What a fit has to follow: the options, and what starting weights have decided."""
+    if starting is None:
+        return given
+    return {**starting.options, **{name: getattr(config, name) for name in ("batchnorm", *CONTINUED)}}
+
+
+def _resumed(init: Init | None, given: dict[str, Any], module: nn.Module | None) -> nn.Module | None:
+    """The module to train; what a run that started from these weights has goes into `given`."""
+    if init is None:
+        return module
+    from moco.commands.starting_weights import label, own_module
+
+    given["init"] = label(init)
+    if own_module(init):
+        given["backbone"], module = f"module/{type(init).__name__}", init  # type: ignore[assignment]
+    return module
 
 
 # What a run may be resumed with: it changes how fast the run goes and no number in it.

@@ -1,6 +1,7 @@
 """Backbones by name or from any nn.Module, with their feature width; projection heads."""
 
 from moco.encoder.backbone import Backbone, build_backbone, measure_width
+from moco.encoder.freeze import freeze_first_layers_
 from moco.encoder.head import Encoder, build_encoder, linear_head, mlp_head, v3_predictor, v3_projector
 from moco.encoder.residual import zero_residuals_
 from moco.encoder.small_resnet import SmallResNet
@@ -12,6 +13,7 @@ __all__ = [
     "SmallResNet",
     "build_backbone",
     "build_encoder",
+    "freeze_first_layers_",
     "freeze_patch_projection_",
     "linear_head",
     "measure_width",

@@ -112,6 +112,7 @@ def build_encoder(
     hidden_dim: int | None = None,
     stem: Stem = "auto",
     channels: int = 3,
+    num_heads: int | None = None,
 ) -> Encoder:
     """Encoder with the backbone called `name`, or with a module (see `build_backbone`), and a projection head.
 
@@ -122,7 +123,7 @@ def build_encoder(
         raise ArchitectureError(f"head={head!r}: need linear (v1), mlp (v2), v3-resnet or v3-vit")
     if embedding_dim < 1:
         raise ArchitectureError(f"embedding_dim={embedding_dim}: need at least 1; the papers use 128, v3 256")
-    backbone = build_backbone(name, image_size=image_size, stem=stem, channels=channels)
+    backbone = build_backbone(name, image_size=image_size, stem=stem, channels=channels, num_heads=num_heads)
     return Encoder(backbone, _projection(backbone.feature_dim, embedding_dim, head, hidden_dim))
 
 

@@ -20,7 +20,7 @@ from moco.evaluation.features import extract_features
 from moco.evaluation.figures import outcome
 from moco.evaluation.images import LabelledImages
 from moco.evaluation.knn import centred_pixels, knn_accuracy
-from moco.evaluation.verdict import Compared, verdict
+from moco.evaluation.verdict import CALLED, Compared, verdict
 
 QUERIES = 0.25  # of the images, those that are asked about, where not all are taken; more if the others are few
 # While training, a part is enough to see the curve; the last evaluation takes everything.
@@ -58,19 +58,28 @@ class Monitor:
         """kNN accuracy on all bank images and queries, 0 to 1."""
         return self._accuracy(backbone, self.bank, self.queries)
 
-    def baselines(self, backbone: nn.Module) -> dict[str, float]:
-        """knn_pixels (raw pixels at 32 px, centred on the bank's mean), knn_random_init of the network as it is, and
-        evaluation_seconds, what they took.
+    def baselines(
+        self, backbone: nn.Module, *, random: nn.Module | None = None, trained: bool = False
+    ) -> dict[str, float]:
+        """What a run is compared with, and evaluation_seconds, what they took.
+
+        knn_pixels: raw pixels at 32 px, centred on the bank's mean. knn_random_init: the backbone as it is, or `random`
+        where it may be trained. knn_starting_weights: the backbone that is trained, and knn_best of the curve's images.
         """
         start = time.perf_counter()
         bank, queries = centred_pixels(self.bank.squares(), self.queries.squares())
         pixels = self._knn(bank, self.bank.targets, queries, self.queries.targets)
-        values = {"knn_pixels": pixels, "knn_random_init": self.final(backbone)}
+        values = {"knn_pixels": pixels}
+        if trained:
+            values |= {"knn_starting_weights": self.final(backbone), "knn_best_step": 0}
+            values["knn_best"] = dict(self.curve(backbone))["knn_top1"]
+        if random is not None or not trained:
+            values["knn_random_init"] = self.final(backbone if random is None else random)
         return {**values, "evaluation_seconds": time.perf_counter() - start}
 
     def verdict(self, values: dict[str, float]) -> str | None:
         """In words, what the final knn_top1 among the values is worth beside those of the baselines."""
-        beside = {"random_init": values["knn_random_init"], "pixels": values["knn_pixels"]}
+        beside = {name: values[f"knn_{name}"] for name in CALLED if f"knn_{name}" in values}
         return verdict([Compared(k, outcome(values["knn_top1"], v, len(self.queries))) for k, v in beside.items()])
 
     @property

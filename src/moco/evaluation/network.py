@@ -52,7 +52,7 @@ class Model:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             if self.backbone.architecture.startswith(GIVEN):
-                return _drawn_anew(self.backbone.module).eval()
+                return drawn_anew(self.backbone.module).eval()
             return _build(self.backbone).eval()
 
     def imagenet(self, *, download: bool) -> nn.Module:
@@ -125,8 +125,12 @@ def _build(backbone: Backbone) -> nn.Module:
     ).module
 
 
-def _drawn_anew(module: nn.Module) -> nn.Module:
-    """A copy whose layers have all drawn their weights again."""
+def drawn_anew(module: nn.Module) -> nn.Module:
+    """A copy whose layers have all drawn their weights again.
+
+    Raises:
+        ArchitectureError: a layer that cannot.
+    """
     module = copy.deepcopy(module)
     for layer in module.modules():
         reset: Any = getattr(layer, "reset_parameters", None)

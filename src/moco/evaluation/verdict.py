@@ -10,6 +10,7 @@ Outcome = Literal["better", "undecided", "worse"]
 CALLED = {
     "random_init": "untrained",
     "pixels": "raw pixels",
+    "starting_weights": "its starting weights",
     "imagenet": "ImageNet weights",
     "from_scratch": "training from scratch",
 }
@@ -21,6 +22,8 @@ _ADVICE: dict[tuple[str, Outcome], str] = {
     ("pixels", "worse"): f"{_LONGER}; if that does not help, milder views (--crop-min, --hue, --grayscale-probability)",
     ("random_init", "undecided"): _UNSURE,
     ("pixels", "undecided"): _UNSURE,
+    ("starting_weights", "worse"): "best_backbone.safetensors has the better weights; lower --base-learning-rate",
+    ("starting_weights", "undecided"): _UNSURE,
     ("imagenet", "worse"): f"use the ImageNet weights, or {_LONGER}",
     ("imagenet", "undecided"): _UNSURE,
     ("from_scratch", "worse"): "where so many images have labels, train on them; --protocol finetune asks with few",

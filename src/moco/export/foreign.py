@@ -29,6 +29,10 @@ _IN_FOLDER = ("model.safetensors", "pytorch_model.bin")  # of timm and of transf
 Values = Mapping[str, Any]
 
 
+class OwnFileError(RunError):
+    """The file is one that `moco.load` reads."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Stated:
     """How images are prepared: `mean` and `std` for images in 0..1, `size` (pixels a side; None where it is not said).
@@ -114,7 +118,7 @@ def _content(path: Path) -> Any:
         content = read_content(path)
         ours = isinstance(content, Mapping) and {"model", "progression"} <= content.keys()
     if ours:
-        raise RunError(f"{path} is moco's own: use it as it is, for instance moco embed {path} photos")
+        raise OwnFileError(f"{path} is moco's own: use it as it is, for instance moco embed {path} photos")
     return content
 
 

@@ -165,7 +165,7 @@ def _read(file: Path, module: nn.Module | None, allow_factory: bool) -> Pretrain
     if ":" in architecture and module is None and not allow_factory:
         raise ArchitectureError(
             f"{file} names the function {architecture}, which would be called: allow it if you trust it "
-            "(allow_factory=True, --allow-factory)"
+            "(allow_factory=True, --allow-factory; pretrain takes its name as --backbone)"
         )
     with torch.random.fork_rng(devices=[]):  # its random start is overwritten
         if module is None:

@@ -16,7 +16,7 @@ from moco.fit.facts import look
 from moco.fit.measure import Measured, evaluated, measure
 from moco.recipes import configure
 from moco.training.alive import doing
-from moco.training.images import RunImages, open_images
+from moco.training.images import RunImages, check_batch, open_images
 from moco.training.pretrain import Pretraining
 from moco.training.summary import Predicted
 
@@ -67,7 +67,9 @@ def fitted(
         facts = look(images, first, seconds)
     choices = rules.first_choices(facts, stated)
     settled = {**stated, **{choice.what: choice.value for choice in choices}}
-    run = assemble(configure(RECIPE, settled), images)
+    config = configure(RECIPE, settled)
+    check_batch(images, config)
+    run = assemble(config, images)
     run.introduce()
     say(_heading(facts, length), *table(choices), quiet=quiet)
     _finish(run, facts, settled, start=start, quiet=quiet)
@@ -117,7 +119,8 @@ def pace_of(run: Pretraining, measured: Measured, visited: int, start: float) ->
     curve, whole = evaluated(run)
     once = measured.decoding * visited + measured.reading * min(whole, run.config.knn_images)
     begin = time.perf_counter() - start + START_SECONDS + once
-    return rules.Pace(step=measured.step, start=begin, evaluation=measured.evaluation, curve=curve, whole=whole)
+    evaluations: Any = {"evaluation": measured.evaluation, "curve": curve, "whole": whole}
+    return rules.Pace(step=measured.step, start=begin, wholes=2 + run.begins_trained, **evaluations)
 
 
 def _check_length(settled: Mapping[str, Any], facts: rules.Facts, pace: rules.Pace) -> None:

@@ -60,6 +60,7 @@ class Pace:
         start: all that comes before the first step and after the last, evaluations left out.
         evaluation: an evaluation of one image.
         curve, whole: images of an evaluation while training, and of those before and after it; 0 without labels.
+        wholes: evaluations before and after training: one more where the run starts from trained weights.
     """
 
     step: float
@@ -67,6 +68,7 @@ class Pace:
     evaluation: float = 0.0
     curve: int = 0
     whole: int = 0
+    wholes: int = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,7 +187,7 @@ RULES = (
 def knn_images(facts: Facts, settled: Settled, pace: Pace) -> Ruled:
     """As many as take no more than a tenth of the time before and after training; 500 at least."""
     most = int(Config.knn_images)
-    each = 2 * pace.evaluation
+    each = pace.wholes * pace.evaluation
     if not pace.whole or each * min(pace.whole, most) <= 0.1 * facts.budget:
         return most, "the usual number"
     return max(500, min(most, int(0.1 * facts.budget / each))), "a tenth of the time"
@@ -238,8 +240,8 @@ def length_choices(facts: Facts, stated: Mapping[str, Any], pace: Pace) -> list[
 def fixed_seconds(settled: Settled, pace: Pace) -> float:
     """Seconds of a run that are no steps."""
     most = settled["knn_images"]
-    # Two evaluations of all images, before and after training; reading them once is part of `start`.
-    images: int = 2 * min(pace.whole, most) + settled["knn_evaluations"] * min(pace.curve, most)
+    # Reading the images of the monitor, once, is part of `start`.
+    images: int = pace.wholes * min(pace.whole, most) + settled["knn_evaluations"] * min(pace.curve, most)
     return pace.start + pace.evaluation * images
 
 
@@ -253,7 +255,7 @@ def run_steps(facts: Facts, settled: Settled) -> int:
 
 def _decided(rules: list[tuple[str, functools.partial[Ruled]]], stated: Mapping[str, Any]) -> list[Choice]:
     settled = {**{field.name: field.default for field in dataclasses.fields(Config)}, **stated}
-    absent = _absent(settled)
+    absent, said = _absent(settled), "stated" if settled["init"] is None else "stated, or follows from --init"
     choices = []
     for name, rule in rules:
         if name in absent:
@@ -261,7 +263,7 @@ def _decided(rules: list[tuple[str, functools.partial[Ruled]]], stated: Mapping[
         if name == "steps" and stated.get("epochs") is not None:
             choices.append(Choice("epochs", stated["epochs"], "stated"))
             continue
-        value, why = (stated[name], "stated") if stated.get(name) is not None else rule(settled)
+        value, why = (stated[name], said) if stated.get(name) is not None else rule(settled)
         settled[name] = value
         choices.append(Choice(name, value, why))
     return choices

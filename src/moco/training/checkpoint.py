@@ -27,6 +27,7 @@ class Position:
         loss_count: how many they are.
         last: newest value of each logged name.
         seconds: seconds of training in earlier, interrupted parts of the run.
+        no_better: kNN evaluations since the best one.
     """
 
     step: int = 0
@@ -35,6 +36,7 @@ class Position:
     loss_count: int = 0
     last: dict[str, float] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
+    no_better: int = 0
 
 
 def save_atomically(state: dict[str, Any], path: Path) -> None:

@@ -11,7 +11,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from moco.config import Config
 from moco.contrast.batchnorm import has_batchnorm
-from moco.encoder import Encoder, build_encoder, freeze_patch_projection_, zero_residuals_
+from moco.encoder import Encoder, build_encoder, freeze_first_layers_, freeze_patch_projection_, zero_residuals_
 from moco.errors import ArchitectureError, ConfigError
 
 
@@ -35,24 +35,32 @@ def build_checked_encoder(config: Config, module: nn.Module | None = None) -> En
             head=config.head,
             hidden_dim=config.hidden_dim,
             stem=config.stem,
+            num_heads=config.num_heads,
         )
     _check_float32(encoder.backbone, config.backbone)
     if config.zero_init_residual:
         zero_residuals_(encoder.backbone, config.backbone)
+    if config.frozen_layers:
+        freeze_first_layers_(encoder.backbone, config.frozen_layers, config.backbone)
     if config.freeze_patch_projection:
         freeze_patch_projection_(encoder.backbone, config.backbone)
+    _check_batchnorm(encoder, config)
+    return encoder
+
+
+def _check_batchnorm(encoder: Encoder, config: Config) -> None:
+    """Whether the cure has layers to cure, and these enough samples."""
     share = config.batch_size_per_rank
     if not has_batchnorm(encoder):
         if config.batchnorm not in ("auto", "none"):
             raise ConfigError(
                 f"batchnorm={config.batchnorm!r} for {config.backbone}, which has no BatchNorm: choose 'auto' or 'none'"
             )
-    elif share < 2 * (config.split_groups or 1):
+    elif config.batchnorm != "frozen" and share < 2 * (config.split_groups or 1):
         raise ConfigError(
             f"batch_size={config.batch_size} is {share} samples a device: {config.backbone} has BatchNorm layers, "
             f"which need at least {2 * (config.split_groups or 1)} here"
         )
-    return encoder
 
 
 def _check_module(module: Any) -> None:

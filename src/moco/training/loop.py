@@ -15,38 +15,22 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 from moco.config import Config
-from moco.contrast import (
-    ContrastiveModel,
-    MoCo,
-    MoCoV3,
-    end_to_end_step,
-    memory_bank_step,
-    moco_step,
-    moco_v3_step,
-    symmetric_moco_step,
-)
+from moco.contrast import ContrastiveModel, MoCo, MoCoV3
 from moco.contrast.collective import shapes_agreed
 from moco.errors import RunError
 from moco.training import checkpoint
 from moco.training.callbacks import Callback
 from moco.training.checkpoint import Position
+from moco.training.mechanism import STEPS
 from moco.training.metrics import MetricsWriter, Progress
 from moco.training.optimizer import leave_out_if_not_finite_
-from moco.training.schedule import key_momentum_at, learning_rate_factor
+from moco.training.schedule import key_momentum_at, learning_rate_factor, spaced_steps
 from moco.training.stop import StopRequest
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 Batch = tuple[tuple[Tensor, ...], Tensor]  # views, and source indices of their images
-# What a step of each mechanism is, plain and symmetric.
-STEPS: dict[tuple[str, bool], Callable[..., tuple[Tensor, Tensor]]] = {
-    ("moco", False): moco_step,
-    ("moco", True): symmetric_moco_step,
-    ("memory-bank", False): memory_bank_step,
-    ("end-to-end", False): end_to_end_step,
-    ("moco-v3", True): moco_v3_step,
-}
 Evaluate = Callable[[nn.Module], Iterable[tuple[str, float]]]
 
 
@@ -70,6 +54,7 @@ class Training:
         show_progress: whether to draw the progress bar.
         abandon: what is still to be done where Ctrl-C ends the process in the middle of a step.
         loss: detached loss of the newest step, on the device; None before the first.
+        keep_best: writes the backbone as it is, where its kNN accuracy is the best so far; None without an evaluation.
         stop: set it to end the run after this step.
     """
 
@@ -89,6 +74,7 @@ class Training:
     show_progress: bool = True
     abandon: Callable[[], None] = lambda: None
     loss: Tensor | None = None
+    keep_best: Callable[[], None] | None = None
     stop: bool = False
 
     @property
@@ -100,6 +86,12 @@ class Training:
     def total_steps(self) -> int:
         """Optimiser steps in the whole run."""
         return self.config.steps or (self.config.epochs or 0) * self.steps_per_epoch
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has come to its end, which may be an early one, and was not stopped."""
+        early = self.config.patience is not None and self.position.no_better >= self.config.patience
+        return self.step >= self.total_steps or early
 
     def learning_rate(self, step: int) -> float:
         """Learning rate of a step, counted from 0."""
@@ -194,13 +186,8 @@ def one_step(run: Training, batch: Batch) -> float:
     return rate
 
 
-def spaced_steps(total_steps: int, count: int) -> set[int]:
-    """`count` evenly spaced steps, the last at the end."""
-    return {math.ceil(total_steps * (i + 1) / count) for i in range(count)}
-
-
 def _should_stop(signal: StopRequest, run: Training) -> bool:
-    stop = signal.came or run.stop
+    stop = signal.came or run.stop or run.ended
     if run.fabric.world_size == 1:
         return stop
     if run.step % run.config.log_every:  # ranks must stop at the same step, and to ask each other costs time
@@ -257,9 +244,23 @@ def _evaluate(run: Training, writer: MetricsWriter, progress: Progress, signal: 
     last = run.position.last
     last.update(values)
     last["evaluation_seconds"] = last.get("evaluation_seconds", 0.0) + progress.last_pause
+    _note_best(run, values.get("knn_top1"))
     writer.write(run.step, {**values, "evaluation_seconds": progress.last_pause})
     run.call("on_log", values)
     progress.say(**{name.removesuffix("_top1"): f"{value:.1%}" for name, value in values.items()})
+
+
+def _note_best(run: Training, accuracy: float | None) -> None:
+    """Keep the weights of the best kNN accuracy; the first of several that are equal."""
+    if accuracy is None or run.keep_best is None:
+        return
+    last = run.position.last
+    if accuracy > last.get("knn_best", -math.inf):
+        last.update(knn_best=accuracy, knn_best_step=run.step)
+        run.position.no_better = 0
+        run.keep_best()
+    else:
+        run.position.no_better += 1
 
 
 def _save_if_due(run: Training, progress: Progress, saved_at: float) -> float:

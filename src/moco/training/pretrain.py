@@ -5,18 +5,21 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from moco.config import Config
 from moco.data.skipped import SkippedFiles
 from moco.data.user_transform import Transform
 from moco.data.views import view_recipe
-from moco.evaluation.monitor import Monitor, prepare_monitor
+from moco.errors import ConfigError
+from moco.evaluation.monitor import Monitor
 from moco.export.backbone import write_backbone
+from moco.export.load import fill
+from moco.export.reading import FILE_NAME
 from moco.recipes import write_config
 from moco.training import checkpoint, loop
 from moco.training.alive import doing
@@ -31,18 +34,22 @@ from moco.training.device import (
     settled,
 )
 from moco.training.encoder import build_checked_encoder
+from moco.training.figures import evaluator, make_monitor, of_the_users, random_beside
 from moco.training.first_lines import about_images
-from moco.training.images import RunImages, check_batch, open_images
+from moco.training.images import RunImages, open_images
 from moco.training.loggers import Chosen, check_loggers, make_loggers
 from moco.training.mechanism import bank_rows, build_model, check_images, remarks
 from moco.training.metrics import Progress
 from moco.training.optimizer import check_optimizer, make_optimizer
 from moco.training.run_folder import RunFolder
 from moco.training.run_loader import RunViews
-from moco.training.summary import Predicted, backbone_metadata, closing_lines, summarize
+from moco.training.summary import Predicted, backbone_metadata, closing_lines, in_words, summarize
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+
+BEST = "best_backbone.safetensors"  # of the kNN evaluations while training
 
 
 class Pretraining:
@@ -51,6 +58,7 @@ class Pretraining:
     Args:
         data, transform, callbacks, loggers, quiet: as `moco.pretrain` takes them.
         module: backbone of the user's own, trained in place; None takes the configuration's.
+        starting: trained tensors of the backbone, by name; None starts from random ones.
         config: the configuration.
         folder: the run folder, not yet taken.
         start: time.perf_counter() when the command began.
@@ -67,6 +75,7 @@ class Pretraining:
         folder: RunFolder,
         *,
         module: nn.Module | None,
+        starting: Mapping[str, Tensor] | None,
         transform: Transform | tuple[Transform, Transform] | None,
         callbacks: Sequence[Callback],
         loggers: Chosen,
@@ -81,11 +90,16 @@ class Pretraining:
         self.transform, self.callbacks, self.loggers = transform, callbacks, loggers
         with doing("looking at the images", show=not quiet):
             self.images = images or open_images(data, config)
-        check_batch(self.images, config)
         check_images(config, len(self.images.pretraining))
         check_optimizer(config)
         check_loggers(loggers)
         self.encoder = build_checked_encoder(config, module)
+        self.begins_trained = starting is not None or of_the_users(self.encoder, module)
+        self.random = random_beside(self.encoder, config.seed, module, starting)
+        if starting is not None:
+            fill(self.encoder.backbone, starting, what=f"init={config.init} for {config.backbone}")
+        if config.patience is not None and self.images.test is None:
+            raise ConfigError(f"patience={config.patience} without labels: there is no kNN accuracy to get better")
         self.config, self.reason = settled(
             dataclasses.replace(config, value_range=config.value_range or self.images.source.value_range)
         )
@@ -173,7 +187,8 @@ class Pretraining:
             batches=loader.batches,
             bank_rows=None if rows is None else rows.to(fabric.device),
             steps_per_epoch=order.steps_per_epoch,
-            evaluate=_evaluator(monitor) if monitor else None,
+            evaluate=evaluator(monitor) if monitor else None,
+            keep_best=(lambda: self._write_weights(BEST)) if monitor else None,
             checkpoint=self.folder.checkpoint,
             folder=self.folder.path if first else None,
             position=position,
@@ -184,9 +199,7 @@ class Pretraining:
         )
         self._announce(run)
         progress = loop.train(run)
-        if not first:
-            return {"finished": run.step >= run.total_steps}
-        return self._finish(run, progress, monitor, skipped)
+        return self._finish(run, progress, monitor, skipped) if first else {"finished": run.ended}
 
     def _loggers(self, step: int) -> Sequence[Any]:
         loggers = make_loggers(self.loggers, self.folder.path, step=step)
@@ -195,37 +208,24 @@ class Pretraining:
         return loggers
 
     def _monitor(self, skipped: SkippedFiles) -> Monitor | None:
-        config, images = self.config, self.images
-        if images.test is None or images.held_out is None:
-            return None
         with doing("reading the images of the monitor", show=not self.quiet):
-            return prepare_monitor(
-                images.source,
-                images.pretraining,
-                images.test,
-                images.held_out,
-                image_size=config.image_size,
-                mean=self.recipe.mean,
-                std=self.recipe.std,
-                num_neighbors=config.num_neighbors,
-                knn_temperature=config.knn_temperature,
-                most_images=config.knn_images,
-                seed=config.seed,
-                bf16=config.precision == "bf16",
-                skipped=skipped,
-            )
+            return make_monitor(self.images, self.config, self.recipe, skipped)
 
     def _baselines(self, monitor: Monitor | None) -> dict[str, float]:
-        """What the reader compares with: raw pixels, and the network before it has learnt anything."""
+        """What the reader compares with: raw pixels, random weights, and those that the run starts from."""
         if monitor is None:
             return {}
-        with doing("evaluating raw pixels and random weights", show=not self.quiet):
-            values = monitor.baselines(self.encoder.backbone)
-        self._say(
-            f"kNN, {monitor.extent}: raw pixels {values['knn_pixels']:.1%}, "
-            f"random weights {values['knn_random_init']:.1%}"
-        )
+        with doing("evaluating raw pixels and weights before training", show=not self.quiet):
+            values = monitor.baselines(self.encoder.backbone, random=self.random, trained=self.begins_trained)
+        self.random = None
+        self._say(f"kNN, {monitor.extent}: {in_words(values)}")
+        if self.begins_trained:  # they may turn out to be the best
+            self._write_weights(BEST)
         return values
+
+    def _write_weights(self, name: str) -> None:
+        metadata = backbone_metadata(self.config, self.recipe, self.encoder)
+        write_backbone(self.encoder.backbone, self.folder.path / name, metadata=metadata)
 
     def _announce(self, run: loop.Training) -> None:
         config, images = self.config, self.images
@@ -244,17 +244,13 @@ class Pretraining:
     def _finish(
         self, run: loop.Training, progress: Progress, monitor: Monitor | None, skipped: SkippedFiles
     ) -> dict[str, Any]:
-        finished, last = run.step >= run.total_steps, run.position.last
+        finished, last = run.ended, run.position.last
         if monitor is not None and finished:
             began = time.perf_counter()
             with doing("evaluating", show=not self.quiet):
                 last["knn_top1"] = monitor.final(self.encoder.backbone)
             last["evaluation_seconds"] = last.get("evaluation_seconds", 0.0) + time.perf_counter() - began
-        write_backbone(
-            self.encoder.backbone,
-            self.folder.path / "backbone.safetensors",
-            metadata=backbone_metadata(self.config, self.recipe, self.encoder),
-        )
+        self._write_weights(FILE_NAME)
         if skipped.count:
             skipped.write(self.folder.skipped)
         if line := self.images.source.clipped_line():
@@ -285,10 +281,3 @@ class Pretraining:
     def _say(self, message: str) -> None:
         if not self.quiet:
             print(message, file=sys.stderr)
-
-
-def _evaluator(monitor: Monitor) -> loop.Evaluate:
-    def evaluate(encoder: Any) -> Iterator[tuple[str, float]]:
-        return monitor.curve(encoder.backbone)
-
-    return evaluate

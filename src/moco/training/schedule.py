@@ -38,3 +38,8 @@ def learning_rate_factor(
 def key_momentum_at(step: int, *, total_steps: int, start: float) -> float:
     """m at `step` (from 0): from `start` to 1 along half a cosine over the run, step by step (2104.02057)."""
     return 1.0 - (1.0 - start) * 0.5 * (1.0 + math.cos(math.pi * step / total_steps))
+
+
+def spaced_steps(total_steps: int, count: int) -> set[int]:
+    """`count` evenly spaced steps, the last at the end."""
+    return {math.ceil(total_steps * (i + 1) / count) for i in range(count)}

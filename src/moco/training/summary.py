@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,13 @@ from moco.encoder import Encoder
 from moco.encoder.backbone import GIVEN
 from moco.version import versions
 
-VALUES = ("loss", "pretext_accuracy", "knn_top1", "knn_random_init", "knn_pixels")
+# What a run's kNN accuracy is compared with, as sentences call it.
+COMPARED = {
+    "knn_pixels": "raw pixels",
+    "knn_random_init": "random weights",
+    "knn_starting_weights": "starting weights",
+}
+VALUES = ("loss", "pretext_accuracy", "knn_top1", *COMPARED, "knn_best", "knn_best_step")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +71,12 @@ def beside_prediction(summary: dict[str, Any]) -> str:
     return f"took {seconds:,.0f} s, predicted {expected:,.0f} s; memory {memory:.2g} GiB, predicted {most:.2g} GiB"
 
 
+def in_words(values: Mapping[str, float | None]) -> str:
+    """The accuracies that a run's is compared with, as far as they are known."""
+    known = {said: values.get(name) for name, said in COMPARED.items()}
+    return ", ".join(f"{said} {value:.1%}" for said, value in known.items() if value is not None)
+
+
 def closing_lines(summary: dict[str, Any], folder: Path) -> list[str]:
     """The last lines on the screen."""
     lines = []
@@ -72,9 +85,11 @@ def closing_lines(summary: dict[str, Any], folder: Path) -> list[str]:
     if summary["skipped"]:
         lines.append(f"{damaged_were(summary['skipped'])} skipped: see {folder / 'skipped.jsonl'}")
     if summary["knn_top1"] is not None:
+        lines.append(f"kNN on held-out images: {summary['knn_top1']:.1%} ({in_words(summary)})")
+    if summary["knn_best"] is not None and summary["knn_best_step"] < summary["steps"]:
         lines.append(
-            f"kNN on held-out images: {summary['knn_top1']:.1%} (raw pixels {summary['knn_pixels']:.1%}, "
-            f"random weights {summary['knn_random_init']:.1%})"
+            f"best kNN while training: {summary['knn_best']:.1%} at step {summary['knn_best_step']:,}, "
+            "whose weights are in best_backbone.safetensors"
         )
     rate, wait = summary["images_per_second"], summary["data_wait"]
     lines.append(f"{rate:,.0f} images/s, {wait:.0%} of the time waiting for data, {summary['seconds']:.0f} s in all")

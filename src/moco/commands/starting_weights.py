@@ -1,0 +1,95 @@
+"""`init`: the trained weights that a run starts from, and what they decide of its configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from moco.config import Config
+from moco.contrast.batchnorm import has_batchnorm
+from moco.errors import ConfigError
+from moco.export.load import Pretrained
+from moco.export.trained import trained_backbone
+from moco.normalization import normalization_text
+from moco.recipes import CONTINUED
+
+if TYPE_CHECKING:
+    from moco.export.load import HasPath
+
+    Init = str | os.PathLike[str] | HasPath | nn.Module
+MODULE = "module"  # what config.yaml calls a module that was handed over
+
+
+@dataclasses.dataclass(frozen=True)
+class StartingWeights:
+    """What to start from.
+
+    Attributes:
+        options: those of the run that follow from the weights, and those that were given.
+        tensors: of the backbone, by name.
+        module: the user's own backbone, where it was handed over; it trains in place.
+        batchnorm: whether there are layers with statistics of their own.
+    """
+
+    options: dict[str, Any]
+    tensors: dict[str, Tensor]
+    module: nn.Module | None
+    batchnorm: bool
+
+    def suited(self, config: Config) -> Config:
+        """The configuration with what trained weights need, where nothing else is stated.
+
+        BatchNorm keeps its trained statistics: those of the batch spoil the features (docs/log.md). MoCo v3's heads
+        need the batch's.
+        """
+        changes: dict[str, Any] = {}
+        if config.mechanism == "moco-v3":
+            return config
+        if self.batchnorm and config.batchnorm == "auto":
+            changes["batchnorm"] = "frozen"
+        if config.optimizer == "sgd":
+            changes |= {name: value for name, value in CONTINUED.items() if name not in self.options}
+        return dataclasses.replace(config, **changes)
+
+
+def own_module(init: Init) -> bool:
+    """Whether it is a module of the user's, which is trained itself."""
+    return isinstance(init, nn.Module) and not isinstance(init, Pretrained)
+
+
+def label(init: Init) -> str:
+    """What config.yaml calls the weights."""
+    if isinstance(init, nn.Module):
+        return MODULE
+    return os.fspath(init if isinstance(init, str | os.PathLike) else init.path)
+
+
+def open_starting_weights(init: Init, given: dict[str, Any]) -> StartingWeights:
+    """Read the weights; architecture, stem, image size and normalisation are theirs where `given` states none.
+
+    Raises:
+        ConfigError: an option that contradicts the weights.
+        RunError, ArchitectureError: weights that cannot be read or are of another architecture.
+    """
+    own = own_module(init)
+    named = given.get("backbone")
+    if own and named is not None:
+        raise ConfigError(f"backbone={named!r} beside init, which is the module to train: leave backbone out")
+    model = trained_backbone(init, architecture=named, image_size=given.get("image_size"))
+    theirs: dict[str, Any] = {"backbone": model.architecture, "stem": model.stem, "num_heads": model.num_heads}
+    for name, value in theirs.items():
+        stated = given.get(name)
+        if stated not in (None, "auto", value) and str(value).rpartition("/")[2] != stated:
+            raise ConfigError(f"{name}={stated!r} with init={init}, whose {name} is {value}: leave {name} out")
+    preprocess = model.preprocess
+    suggested = {
+        "image_size": preprocess.size,
+        "normalization": normalization_text(preprocess.mean, preprocess.std),
+    }
+    backbone = model.backbone
+    tensors = {name: value.detach().clone() for name, value in backbone.state_dict().items()}
+    options = {**suggested, **given, **theirs, "init": label(init)}
+    return StartingWeights(options, tensors, backbone if own else None, has_batchnorm(backbone))

@@ -1,0 +1,299 @@
+"""`init`: a run that starts from trained weights, whatever they are."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+import moco
+from moco.cli.main import main
+from moco.errors import ArchitectureError, ConfigError, RunError
+from moco.export.backbone import write_backbone
+from moco.export.trained import trained_backbone
+from moco.recipes import read_config
+
+OPTIONS = {
+    "image_size": 16,
+    "batch_size": 8,
+    "dictionary_size": 16,
+    "steps": 4,
+    "threads": 1,
+    "workers": 0,
+    "accelerator": "cpu",
+    "num_neighbors": 3,
+    "quiet": True,
+    "recipe": "v2",
+}
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory, photos_folder):
+    """A run from random weights, whose statistics are not those of a new network."""
+    out = tmp_path_factory.mktemp("first") / "run"
+    return moco.pretrain(photos_folder, out=out, backbone="resnet_tiny", normalization="cifar", **OPTIONS)
+
+
+@pytest.fixture(scope="module")
+def photos_folder(tmp_path_factory):
+    from tests.conftest import write_photos
+
+    return write_photos(tmp_path_factory.mktemp("photos"))
+
+
+def tensors(run: moco.Run, name: str = "backbone.safetensors") -> dict[str, torch.Tensor]:
+    from moco.export.reading import read_safetensors
+
+    return read_safetensors(run.path / name)[0]
+
+
+def test_a_run_goes_on_from_another_and_keeps_its_statistics(first, photos_folder, tmp_path):
+    run = moco.pretrain(photos_folder, out=tmp_path / "run", init=first, **OPTIONS)
+    config = run.config
+    assert (config.backbone, config.stem, config.init) == ("resnet_tiny", "3x3-stride2", str(first.path))
+    assert (config.batchnorm, config.normalization) == ("frozen", "cifar")
+    before, after = tensors(first), tensors(run)
+    learnt = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    assert config.frozen_layers == 0.3
+    parameters = [name for name, _ in first.backbone.backbone.named_parameters()]
+    layers = [name for name in parameters if before[name].ndim > 1]
+    assert learnt == set(parameters[parameters.index(layers[int(0.3 * len(layers))]) :])
+    assert run.backbone.preprocess == first.backbone.preprocess
+    start = tensors(run, "best_backbone.safetensors") if run.summary["knn_best_step"] == 0 else before
+    assert all(torch.equal(start[name], before[name]) for name in before)
+
+
+def test_f_k_starts_equal_to_f_q(first, photos_folder, tmp_path):
+    seen = {}
+
+    class Look:
+        def on_train_start(self, run):
+            seen.update(q=run.model.encoder_q.state_dict(), k=run.model.encoder_k.state_dict())
+            seen["equal"] = all(torch.equal(seen["k"][name], value) for name, value in seen["q"].items())
+            seen["trained"] = torch.equal(
+                seen["q"]["backbone.conv1.weight"].clone(), tensors(first)["conv1.weight"].clone()
+            )
+
+    moco.pretrain(photos_folder, out=tmp_path / "run", init=first.path, callbacks=[Look()], **OPTIONS)
+    assert seen["equal"]
+    assert seen["trained"]
+
+
+def test_starting_weights_stand_beside_random_ones(first, photos_folder, tmp_path, capsys):
+    options = {**OPTIONS, "quiet": False}
+    run = moco.pretrain(photos_folder, out=tmp_path / "run", init=first.weights, **options)
+    said, summary = capsys.readouterr().err, run.summary
+    assert f"starting weights {summary['knn_starting_weights']:.1%}" in said
+    assert summary["knn_starting_weights"] == pytest.approx(first.summary["knn_top1"])
+    assert summary["knn_random_init"] == pytest.approx(first.summary["knn_random_init"])
+    assert "its starting weights" in summary["verdict"]
+    assert 0 <= summary["knn_best_step"] <= 4
+    assert summary["knn_best"] >= summary["knn_starting_weights"]
+
+
+def test_a_resumed_run_needs_its_starting_weights_no_more(first, photos_folder, tmp_path):
+    weights = tmp_path / "weights.safetensors"
+    weights.write_bytes(first.weights.read_bytes())
+    whole = moco.pretrain(photos_folder, out=tmp_path / "whole", init=weights, **OPTIONS)
+
+    class Stop:
+        def on_step_end(self, run):
+            run.stop = run.step == 2
+
+    moco.pretrain(photos_folder, out=tmp_path / "parts", init=weights, callbacks=[Stop()], **OPTIONS)
+    weights.unlink()
+    parts = moco.pretrain(out=tmp_path / "parts", resume=True, quiet=True)
+    assert all(torch.equal(value, tensors(parts)[name]) for name, value in tensors(whole).items())
+    for init in (first, "torchvision/resnet18"):
+        with pytest.raises(ConfigError, match="init=.* differs from the run"):
+            moco.pretrain(out=tmp_path / "parts", init=init, resume=True, quiet=True)
+
+
+class Small(nn.Module):
+    """With a layer that has statistics, which no run must change."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+
+    def forward(self, images):
+        return self.layers(images).flatten(1)
+
+
+def trained_small() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        small = Small()
+        small(torch.randn(16, 3, 16, 16))
+    return small
+
+
+def test_a_trained_module_is_trained_further_in_place(photos_folder, tmp_path):
+    module = trained_small()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    run = moco.pretrain(photos_folder, out=tmp_path / "run", init=module, **OPTIONS)
+    after = module.state_dict()
+    assert (run.config.backbone, run.config.init, run.config.batchnorm) == ("module/Small", "module", "frozen")
+    assert torch.equal(after["layers.1.running_mean"], before["layers.1.running_mean"])
+    assert not torch.equal(after["layers.0.weight"], before["layers.0.weight"])
+    assert torch.equal(run.backbone.backbone.layers[0].weight, module.layers[0].weight)
+    assert run.summary["knn_starting_weights"] is not None
+    assert run.summary["knn_random_init"] is not None
+    assert moco.pretrain(out=tmp_path / "run", init=module, resume=True, quiet=True).finished
+
+
+def test_weights_of_a_factory_are_not_called_random(photos_folder, tmp_path):
+    name = "tests.test_starting_weights:trained_small"
+    plain = moco.pretrain(photos_folder, out=tmp_path / "plain", backbone=name, **OPTIONS)
+    assert plain.summary["knn_starting_weights"] is not None, "nobody knows what a function returns"
+    assert plain.config.batchnorm == "auto"
+    kept = moco.pretrain(photos_folder, out=tmp_path / "kept", init=name, **OPTIONS)
+    assert (kept.config.backbone, kept.config.batchnorm) == (name, "frozen")
+    with pytest.raises(ArchitectureError, match="would be called"):
+        trained_backbone(kept.weights)
+    again = moco.pretrain(photos_folder, out=tmp_path / "again", init=kept.weights, backbone=name, **OPTIONS)
+    assert again.config.backbone == name
+
+
+def test_a_file_of_torchvision_and_its_own_weights_by_name(photos_folder, tmp_path, monkeypatch):
+    import torchvision
+    from torchvision.models import ResNet18_Weights
+
+    torch.manual_seed(3)
+    network = torchvision.models.resnet18()
+    torch.save(network.state_dict(), tmp_path / "resnet18.pth")
+    monkeypatch.setattr(ResNet18_Weights, "get_state_dict", lambda *_, **__: network.state_dict())
+    options = {**OPTIONS, "image_size": 40, "steps": 1, "knn_evaluations": 0}
+    for init in (tmp_path / "resnet18.pth", "torchvision/resnet18", "resnet18"):
+        model = trained_backbone(init)
+        assert (model.architecture, model.stem, model.image_size) == ("torchvision/resnet18", "standard", 224)
+        assert torch.equal(model.backbone.conv1.weight, network.conv1.weight)
+    run = moco.pretrain(photos_folder, out=tmp_path / "run", init="resnet18", **options)
+    assert (run.config.stem, run.config.image_size, run.config.normalization) == ("standard", 40, "imagenet")
+
+
+def test_timms_weights_by_name_come_with_their_normalisation(monkeypatch):
+    timm = pytest.importorskip("timm")
+    create, asked = timm.create_model, []
+
+    def without_download(name, *, pretrained, **options):
+        asked.append((name, pretrained))
+        return create(name, pretrained=False, **options)
+
+    monkeypatch.setattr(timm, "create_model", without_download)
+    model = trained_backbone("timm/tf_efficientnet_lite0.in1k")
+    assert asked[0] == ("tf_efficientnet_lite0.in1k", True)
+    assert (model.architecture, model.preprocess.mean) == ("timm/tf_efficientnet_lite0", (0.5, 0.5, 0.5))
+    with pytest.raises(ArchitectureError, match="no trained weights of the name"):
+        trained_backbone("timm/resnet18.nobody")
+
+
+def test_weights_that_cannot_be_had_are_one_line(monkeypatch):
+    from torchvision.models import ResNet18_Weights
+
+    def offline(*_, **__):
+        raise OSError("no network here\nsecond line")
+
+    monkeypatch.setattr(ResNet18_Weights, "get_state_dict", offline)
+    with pytest.raises(ConfigError, match=r"torchvision/resnet18 cannot be had \(no network here\): fetch them"):
+        trained_backbone("torchvision/resnet18")
+    with pytest.raises(RunError, match="no such file"):
+        trained_backbone("nowhere.pth")
+    with pytest.raises(RunError, match="nowhere: no such file or run, and no trained weights of that name"):
+        trained_backbone("other/nowhere")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"backbone": "resnet_small"}, "backbone='resnet_small' with init=.*, whose backbone is resnet_tiny: leave"),
+        ({"stem": "3x3-stride1"}, "stem='3x3-stride1' with init=.*, whose stem is 3x3-stride2: leave stem out"),
+        ({"backbone": Small()}, "init beside a module as backbone"),
+        ({"patience": 2, "knn_evaluations": 0}, "patience=2 with knn_evaluations=0"),
+    ],
+)
+def test_what_contradicts_the_weights_is_refused_before_anything_is_written(
+    first, photos_folder, tmp_path, options, message
+):
+    with pytest.raises(ConfigError, match=message):
+        moco.pretrain(photos_folder, out=tmp_path / "run", init=first, **{**OPTIONS, **options})
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_configuration_may_name_the_weights(first, photos_folder, tmp_path):
+    config = moco.Config(
+        **{k: v for k, v in OPTIONS.items() if k != "quiet"}, init=str(first.path), backbone="resnet_tiny", epochs=None
+    )
+    run = moco.pretrain(photos_folder, out=tmp_path / "run", config=config, quiet=True)
+    assert (run.config.normalization, run.config.batchnorm) == ("cifar", "frozen")
+    with pytest.raises(ConfigError, match="config with init"):
+        moco.pretrain(photos_folder, config=config, init=first, quiet=True)
+
+
+def test_on_the_command_line(first, photos_folder, tmp_path):
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in OPTIONS.items() if name != "quiet"]
+    out = ["--out", str(tmp_path / "run"), "--quiet"]
+    assert main(["pretrain", str(photos_folder), "--init", str(first.path), *options, *out]) == 0
+    config, _ = read_config(tmp_path / "run" / "config.yaml")
+    assert (config.init, config.normalization) == (str(first.path), "cifar")
+    again = ["pretrain", "--config", str(tmp_path / "run" / "config.yaml"), "--out", str(tmp_path / "again"), "--quiet"]
+    assert main(again) == 0
+    run, repeated = (tensors(moco.Run(tmp_path / name)) for name in ("run", "again"))
+    assert all(torch.equal(value, repeated[name]) for name, value in run.items())
+
+
+def test_the_best_weights_are_kept_beside_the_last_and_patience_ends_a_run(photos_folder, tmp_path, monkeypatch):
+    figures = iter([0.3, 0.5, 0.4, 0.4])
+    monkeypatch.setattr("moco.evaluation.monitor.Monitor.curve", lambda *_: iter([("knn_top1", next(figures))]))
+    kept = {}
+
+    class Look:
+        def on_log(self, run, values):
+            if "knn_top1" in values:
+                kept[run.step] = run.model.encoder_q.backbone.conv1.weight.clone()
+
+    options = {**OPTIONS, "steps": 20, "knn_evaluations": 10, "patience": 2}
+    run = moco.pretrain(photos_folder, out=tmp_path / "run", backbone="resnet_tiny", callbacks=[Look()], **options)
+    summary = json.loads((run.path / "summary.json").read_text())
+    assert (summary["steps"], summary["finished"]) == (8, True)
+    assert (summary["knn_best"], summary["knn_best_step"]) == (0.5, 4)
+    assert torch.equal(tensors(run, "best_backbone.safetensors")["conv1.weight"], kept[4])
+    assert torch.equal(tensors(run)["conv1.weight"], kept[8])
+    assert moco.load(run.path / "best_backbone.safetensors").feature_dim == run.backbone.feature_dim
+    assert moco.pretrain(out=run.path, resume=True, quiet=True).summary["steps"] == 8, "it has ended"
+
+
+def test_patience_without_labels_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="patience=2 without labels"):
+        moco.pretrain(
+            torch.zeros(20, 16, 16, 3, dtype=torch.uint8).numpy(),
+            out=tmp_path / "run",
+            backbone="resnet_tiny",
+            **{**OPTIONS, "patience": 2},
+        )
+
+
+def test_the_verdict_on_weights_that_got_worse_names_the_better_ones():
+    from moco.evaluation.verdict import Compared, verdict
+
+    said = verdict([Compared("starting_weights", "worse"), Compared("random_init", "better")])
+    assert said.startswith("better than untrained, worse than its starting weights: best_backbone.safetensors has")
+
+
+def test_a_written_module_without_network_is_no_factory(tmp_path):
+    module = trained_small()
+    write_backbone(
+        module,
+        tmp_path / "small.safetensors",
+        metadata={
+            "architecture": "module/Small",
+            "stem": "standard",
+            "image_size": 16,
+            "feature_dim": 6,
+            "preprocessing": {"size": 16, "mean": [0.5] * 3, "std": [0.5] * 3},
+        },
+    )
+    with pytest.raises(ArchitectureError, match="holds the weights of a module Small"):
+        trained_backbone(tmp_path / "small.safetensors")
