@@ -185,7 +185,7 @@ def test_help_shows_the_options_of_a_run_by_subject(capsys):
     assert places == sorted(places)
     most_used = said[places[0] : places[1]]
     assert all(option in most_used for option in ("--out", "--resume", "--backbone", "--image-size", "--batch-size"))
-    assert most_used.count("\n  --") <= 13
+    assert most_used.count("\n  --") <= 14
 
 
 def test_every_field_of_a_configuration_is_in_one_group_and_an_option_of_python():

@@ -210,3 +210,11 @@ def test_lines_are_metrics_of_the_whole_run(folder, tmp_path):
     run = moco.pretrain(folder, out=tmp_path / "run", **{**SMALL, "steps": 4, "log_every": 2, "knn_evaluations": 1})
     lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in itertools.chain(lines)] == [2, 4, 4], "nothing of what was measured is in them"
+
+
+def test_what_starting_weights_decide_stays(folder, tmp_path):
+    first = moco.pretrain(folder, out=tmp_path / "first", quiet=True, **{**SMALL, "backbone": "resnet18", "steps": 1})
+    options = {name: SMALL[name] for name in ("batch_size", "threads", "workers", "num_neighbors")}
+    run = moco.pretrain(folder, out=tmp_path / "run", init=first.path, quiet=True, steps=1, **options)
+    assert (run.config.recipe, run.config.batchnorm, run.config.base_learning_rate) == ("auto", "frozen", 0.12)
+    assert (run.config.image_size, run.config.dictionary_size) == (16, 72)
