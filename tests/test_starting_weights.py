@@ -10,8 +10,7 @@ from torch import nn
 
 import moco
 from moco.cli.main import main
-from moco.errors import ArchitectureError, ConfigError, RunError
-from moco.export.backbone import write_backbone
+from moco.errors import ArchitectureError, ConfigError
 from moco.export.trained import trained_backbone
 from moco.recipes import read_config
 
@@ -54,6 +53,7 @@ def test_a_run_goes_on_from_another_and_keeps_its_statistics(first, photos_folde
     config = run.config
     assert (config.backbone, config.stem, config.init) == ("resnet_tiny", "3x3-stride2", str(first.path))
     assert (config.batchnorm, config.normalization) == ("frozen", "cifar")
+    assert (config.base_learning_rate, config.warmup_steps) == (0.12, 0), "a fifth of 4 steps"
     before, after = tensors(first), tensors(run)
     learnt = {name for name, value in after.items() if not torch.equal(value, before[name])}
     assert config.frozen_layers == 0.3
@@ -174,35 +174,17 @@ def test_a_file_of_torchvision_and_its_own_weights_by_name(photos_folder, tmp_pa
     assert (run.config.stem, run.config.image_size, run.config.normalization) == ("standard", 40, "imagenet")
 
 
-def test_timms_weights_by_name_come_with_their_normalisation(monkeypatch):
-    timm = pytest.importorskip("timm")
-    create, asked = timm.create_model, []
-
-    def without_download(name, *, pretrained, **options):
-        asked.append((name, pretrained))
-        return create(name, pretrained=False, **options)
-
-    monkeypatch.setattr(timm, "create_model", without_download)
-    model = trained_backbone("timm/tf_efficientnet_lite0.in1k")
-    assert asked[0] == ("tf_efficientnet_lite0.in1k", True)
-    assert (model.architecture, model.preprocess.mean) == ("timm/tf_efficientnet_lite0", (0.5, 0.5, 0.5))
-    with pytest.raises(ArchitectureError, match="no trained weights of the name"):
-        trained_backbone("timm/resnet18.nobody")
-
-
-def test_weights_that_cannot_be_had_are_one_line(monkeypatch):
-    from torchvision.models import ResNet18_Weights
-
-    def offline(*_, **__):
-        raise OSError("no network here\nsecond line")
-
-    monkeypatch.setattr(ResNet18_Weights, "get_state_dict", offline)
-    with pytest.raises(ConfigError, match=r"torchvision/resnet18 cannot be had \(no network here\): fetch them"):
-        trained_backbone("torchvision/resnet18")
-    with pytest.raises(RunError, match="no such file"):
-        trained_backbone("nowhere.pth")
-    with pytest.raises(RunError, match="nowhere: no such file or run, and no trained weights of that name"):
-        trained_backbone("other/nowhere")
+def test_an_evaluation_shows_what_the_run_started_from(first, photos_folder, tmp_path):
+    weights = tmp_path / "weights.safetensors"
+    weights.write_bytes(first.weights.read_bytes())
+    run = moco.pretrain(photos_folder, out=tmp_path / "run", init=weights, **{**OPTIONS, "knn_evaluations": 0})
+    asked = {"train": photos_folder, "num_neighbors": 3, "device": "cpu", "quiet": True}
+    report, alone = moco.evaluate(run, **asked), moco.evaluate(first, **asked)
+    started = next(row for row in report.rows if row.network == "starting_weights")
+    assert started.values == next(row for row in alone.rows if row.network == "run").values
+    assert "starting weights" in str(report)
+    weights.unlink()
+    assert "starting weights left out: " in str(moco.evaluate(run, **asked))
 
 
 @pytest.mark.parametrize(
@@ -280,20 +262,3 @@ def test_the_verdict_on_weights_that_got_worse_names_the_better_ones():
 
     said = verdict([Compared("starting_weights", "worse"), Compared("random_init", "better")])
     assert said.startswith("better than untrained, worse than its starting weights: best_backbone.safetensors has")
-
-
-def test_a_written_module_without_network_is_no_factory(tmp_path):
-    module = trained_small()
-    write_backbone(
-        module,
-        tmp_path / "small.safetensors",
-        metadata={
-            "architecture": "module/Small",
-            "stem": "standard",
-            "image_size": 16,
-            "feature_dim": 6,
-            "preprocessing": {"size": 16, "mean": [0.5] * 3, "std": [0.5] * 3},
-        },
-    )
-    with pytest.raises(ArchitectureError, match="holds the weights of a module Small"):
-        trained_backbone(tmp_path / "small.safetensors")

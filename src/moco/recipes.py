@@ -156,6 +156,7 @@ MECHANISM_DEFAULTS = {
     "bank_momentum": 0.5,
 }
 # Of a run from trained weights that learns by SGD, where nothing else is stated: docs/log.md, 2026-11-28.
+WARMUP = 20  # steps, in which a new head does not pull at trained layers
 CONTINUED = {"base_learning_rate": 0.12, "frozen_layers": 0.3}
 # Fields of earlier versions and the values of them that change nothing today.
 DROPPED_FIELDS: dict[str, tuple[Any, ...]] = {"lanes": ("auto", "on", "off"), "color": ("exact",)}

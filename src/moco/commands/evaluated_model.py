@@ -16,13 +16,14 @@ from moco.data.base import Source
 from moco.data.preprocess import Preprocessing
 from moco.data.views import ViewRecipe, view_recipe
 from moco.encoder import Backbone, build_backbone, linear_head, mlp_head
-from moco.errors import ArchitectureError, RunError
+from moco.errors import ArchitectureError, MocoError, RunError
 from moco.evaluation.linear import changed_tensors
 from moco.evaluation.network import Model
 from moco.evaluation.settings import Settings
 from moco.evaluation.task import Sources
 from moco.export.load import BACKBONE, HEAD, load, weights_path
 from moco.export.reading import CHECKPOINT, FILE_NAME, run_folder
+from moco.export.trained import trained_backbone
 from moco.normalization import IMAGENET
 from moco.recipes import configure, read_config
 from moco.training import checkpoint
@@ -58,7 +59,24 @@ def open_model(model: Weights, settings: Settings, preprocessing: Preprocessing 
     if path is None:
         return Model(loaded.architecture, built, preprocess, True, views)
     head, views, notes = _of_run(path, loaded.backbone, views)
-    return Model(str(path), built, preprocess, True, views, head, notes)
+    starting, missing = _starting_weights(run_folder(path) / "config.yaml", settings)
+    return Model(str(path), built, preprocess, True, views, head, (*notes, *missing), starting)
+
+
+def _starting_weights(config: Path, settings: Settings) -> tuple[nn.Module | None, tuple[str, ...]]:
+    """What the run started from, if that were trained weights which are to be had, or why they are missing."""
+    try:
+        init = read_config(config)[0].init
+    except RunError:  # weights alone, or imported ones
+        return None, ()
+    if init is None or settings.baselines == "none":
+        return None, ()
+    try:
+        if not settings.download and not Path(init).expanduser().exists():
+            raise RunError(f"{init} is not on the disk (--download fetches weights that have a name)")
+        return trained_backbone(init).backbone, ()
+    except MocoError as error:
+        return None, (f"starting weights left out: {error}",)
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from moco.errors import ConfigError
 from moco.export.load import Pretrained
 from moco.export.trained import trained_backbone
 from moco.normalization import normalization_text
-from moco.recipes import CONTINUED
+from moco.recipes import CONTINUED, WARMUP
 
 if TYPE_CHECKING:
     from moco.export.load import HasPath
@@ -52,6 +52,8 @@ class StartingWeights:
             changes["batchnorm"] = "frozen"
         if config.optimizer == "sgd":
             changes |= {name: value for name, value in CONTINUED.items() if name not in self.options}
+        if not {"warmup_steps", "warmup_epochs"} & self.options.keys() and not config.warmup_epochs:
+            changes["warmup_steps"] = WARMUP if config.steps is None else min(WARMUP, config.steps // 5)
         return dataclasses.replace(config, **changes)
 
 

@@ -33,6 +33,7 @@ class Model:
         views: augmentation for the scores without labels: the run's, MoCo v2's where no run is known.
         head: the projection head of the run, features to embeddings; None where there is none to be had.
         notes: what the reader should know.
+        starting: what the run started from, where that were trained weights; None for random ones.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Model:
     views: ViewRecipe
     head: nn.Module | None = None
     notes: tuple[str, ...] = ()
+    starting: nn.Module | None = None
 
     def random(self, seed: int) -> nn.Module:
         """The same architecture with random weights, in eval mode.
@@ -79,7 +81,7 @@ class Network:
     """One network that is measured, or one for each seed.
 
     Attributes:
-        label: run, random_init, from_scratch or imagenet.
+        label: run, random_init, starting_weights, from_scratch or imagenet.
         make: the backbone of a seed, in eval mode.
         preprocess: image to input.
         seeds: those that give different networks; one alone where nothing is drawn.
@@ -106,6 +108,9 @@ def networks(model: Model, settings: Settings) -> tuple[list[Network], list[str]
             found.append(Network("random_init", model.random, model.preprocess, seeds))
         except ArchitectureError as error:
             notes.append(f"random weights left out: {error}")
+    if model.starting is not None and settings.baselines != "none":
+        starting = model.starting.eval()
+        found.append(Network("starting_weights", lambda seed: starting, model.preprocess, seeds[:1]))
     if settings.baselines in ("auto", "all"):
         try:
             weights = model.imagenet(download=settings.download)

@@ -13,6 +13,7 @@ Range = tuple[float, float]
 # What the reader of the table calls the networks.
 SHOWN = {
     "random_init": "random weights",
+    "starting_weights": "starting weights",
     "pixels": "raw pixels",
     "from_scratch": "trained from scratch",
     "imagenet": "ImageNet-supervised",
@@ -24,7 +25,7 @@ class Row:
     """One figure of one network.
 
     Attributes:
-        network: run, random_init, pixels, from_scratch or imagenet.
+        network: run, random_init, starting_weights, pixels, from_scratch or imagenet.
         measure: what the figure is, such as knn_top1.
         inputs: features, embeddings, pixels, or images (a classifier on top of a network that was trained whole).
         values: one for each seed; one alone where nothing is drawn.
