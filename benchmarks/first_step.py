@@ -34,6 +34,7 @@ class Stop:
 
 stop = Stop()
 options = {"image_size": size, "batch_size": batch, "dictionary_size": 1024, "knn_evaluations": evaluations}
+options["recipe"] = "v2"
 moco.pretrain(data, out=out, quiet=True, callbacks=[stop], backbone="resnet18", epochs=None, steps=9, **options)
 print(imported - start, stop.seconds)
 """

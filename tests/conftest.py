@@ -40,6 +40,7 @@ def write_photos(folder: Path) -> Path:
 def tiny() -> dict[str, object]:
     """Options of a run that takes a second."""
     return {
+        "recipe": "v2",
         "backbone": "resnet_tiny",
         "image_size": 16,
         "batch_size": 4,

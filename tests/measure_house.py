@@ -121,7 +121,7 @@ def walks() -> Walks:
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()) as said:
         _images(Path(folder) / "images")
         options = "--backbone resnet18 --image-size 32 --batch-size 4 --steps 2 --dictionary-size 16 --num-neighbors 3"
-        options += " --held-out 0.25 --threads 1 --workers 0 --cache-gib 0"
+        options += " --recipe v2 --held-out 0.25 --threads 1 --workers 0 --cache-gib 0"
         arguments = ["pretrain", f"{folder}/images", "--out", f"{folder}/run", *options.split()]
         before = sys.getprofile()
         sys.setprofile(found)

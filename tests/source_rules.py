@@ -24,6 +24,7 @@ LAYERS = (
     {"encoder"},
     {"contrast", "data"},
     {"training", "evaluation", "export"},
+    {"fit"},
     {"sweep"},
     {"commands"},
     {"cli"},

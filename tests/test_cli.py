@@ -29,6 +29,7 @@ def test_the_command_trains_and_prints_where(capsys, photos, tmp_path):
         capsys,
         *("pretrain", str(photos), "--out", str(tmp_path / "run"), "--backbone", "resnet_tiny", "--image-size", "16"),
         *("--batch-size", "4", "--steps", "2", "--dictionary-size", "8", "--num-neighbors", "2", "--threads", "1"),
+        *("--recipe", "v2"),
     )
     assert code == 0, said
     assert str(tmp_path / "run") in said
@@ -184,7 +185,7 @@ def test_help_shows_the_options_of_a_run_by_subject(capsys):
     assert places == sorted(places)
     most_used = said[places[0] : places[1]]
     assert all(option in most_used for option in ("--out", "--resume", "--backbone", "--image-size", "--batch-size"))
-    assert most_used.count("\n  --") <= 12
+    assert most_used.count("\n  --") <= 14
 
 
 def test_every_field_of_a_configuration_is_in_one_group_and_an_option_of_python():

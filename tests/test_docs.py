@@ -104,6 +104,8 @@ def test_every_command_in_the_documents_is_understood(command, tmp_path, monkeyp
 @pytest.fixture
 def guided(photos: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with photos/, where `moco.pretrain` checks the options that it is given and then makes a small run."""
+    for number, path in enumerate(3 * sorted(photos.rglob("*.jpg"))):  # so many that a run is fitted to them
+        path.with_name(f"{number}-{path.name}").write_bytes(path.read_bytes() + bytes([number]))
     Image.new("RGB", (90, 60), "teal").save(photos / "cats" / "one.jpg")
     monkeypatch.chdir(photos.parent)
     pretrain = moco.pretrain

@@ -29,7 +29,14 @@ def test_the_python_on_the_page_runs(photos, monkeypatch):
         path.write_bytes(path.read_bytes() + bytes([number]))  # not the train files
     photos.rename(photos.parent / "both" / "val")
     (photos.parent / "both").rename(photos)
-    options = {"backbone": "resnet_tiny", "image_size": 16, "batch_size": 4, "dictionary_size": 8, "steps": 2}
+    options = {
+        "recipe": "v2",
+        "backbone": "resnet_tiny",
+        "image_size": 16,
+        "batch_size": 4,
+        "dictionary_size": 8,
+        "steps": 2,
+    }
     moco.pretrain("photos/train", out="runs/photos", quiet=True, threads=1, knn_evaluations=0, **options)
     whole = moco.evaluate
 

@@ -17,7 +17,8 @@ from moco.training.run_folder import RunFolder
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 PATIENCE = 2.0  # seconds after the kill
-OPTIONS = """--backbone resnet_tiny --image-size 16 --batch-size 8 --dictionary-size 16 --steps 100000 --threads 1
+OPTIONS = """--recipe v2
+--backbone resnet_tiny --image-size 16 --batch-size 8 --dictionary-size 16 --steps 100000 --threads 1
     --knn-evaluations 0 --log-every 1 --accelerator cpu --workers 2 --quiet"""
 
 

@@ -67,7 +67,14 @@ def test_a_run_says_what_it_was_and_its_weights_are_used_like_any(photos, tmp_pa
 @pytest.mark.parametrize("mechanism", OTHERS)
 def test_the_authors_layout_refuses_a_run_without_key_encoder(tmp_path, mechanism):
     images = np.random.default_rng(0).integers(0, 256, (12, 72, 72, 3), dtype=np.uint8)
-    options = {"backbone": "resnet18", "image_size": 72, "batch_size": 4, "embedding_dim": 8, "steps": 1}
+    options = {
+        "recipe": "v2",
+        "backbone": "resnet18",
+        "image_size": 72,
+        "batch_size": 4,
+        "embedding_dim": 8,
+        "steps": 1,
+    }
     options |= {"threads": 1, "workers": 1, "precision": "fp32", "mechanism": mechanism}
     options |= {"dictionary_size": 10} if mechanism == "memory-bank" else {}
     run = moco.pretrain(images, out=tmp_path / "run", quiet=True, **options)

@@ -24,18 +24,28 @@ MESSAGES = {
     "pretrain --key-momentum 2": "key_momentum=2.0: need a value from 0 to 1",
     "pretrain --crop-min 0": "crop_min=0.0: need a share of the image above 0, at most 1",
     "pretrain --dictionary-size 0": "dictionary_size=0: need at least 1, or choose the end-to-end mechanism",
-    "pretrain few --batch-size 4 --backbone resnet_smal": "unknown backbone 'resnet_smal'; nearest: resnet_small",
-    "pretrain few --batch-size 4 --logger tensorbord": "logger 'tensorbord': expected tensorboard, csv, wandb, mlflow",
+    "pretrain few --recipe v2 --batch-size 4 --backbone resnet_smal": "'resnet_smal'; nearest: resnet_small",
+    "pretrain few --recipe v2 --batch-size 4 --logger tensorbord": "logger 'tensorbord': expected tensorboard, csv",
     "pretrain --config missing.yaml": "missing.yaml': no such file; name a YAML file with options",
     "pretrain --config wrong.yaml": "--config: no option imge_size in this command; did you mean image-size",
     # options that do not go together
     "pretrain --epochs 3 --steps 4": "epochs=3 and steps=4: give exactly one of the two",
     "pretrain --steps 30 --warmup-steps 30": "warmup_steps=30 with steps=30: warm up for fewer steps",
     "pretrain --lr-milestones 0.5": "lr_milestones with schedule='cosine': milestones belong to the step schedule",
-    "pretrain few --batch-size 1": "batch_size=1 is 1 samples a device: resnet50 has BatchNorm layers, which need at",
+    "pretrain few --recipe v2 --batch-size 1": "batch_size=1 is 1 samples a device: resnet50 has BatchNorm",
     "pretrain --bank-momentum 0.5": "bank_momentum=0.5 with mechanism 'moco', which has no memory bank: leave it out",
     "pretrain --recipe v3 --head mlp": "head='mlp' with mechanism 'moco-v3': choose one of v3-resnet, v3-vit",
     "pretrain --resume": "resume without out: name the run folder to continue",
+    # runs that are fitted
+    "pretrain few": "few: 5 images to learn from, expected at least 50: give more, or name a recipe and a batch",
+    "pretrain few --budget soon": "budget='soon': expected a time such as 90s, 30m or 8h",
+    "pretrain few --budget 0s": "budget='0s': expected a time such as 90s, 30m or 8h",
+    "pretrain few --budget 8h --steps 9": "budget=8h with steps=9: a length is stated, drop one of them",
+    "pretrain few --budget 8h --recipe v2": "budget=8h with recipe='v2': it is for images without a recipe;",
+    "pretrain --budget 8h": "budget=8h with a whole configuration or the picture book: it is for images",
+    "pretrain --out used --resume --budget 8h": "budget=8h with resume: a run is resumed with the length that it has,",
+    "pretrain --out used --resume --dry-run": "dry_run with resume: a run is resumed with the length that it has",
+    "pretrain --recipe auto": "recipe='auto' without data: it fits a run to images of yours, name them",
     # images and folders
     "pretrain nowhere/at/all": "nowhere/at/all: no such folder or file (nowhere does not exist); check the path",
     "pretrain ''": "data is an empty text, as of an unset variable: name a folder",
@@ -44,7 +54,7 @@ MESSAGES = {
     "pretrain notes.txt": "notes.txt: a file, not a folder of images; give a folder, a .npy or a .npz file",
     "pretrain masks.npy": "masks.npy: bool array of shape (4, 8, 8, 3); expected numbers of shape (N, H, W)",
     "pretrain few --channels 4": "few: 0.png has 3 channels, expected 4: state --channels 3, or leave such files out",
-    "pretrain few --batch-size 32": "batch_size=32 with 5 images to learn from: lower --batch-size or give more images",
+    "pretrain few --recipe v2 --batch-size 32": "batch_size=32 with 5 images to learn from: lower --batch-size or",
     "pretrain few more": "unrecognized arguments: more: more than the command takes, see --help",
     "pretrain few --labels elsewhere.csv": "elsewhere.csv: none of its 1 paths is an image of few; it says",
     "pretrain few --labels missing.csv": "missing.csv: no such file; expected a CSV file path,label",
@@ -94,6 +104,7 @@ def place(tmp_path_factory):
 @pytest.mark.parametrize("command", MESSAGES)
 def test_a_mistake_is_one_line_and_exit_code_2_with_nothing_written(capsys, place, monkeypatch, command):
     monkeypatch.chdir(place)
+    monkeypatch.setattr("moco.training.alive.EVERY", 600.0)  # a busy machine says that it is still there
     before = set(place.rglob("*"))
     assert main(shlex.split(command)) == 2
     said = capsys.readouterr().err

@@ -83,7 +83,9 @@ def check_losses(run: moco.Run) -> None:
 
 @pytest.mark.real_data
 def test_all_of_imagenette_becomes_a_backbone(tmp_path):
-    run = moco.pretrain(imagenette() / "train", out=tmp_path / "run", image_size=IMAGE_SIZE, knn_evaluations=0, **SHORT)
+    run = moco.pretrain(
+        imagenette() / "train", out=tmp_path / "run", image_size=IMAGE_SIZE, knn_evaluations=0, **SHORT, recipe="v2"
+    )
     check_whole(run)
     check_losses(run)
     assert run.summary["images"] == 9469
@@ -94,7 +96,9 @@ def test_all_of_imagenette_becomes_a_backbone(tmp_path):
 def test_a_test_folder_judges_and_is_not_learnt_from(tmp_path):
     train = linked(imagenette() / "train", tmp_path / "train", 40)
     test = linked(imagenette() / "val", tmp_path / "val", 20)
-    run = moco.pretrain(train, out=tmp_path / "run", image_size=IMAGE_SIZE, test=str(test), knn_evaluations=2, **SHORT)
+    run = moco.pretrain(
+        train, out=tmp_path / "run", image_size=IMAGE_SIZE, test=str(test), knn_evaluations=2, **SHORT, recipe="v2"
+    )
     check_whole(run)
     assert run.summary["images"] == 400
     assert "400 bank and 200 held-out images" in run.summary["knn_protocol"]

@@ -18,10 +18,15 @@ def run() -> int:
     if listening:
         signal.signal(signal.SIGINT, _stop_at_once)
     from moco.cli import main
-    from moco.cli.main import needs_pytorch
+    from moco.cli.main import first_line, needs_pytorch
 
     if needs_pytorch(sys.argv[1:]):
+        print(first_line(sys.argv[1:]), end="", file=sys.stderr, flush=True)  # PyTorch takes seconds to load
         import torch  # noqa: F401
+
+        from moco.training import stop
+
+        stop.may_end_process = True
     if listening:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:

@@ -34,6 +34,11 @@ def v2() -> Config:
     return Config(recipe="v2")
 
 
+def auto() -> Config:
+    """What is not decided by `moco.fit` for images, machine and time: as MoCo v2."""
+    return Config(recipe="auto")
+
+
 def cifar() -> Config:
     """The authors' CIFAR-10 demonstration: R18, 200 epochs, kNN 82.6 % published (on the original PNG images)."""
     return Config(
@@ -140,6 +145,7 @@ RECIPES: dict[str, Callable[[], Config]] = {
     "v3-vit": v3_vit,
     "cifar": cifar,
     "picturebook": picturebook,
+    "auto": auto,
 }
 
 
@@ -157,7 +163,7 @@ DROPPED_FIELDS: dict[str, tuple[Any, ...]] = {"lanes": ("auto", "on", "off"), "c
 
 
 def default_recipe(data: object) -> str:
-    """The embedded picture book has a recipe of its own; images of the user's start from v2."""
+    """The embedded picture book has a recipe of its own; images of the user's start from v2 if not fitted."""
     return "picturebook" if data is None else "v2"
 
 

@@ -35,7 +35,14 @@ def quick(*, protocol="knn", baselines="auto", **options):
 @pytest.fixture(scope="session")
 def run(coloured, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "run"
-    options = {"backbone": "resnet_tiny", "image_size": 16, "batch_size": 8, "dictionary_size": 16, "steps": 4}
+    options = {
+        "recipe": "v2",
+        "backbone": "resnet_tiny",
+        "image_size": 16,
+        "batch_size": 8,
+        "dictionary_size": 16,
+        "steps": 4,
+    }
     moco.pretrain(coloured / "train", out=folder, quiet=True, threads=1, knn_evaluations=0, **options)
     return folder
 

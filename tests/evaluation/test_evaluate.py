@@ -277,6 +277,7 @@ def test_a_run_a_loaded_backbone_and_a_module_are_measured_as_the_path_is(run, c
 def test_a_run_whose_backbone_was_the_users_module_is_measured_with_its_baselines(coloured, tmp_path):
     module = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.BatchNorm2d(8), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     options = {"image_size": 16, "batch_size": 8, "dictionary_size": 16, "steps": 2, "knn_evaluations": 0}
+    options["recipe"] = "v2"
     own = moco.pretrain(coloured / "train", out=tmp_path / "own", quiet=True, threads=1, backbone=module, **options)
     trained = {name: value.clone() for name, value in module.state_dict().items()}
     report = evaluate(own, coloured, baselines="all")

@@ -25,7 +25,14 @@ def whole(tmp_path_factory):
         place.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(generator.integers(0, 256, (20, 20, 3), dtype=np.uint8)).save(place)
     options = {"backbone": "resnet18", "image_size": 24, "stem": "standard", "normalization": "cifar", "batch_size": 4}
-    options |= {"dictionary_size": 8, "steps": 3, "threads": 1, "knn_evaluations": 0, "embedding_dim": 8}
+    options |= {
+        "dictionary_size": 8,
+        "steps": 3,
+        "threads": 1,
+        "knn_evaluations": 0,
+        "embedding_dim": 8,
+        "recipe": "v2",
+    }
     run = moco.pretrain(folder / "photos", out=folder / "run", quiet=True, **options)
     return run.path, folder / "photos"
 

@@ -16,7 +16,7 @@ SMALL = {"hidden_dim": 16, "embedding_dim": 8, "batch_size": 4, "steps": 2, "thr
 
 def run(folder, **options) -> moco.Run:
     images = np.random.default_rng(0).integers(0, 256, (8, 40, 40, 3), dtype=np.uint8)
-    return moco.pretrain(images, out=folder / "run", quiet=True, **{**SMALL, **options})
+    return moco.pretrain(images, out=folder / "run", quiet=True, **{"recipe": "v2", **SMALL, **options})
 
 
 def encoders(path) -> dict[str, torch.Tensor]:

@@ -44,6 +44,13 @@ def needs_pytorch(arguments: Sequence[str]) -> bool:
     return bool(arguments) and arguments[0] in COMMANDS and not {"-h", "--help"} & set(arguments)
 
 
+def first_line(arguments: Sequence[str]) -> str:
+    """What a command that trains says before it loads anything slow; nothing of the others, and where it is silent."""
+    if arguments[0] != "pretrain" or {"--quiet", "--print_config", "--print-config"} & set(arguments):
+        return ""
+    return f"moco {__version__}: looking at {pretrain.subject(list(arguments))}\n"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code: 0 done, 2 an error that the user can cure, 3 out of the time that it was
     given, 130 ended by Ctrl-C with all that can be resumed saved. Any other Ctrl-C is raised: see `moco.__main__`.

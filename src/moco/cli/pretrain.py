@@ -9,16 +9,21 @@ from typing import Any, get_type_hints
 import yaml
 from jsonargparse import ActionYesNo, ArgumentParser, Namespace
 
-from moco.cli.parser import Parser, described
+from moco.cli.parser import Parser, described, with_underscores
 from moco.config import Config
 from moco.config_checks import MECHANISM_FIELDS
 from moco.recipes import RECIPES, configure, default_recipe
 
 HINTS = get_type_hints(Config)
+TEXTS = {
+    "out": "run folder; default runs/NAME-RECIPE",
+    "budget": "time for a run without a recipe, such as 90s, 30m or 8h; by default 30m on a CPU, 8h on a GPU",
+}
 LOGGERS = "tensorboard (default), csv, wandb, mlflow or trackio; repeat it for several"
 TRUTHS = {field.name for field in dataclasses.fields(Config) if isinstance(field.default, bool)}
 # Options without a value.
-FLAGS = {"--resume", "--quiet", "--print_config", "--help"} | {f"--{no}{name}" for no in ("", "no_") for name in TRUTHS}
+FLAGS = {"--resume", "--quiet", "--dry_run", "--print_config", "--help"}
+FLAGS |= {f"--{no}{name}" for no in ("", "no_") for name in TRUTHS}
 
 
 # The options that most people need, and then all others by subject; each field of `Config` once.
@@ -56,8 +61,8 @@ def make_parser(arguments: list[str]) -> ArgumentParser:
         description=(
             "Learn a backbone from images without labels. DATA: a folder (nested, with or without class folders), a "
             ".npy or .npz array, the name of a torchvision data set (downloaded), or nothing for the picture book.\n\n"
-            "Example: moco pretrain photos --backbone resnet18 --image-size 128 --batch-size 64 --steps 20000 --out "
-            "runs/photos"
+            "What is not stated follows from the images, the machine and the time, or from --recipe.\n\n"
+            "Example: moco pretrain photos --budget 30m --out runs/photos"
         ),
     )
     parser.add_argument("--config", action="config", help="YAML file with options, such as a run's config.yaml")
@@ -66,7 +71,9 @@ def make_parser(arguments: list[str]) -> ArgumentParser:
     for title, fields in GROUPS.items():
         group = parser.add_argument_group(title)
         if title == "most used":
-            group.add_argument("--out", type=str | None, default=None, help="run folder; default runs/NAME-RECIPE")
+            for name, words in TEXTS.items():
+                group.add_argument(f"--{name}", type=str | None, default=None, help=words)
+            group.add_argument("--dry_run", action="store_true", help="say what the run would be, and end")
             group.add_argument("--resume", action="store_true", help="continue the run in --out")
         elif title == "run":
             group.add_argument("--logger", type=str, action="append", metavar="NAME", help=LOGGERS)
@@ -88,6 +95,13 @@ def make_parser(arguments: list[str]) -> ArgumentParser:
     return parser
 
 
+def subject(arguments: list[str]) -> str:
+    """What the command will look at first, in a word."""
+    arguments = with_underscores(arguments)
+    out = _scan(arguments, "--out") if "--resume" in arguments else None
+    return _scan_data(arguments) or out or _scan(arguments, "--config") or "the picture book"
+
+
 def call(chosen: Namespace, arguments: list[str]) -> bool:
     """Pretrain with what the user gave; whether the run came to its end."""
     options: dict[str, Any] = chosen.as_dict()
@@ -102,7 +116,10 @@ def call(chosen: Namespace, arguments: list[str]) -> bool:
     # Without the defaults that the help shows: what nobody has stated may follow from something else.
     said = {name for file in files for name in file} | {_option(argument) for argument in arguments}
     stated = {name: value for name, value in options.items() if name in said}
-    return pretrain(data, loggers=loggers, **stated).finished
+    if files and stated.get("recipe") is None:  # a file says what a run is: nothing is fitted around it
+        stated["recipe"] = default_recipe(data)
+    run = pretrain(data, loggers=loggers, **stated)
+    return bool(stated.get("dry_run")) or run.finished
 
 
 def _option(argument: str) -> str:

@@ -13,11 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
+from moco.commands.fitting import carry_out, check_budget, is_first_process, is_fitted
 from moco.commands.options import Options
 from moco.config import Config
 from moco.errors import ConfigError, RunError
 from moco.normalization import AUTO
-from moco.recipes import OWN_VIEWS, configure, default_recipe, read_config
+from moco.recipes import CONTINUED, OWN_VIEWS, configure, default_recipe, read_config
 
 if TYPE_CHECKING:
     from torch import nn
@@ -94,7 +95,9 @@ def pretrain(
     out: str | os.PathLike[str] | None = None,
     recipe: str | None = None,
     config: Config | None = None,
+    budget: str | None = None,
     resume: bool = False,
+    dry_run: bool = False,
     quiet: bool = False,
     backbone: str | nn.Module | None = None,
     init: Init | None = None,
@@ -110,10 +113,13 @@ def pretrain(
             torchvision data set (downloaded), an array (N, H, W, C), a tensor, a `torch.utils.data.Dataset`, a
             Hugging Face data set, a list of paths or PIL images, or None for the embedded picture book.
         out: run folder, empty or not there yet; None means runs/NAME-RECIPE with a number.
-        recipe: v1, v2, v3, v3-vit, cifar or picturebook; None means v2 (picturebook for the embedded set).
+        recipe: auto, v1, v2, v3, v3-vit, cifar or picturebook; None means auto, which fits all that is not stated to
+            images, machine and time (`moco.fit.rules`), and picturebook for the embedded set.
         config: a whole configuration instead of recipe and options.
+        budget: time for a fitted run, such as 90s, 30m or 8h; None means 30m on a CPU, 8h on a GPU.
         resume: continue the run in `out`; its options are those of the run, but for workers, cache_gib,
             checkpoint_minutes and data_root.
+        dry_run: say what the run would be and take, and write nothing.
         quiet: neither messages nor a progress bar.
         backbone: name, or a module (N, C, H, W) -> (N, D) of your own, which is trained in place.
         init: trained weights to start from, see `moco.Config`; also a `moco.Run`, a `moco.Pretrained`, or a trained
@@ -138,6 +144,8 @@ def pretrain(
         given["backbone"] = backbone if isinstance(backbone, str) else f"module/{type(backbone).__name__}"
     if config is not None:
         config = _checked(config, given, module, recipe, resume)
+    fits = config is None and not resume and is_fitted(data, recipe)
+    check_budget(budget, dry_run, fits=fits, recipe=recipe, resume=resume)
     starting = None
     if resume:
         module = _resumed(init, given, module)
@@ -145,17 +153,16 @@ def pretrain(
         _check_own_views(folder, transform)
     else:
         starting, module = _starting(init, given, module, config)
-        config = _configured(config, recipe or default_recipe(data), given, starting)
+        config = _configured(config, recipe or ("auto" if fits else default_recipe(data)), given, starting)
         folder = RunFolder(Path(out) if out is not None else _free_folder(data, config.recipe))
     if config.backbone.startswith("module/") and module is None:
         raise ConfigError(f"backbone={config.backbone!r} is a module of the user's: hand it over with backbone=")
-    if _is_first_process():
+    if is_first_process():
         folder.check(resume=resume)
-    from moco.training.pretrain import Pretraining
-
-    extras: Any = {"module": module, "transform": transform, "callbacks": callbacks, "loggers": loggers}
-    tensors = None if starting is None else starting.tensors
-    Pretraining(data, config, folder, starting=tensors, **extras, quiet=quiet, start=start).run(resume=resume)
+    extras: Any = {"module": module, "transform": transform, "callbacks": callbacks, "loggers": loggers, "start": start}
+    extras |= {"starting": None if starting is None else starting.tensors, "quiet": quiet}
+    stated = _stated(given, starting, config) if fits else None
+    carry_out(data, config, folder, stated, budget, resume=resume, dry_run=dry_run, **extras)
     return Run(folder.path, module)
 
 
@@ -199,6 +206,13 @@ def _configured(config: Config | None, recipe: str, given: dict[str, Any], start
     if config is not None:
         return starting.suited(dataclasses.replace(config, **starting.options))
     return starting.suited(configure(recipe, starting.options))
+
+
+def _stated(given: dict[str, Any], starting: StartingWeights | None, config: Config) -> dict[str, Any]:
+    """What a fit has to follow: the options, and what starting weights have decided."""
+    if starting is None:
+        return given
+    return {**starting.options, **{name: getattr(config, name) for name in ("batchnorm", *CONTINUED)}}
 
 
 def _resumed(init: Init | None, given: dict[str, Any], module: nn.Module | None) -> nn.Module | None:
@@ -255,11 +269,6 @@ def _check_own_views(folder: RunFolder, transform: Any) -> None:
 
 def _plain(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
-
-
-def _is_first_process() -> bool:
-    """Whether this is the process that the user started, and not one that it launched for a further device."""
-    return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("NODE_RANK", "0") == "0"
 
 
 def _free_folder(data: Any, recipe: str) -> Path:

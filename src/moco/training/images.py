@@ -76,13 +76,23 @@ def open_images(data: Any, config: Config) -> RunImages:
     elif config.held_out > 0:
         test = source
         pretraining, held_out = hold_out(source, fraction=config.held_out, seed=config.seed, maximum=MAX_HELD_OUT)
-    if len(pretraining) < config.batch_size:
+    name = os.fspath(data) if isinstance(data, str | os.PathLike) else None if data is None else "array"
+    images = RunImages(name, source, pretraining, test, held_out, left_out, source.remarks)
+    check_batch(images, config)
+    return images
+
+
+def check_batch(images: RunImages, config: Config) -> None:
+    """Whether there are enough images for a batch.
+
+    Raises:
+        ConfigError: a batch larger than the number of images.
+    """
+    if len(images.pretraining) < config.batch_size:
         raise ConfigError(
-            f"batch_size={config.batch_size} with {len(pretraining)} images to learn from: "
+            f"batch_size={config.batch_size} with {len(images.pretraining)} images to learn from: "
             "lower --batch-size or give more images"
         )
-    name = os.fspath(data) if isinstance(data, str | os.PathLike) else None if data is None else "array"
-    return RunImages(name, source, pretraining, test, held_out, left_out, source.remarks)
 
 
 def settled_for(config: Config, images: RunImages) -> Config:

@@ -15,21 +15,13 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 from moco.config import Config
-from moco.contrast import (
-    ContrastiveModel,
-    MoCo,
-    MoCoV3,
-    end_to_end_step,
-    memory_bank_step,
-    moco_step,
-    moco_v3_step,
-    symmetric_moco_step,
-)
+from moco.contrast import ContrastiveModel, MoCo, MoCoV3
 from moco.contrast.collective import shapes_agreed
 from moco.errors import RunError
 from moco.training import checkpoint
 from moco.training.callbacks import Callback
 from moco.training.checkpoint import Position
+from moco.training.mechanism import STEPS
 from moco.training.metrics import MetricsWriter, Progress
 from moco.training.optimizer import leave_out_if_not_finite_
 from moco.training.schedule import key_momentum_at, learning_rate_factor, spaced_steps
@@ -39,14 +31,6 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 Batch = tuple[tuple[Tensor, ...], Tensor]  # views, and source indices of their images
-# What a step of each mechanism is, plain and symmetric.
-STEPS: dict[tuple[str, bool], Callable[..., tuple[Tensor, Tensor]]] = {
-    ("moco", False): moco_step,
-    ("moco", True): symmetric_moco_step,
-    ("memory-bank", False): memory_bank_step,
-    ("end-to-end", False): end_to_end_step,
-    ("moco-v3", True): moco_v3_step,
-}
 Evaluate = Callable[[nn.Module], Iterable[tuple[str, float]]]
 
 
@@ -68,6 +52,7 @@ class Training:
         loggers: with `log_metrics(values, step)`, as Lightning's; none on ranks other than 0.
         callbacks: called at the moments that they name.
         show_progress: whether to draw the progress bar.
+        abandon: what is still to be done where Ctrl-C ends the process in the middle of a step.
         loss: detached loss of the newest step, on the device; None before the first.
         keep_best: writes the backbone as it is, where its kNN accuracy is the best so far; None without an evaluation.
         stop: set it to end the run after this step.
@@ -87,6 +72,7 @@ class Training:
     loggers: Sequence[Any] = ()
     callbacks: Sequence[Callback] = ()
     show_progress: bool = True
+    abandon: Callable[[], None] = lambda: None
     loss: Tensor | None = None
     keep_best: Callable[[], None] | None = None
     stop: bool = False
@@ -134,6 +120,8 @@ def train(run: Training) -> Progress:
     Returns the progress with its rates; `run.position` says how far it came.
 
     Raises:
+        KeyboardInterrupt: Ctrl-C before the first step was done, in one that did not end in time (nothing is saved
+            then), or in an evaluation (the steps are saved).
         RunError: the loss is no longer a number, or a checkpoint cannot be written.
     """
     now, device, size = run.position, run.fabric.device, run.config.batch_size
@@ -144,7 +132,7 @@ def train(run: Training) -> Progress:
         progress = stack.enter_context(Progress(run.total_steps * size, now.step * size, show=run.show_progress))
         writer = stack.enter_context(MetricsWriter(run.folder, run.loggers))
         batches = stack.enter_context(closing(run.batches(now.step)))
-        signal = stack.enter_context(StopRequest())
+        signal = stack.enter_context(StopRequest(abandon=run.abandon, watched=run.fabric.world_size == 1))
         run.call("on_train_start")
         while now.step < run.total_steps and not _should_stop(signal, run):
             with progress.waiting():
@@ -157,8 +145,9 @@ def train(run: Training) -> Progress:
             if now.step % run.config.log_every == 0 or now.step == run.total_steps:
                 _log(run, writer, progress, rate)
             if now.step in evaluation_steps:
-                _evaluate(run, writer, progress)
+                _evaluate(run, writer, progress, signal)
             saved_at = _save_if_due(run, progress, saved_at)
+        signal.boundary(begun=now.step > 0)
         progress.stop()
         now.seconds += progress.seconds
         save(run)
@@ -242,11 +231,16 @@ def _diverged(run: Training, loss: float) -> RunError:
     return RunError(f"the loss is {loss} at step {run.step}: lower base_learning_rate, or use precision fp32; {kept}")
 
 
-def _evaluate(run: Training, writer: MetricsWriter, progress: Progress) -> None:
+def _evaluate(run: Training, writer: MetricsWriter, progress: Progress, signal: StopRequest) -> None:
     if run.folder is None or run.evaluate is None:  # rank 0 evaluates for all
         return
-    with progress.pause():
-        values = dict(run.evaluate(run.model.encoder_q))
+    try:
+        with progress.pause("evaluating"):
+            values = dict(run.evaluate(run.model.encoder_q))
+    except KeyboardInterrupt:  # between two steps nothing is half done
+        signal.boundary()
+        save(run)
+        raise
     last = run.position.last
     last.update(values)
     last["evaluation_seconds"] = last.get("evaluation_seconds", 0.0) + progress.last_pause

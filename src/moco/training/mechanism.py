@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,33 @@ from torch import Tensor, nn
 
 from moco.config import Config
 from moco.config_checks import MECHANISM_FIELDS
-from moco.contrast import ContrastiveModel, EndToEnd, MemoryBank, MoCo, MoCoV3
+from moco.contrast import (
+    ContrastiveModel,
+    EndToEnd,
+    MemoryBank,
+    MoCo,
+    MoCoV3,
+    end_to_end_step,
+    memory_bank_step,
+    moco_step,
+    moco_v3_step,
+    symmetric_moco_step,
+)
 from moco.contrast.batchnorm import has_batchnorm
 from moco.data.order import MODEL, keyed_seed
 from moco.encoder import Encoder, v3_predictor
 from moco.errors import ConfigError, RunError
 from moco.training import checkpoint
 from moco.training.encoder import build_checked_encoder
+
+# What a step of each mechanism is, plain and symmetric.
+STEPS: dict[tuple[str, bool], Callable[..., tuple[Tensor, Tensor]]] = {
+    ("moco", False): moco_step,
+    ("moco", True): symmetric_moco_step,
+    ("memory-bank", False): memory_bank_step,
+    ("end-to-end", False): end_to_end_step,
+    ("moco-v3", True): moco_v3_step,
+}
 
 
 def check_images(config: Config, images: int) -> None:

@@ -12,6 +12,8 @@ from typing import Any, Self
 
 from tqdm import tqdm
 
+from moco.training.alive import EVERY, repeated
+
 
 class MetricsWriter:
     """Appends to metrics.jsonl and hands the same values to loggers; silent on ranks other than 0. A context.
@@ -47,8 +49,8 @@ class MetricsWriter:
 class Progress:
     """Progress bar with images/s, remaining time, loss, kNN and the share of time spent waiting for data.
 
-    On a terminal it redraws in place; elsewhere it prints a line every half minute. A context, which leaves the bar on
-    the screen.
+    On a terminal it redraws in place; elsewhere it prints a line every few seconds; in long steps and
+    pauses too. A context, which leaves the bar on the screen.
 
     Args:
         total: images in the whole run.
@@ -57,7 +59,7 @@ class Progress:
     """
 
     def __init__(self, total: int, done: int, *, show: bool) -> None:
-        interval = 0.5 if sys.stderr.isatty() else 30.0
+        interval = 0.5 if sys.stderr.isatty() else EVERY
         self._bar = tqdm(
             total=total,
             initial=done,
@@ -69,6 +71,7 @@ class Progress:
             dynamic_ncols=True,
         )
         self._said: dict[str, str] = {}
+        self._alive = repeated(self._bar.refresh, show=show)
         self.images = 0
         self.wait_seconds = 0.0
         self.last_pause = self._pause_seconds = 0.0
@@ -76,9 +79,11 @@ class Progress:
         self._stop: float | None = None
 
     def __enter__(self) -> Self:
+        self._alive.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._alive.__exit__(None, None, None)
         self.stop()
         self._bar.close()
 
@@ -116,12 +121,14 @@ class Progress:
         self.wait_seconds += time.perf_counter() - start
 
     @contextmanager
-    def pause(self) -> Iterator[None]:
+    def pause(self, what: str = "saving") -> Iterator[None]:
         """Time that is not training: an evaluation, a checkpoint. It is in `last_pause` afterwards, in seconds."""
         start = time.perf_counter()
+        self._bar.set_description(what, refresh=False)
         try:
             yield
         finally:
+            self._bar.set_description("", refresh=False)
             self.last_pause = time.perf_counter() - start
             self._pause_seconds += self.last_pause
 

@@ -12,15 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from moco.config import Config
-from moco.data.augment import RecipeViews
-from moco.data.cache import GIB, keep_decoded
-from moco.data.decode import DamagedImage
-from moco.data.loader import MakeViews, ViewLoader
-from moco.data.order import EpochOrder
 from moco.data.skipped import SkippedFiles
-from moco.data.user_transform import Transform, TransformViews
+from moco.data.user_transform import Transform
 from moco.data.views import view_recipe
-from moco.data.workers import default_workers
 from moco.errors import ConfigError
 from moco.evaluation.monitor import Monitor
 from moco.export.backbone import write_backbone
@@ -28,6 +22,7 @@ from moco.export.load import fill
 from moco.export.reading import FILE_NAME
 from moco.recipes import write_config
 from moco.training import checkpoint, loop
+from moco.training.alive import doing
 from moco.training.callbacks import Callback, check_callbacks
 from moco.training.device import (
     busy_remark,
@@ -47,7 +42,8 @@ from moco.training.mechanism import bank_rows, build_model, check_images, remark
 from moco.training.metrics import Progress
 from moco.training.optimizer import check_optimizer, make_optimizer
 from moco.training.run_folder import RunFolder
-from moco.training.summary import backbone_metadata, closing_lines, in_words, summarize
+from moco.training.run_loader import RunViews
+from moco.training.summary import Predicted, backbone_metadata, closing_lines, in_words, summarize
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -66,6 +62,7 @@ class Pretraining:
         config: the configuration.
         folder: the run folder, not yet taken.
         start: time.perf_counter() when the command began.
+        images: the data, where they have been opened already.
 
     Raises:
         MocoError: bad input; nothing has been written.
@@ -84,13 +81,15 @@ class Pretraining:
         loggers: Chosen,
         quiet: bool,
         start: float,
+        images: RunImages | None = None,
     ) -> None:
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         check_callbacks(callbacks)
         self.folder, self.quiet, self.start = folder, quiet, start
         self.transform, self.callbacks, self.loggers = transform, callbacks, loggers
-        self.images = open_images(data, config)
+        with doing("looking at the images", show=not quiet):
+            self.images = images or open_images(data, config)
         config = dataclasses.replace(config, channels=self.images.source.channels)
         check_images(config, len(self.images.pretraining))
         check_optimizer(config)
@@ -100,12 +99,18 @@ class Pretraining:
         self.random = random_beside(self.encoder, config.seed, module, starting)
         if starting is not None:
             fill(self.encoder.backbone, starting, what=f"init={config.init} for {config.backbone}")
-        if transform is not None:
-            _check_transform(transform, self.images, config.seed)
         if config.patience is not None and self.images.test is None:
             raise ConfigError(f"patience={config.patience} without labels: there is no kNN accuracy to get better")
         self.config, self.reason = settled(settled_for(config, self.images))
         self.recipe = view_recipe(self.config)
+        self.views = RunViews(self.images, self.config, self.recipe, transform)
+        self.predicted = Predicted()
+        self._training: loop.Training | None = None
+        self._new = self._introduced = False
+
+    def settle(self, **options: Any) -> None:
+        """Replace options that decide nothing but length, schedule, f_k and the monitor, before the run."""
+        self.config = dataclasses.replace(self.config, **options)
 
     def run(self, *, resume: bool) -> dict[str, Any]:
         """Train, evaluate, export; returns the summary that was written."""
@@ -117,22 +122,44 @@ class Pretraining:
         first = fabric.is_global_zero
         if first:
             self.folder.take()
+        self._new = first and not resume
         try:
             if first and not resume:
                 own_views = self.transform is not None
                 self.folder.write_text("config.yaml", write_config(self.config, self.images.data, own_views=own_views))
-            if first and not self.quiet:
-                views = about_views(self.config) if self.transform is None else ()
-                for line in (*self.images.remarks, *about_images(self.images, self.config), *views):
-                    self._say(line)
+            if first:
+                self.introduce()
             gpus = [fabric.device] if fabric.device.type == "cuda" else []
             with convolutions_tried(), torch.random.fork_rng(devices=gpus):
                 summary = self._train(fabric, resume=resume)
             fabric.barrier()  # every rank finds what the first one has written
             return summary
+        except BaseException:
+            self._clear_unbegun()
+            raise
         finally:
             if first:
                 self.folder.close()
+
+    def introduce(self) -> None:
+        """Say what there is to say of the images, once."""
+        if not self.quiet and not self._introduced:
+            views = about_views(self.config) if self.transform is None else ()
+            for line in (*self.images.remarks, *about_images(self.images, self.config), *views):
+                self._say(line)
+        self._introduced = True
+
+    def _clear_unbegun(self) -> None:
+        """Where no step has been done, the same command shall find the folder as this one did."""
+        if self._new and (self._training is None or not self._training.step):
+            self.folder.clear()
+
+    def _abandon(self) -> None:
+        """Ctrl-C ends the process in the middle of a step."""
+        self._clear_unbegun()
+        if self.folder.checkpoint.is_file():
+            self._say(f"a step was given up: continue at the last checkpoint with --out {self.folder.path} --resume")
+        self.folder.close()
 
     def _train(self, fabric: Fabric, *, resume: bool) -> dict[str, Any]:
         config, images, first = self.config, self.images, fabric.is_global_zero
@@ -141,7 +168,7 @@ class Pretraining:
         place(model, fabric, config)
         model.train()
         optimizer = make_optimizer(model, config)
-        monitor = make_monitor(images, config, self.recipe, skipped) if first else None
+        monitor = self._monitor(skipped) if first else None
         if resume and self.folder.checkpoint.is_file():
             position = checkpoint.restore(model, optimizer, self.folder.checkpoint, fabric.device)
             self._say(f"continuing at step {position.step}")
@@ -149,9 +176,10 @@ class Pretraining:
             position = checkpoint.Position(last=self._baselines(monitor))
         if first:
             self.folder.trim_metrics(position.step)
-        loader, order = self._loader(fabric, skipped)
+        loader, order = self.views.loader(fabric, skipped)
+        self._say(self.views.storage)
         rows = bank_rows(images.pretraining, config)
-        run = loop.Training(
+        run = self._training = loop.Training(
             config=config,
             fabric=fabric,
             model=model,
@@ -167,36 +195,11 @@ class Pretraining:
             loggers=self._loggers(position.step) if first else (),
             callbacks=self.callbacks,
             show_progress=first and not self.quiet,
+            abandon=self._abandon,
         )
         self._announce(run)
         progress = loop.train(run)
-        if not first:
-            return {"finished": run.step >= run.total_steps}
-        return self._finish(run, progress, monitor, skipped)
-
-    def _loader(self, fabric: Fabric, skipped: SkippedFiles) -> tuple[ViewLoader, EpochOrder]:
-        config, images = self.config, self.images
-        order = EpochOrder(
-            images.pretraining,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            rank=fabric.global_rank,
-            world_size=fabric.world_size,
-        )
-        views = 1 if config.mechanism == "memory-bank" else 2
-        make: MakeViews
-        if self.transform is not None:
-            make = TransformViews(self.transform, seed=config.seed, views=views)
-        else:
-            make = RecipeViews(self.recipe, config.image_size, order, device_type=fabric.device.type, views=views)
-        source, storage = keep_decoded(
-            images.source, images.pretraining, budget=int(config.cache_gib * GIB), min_side=make.min_side
-        )
-        self._say(storage)
-        workers = config.workers
-        if workers is None:
-            workers = max(1, default_workers() // config.devices)
-        return ViewLoader(source, order, make, device=fabric.device, skipped=skipped, workers=workers), order
+        return self._finish(run, progress, monitor, skipped) if first else {"finished": run.ended}
 
     def _loggers(self, step: int) -> Sequence[Any]:
         loggers = make_loggers(self.loggers, self.folder.path, step=step)
@@ -204,11 +207,16 @@ class Pretraining:
             logger.log_hyperparams(dataclasses.asdict(self.config))
         return loggers
 
+    def _monitor(self, skipped: SkippedFiles) -> Monitor | None:
+        with doing("reading the images of the monitor", show=not self.quiet):
+            return make_monitor(self.images, self.config, self.recipe, skipped)
+
     def _baselines(self, monitor: Monitor | None) -> dict[str, float]:
         """What the reader compares with: raw pixels, random weights, and those that the run starts from."""
         if monitor is None:
             return {}
-        values = monitor.baselines(self.encoder.backbone, random=self.random, trained=self.begins_trained)
+        with doing("evaluating raw pixels and weights before training", show=not self.quiet):
+            values = monitor.baselines(self.encoder.backbone, random=self.random, trained=self.begins_trained)
         self.random = None
         self._say(f"kNN, {monitor.extent}: {in_words(values)}")
         if self.begins_trained:  # they may turn out to be the best
@@ -239,7 +247,8 @@ class Pretraining:
         finished, last = run.ended, run.position.last
         if monitor is not None and finished:
             began = time.perf_counter()
-            last["knn_top1"] = monitor.final(self.encoder.backbone)
+            with doing("evaluating", show=not self.quiet):
+                last["knn_top1"] = monitor.final(self.encoder.backbone)
             last["evaluation_seconds"] = last.get("evaluation_seconds", 0.0) + time.perf_counter() - began
         self._write_weights(FILE_NAME)
         if skipped.count:
@@ -263,6 +272,8 @@ class Pretraining:
             skipped=skipped.count,
             clipped=self.images.source.clipped,
             not_read=dict(self.images.source.not_read),
+            predicted_seconds=self.predicted.seconds,
+            predicted_memory_bytes=self.predicted.memory_bytes,
         )
         self.folder.write_json("summary.json", summary)
         for line in closing_lines(summary, self.folder.path):
@@ -272,14 +283,3 @@ class Pretraining:
     def _say(self, message: str) -> None:
         if not self.quiet:
             print(message, file=sys.stderr)
-
-
-def _check_transform(transform: Any, images: RunImages, seed: int) -> None:
-    """Make the views of one image, the first that can be read."""
-    for index in images.pretraining:
-        try:
-            pixels = images.source.pixels(int(index))
-        except DamagedImage:
-            continue
-        TransformViews(transform, seed=seed).pair(pixels, item=images.source.item_name(int(index)), seed=seed)
-        return

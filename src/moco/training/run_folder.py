@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,6 +25,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock: IO[str] | None = None
+        self._made = False
 
     @property
     def checkpoint(self) -> Path:
@@ -60,6 +63,7 @@ class RunFolder:
         Raises:
             RunError: it cannot be made, or another process works in it.
         """
+        self._made = not self.path.exists()
         try:
             (self.path / "checkpoints").mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -72,6 +76,17 @@ class RunFolder:
             self._lock.close()
             self._lock = None
             (self.path / ".lock").unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Remove what a run has written that has not done a step, and the folder if it was made by `take`."""
+        for path in list(self.path.iterdir()):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+        if self._made:
+            with contextlib.suppress(OSError):
+                self.path.rmdir()
 
     def write_text(self, name: str, text: str) -> None:
         """Write a small file whole or not at all."""

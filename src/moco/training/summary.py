@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,14 @@ COMPARED = {
     "knn_starting_weights": "starting weights",
 }
 VALUES = ("loss", "pretext_accuracy", "knn_top1", *COMPARED, "knn_best", "knn_best_step")
+
+
+@dataclasses.dataclass(frozen=True)
+class Predicted:
+    """What a run was expected to take: seconds from the start of the command, bytes at most; None where unknown."""
+
+    seconds: float | None = None
+    memory_bytes: int | None = None
 
 
 def summarize(
@@ -55,6 +64,13 @@ def backbone_metadata(config: Config, recipe: ViewRecipe, encoder: Encoder) -> d
     }
 
 
+def beside_prediction(summary: dict[str, Any]) -> str:
+    """What the run took beside what it was expected to take."""
+    seconds, expected = summary["seconds"], summary["predicted_seconds"]
+    memory, most = summary["peak_memory_bytes"] / 2**30, (summary["predicted_memory_bytes"] or 0) / 2**30
+    return f"took {seconds:,.0f} s, predicted {expected:,.0f} s; memory {memory:.2g} GiB, predicted {most:.2g} GiB"
+
+
 def in_words(values: Mapping[str, float | None]) -> str:
     """The accuracies that a run's is compared with, as far as they are known."""
     known = {said: values.get(name) for name, said in COMPARED.items()}
@@ -77,6 +93,8 @@ def closing_lines(summary: dict[str, Any], folder: Path) -> list[str]:
         )
     rate, wait = summary["images_per_second"], summary["data_wait"]
     lines.append(f"{rate:,.0f} images/s, {wait:.0%} of the time waiting for data, {summary['seconds']:.0f} s in all")
+    if summary["predicted_seconds"] and summary["finished"]:
+        lines.append(beside_prediction(summary))
     lines.append(f"run folder {folder}: backbone.safetensors, summary.json, metrics.jsonl")
     own = ", backbone=your_module" if summary["backbone"].startswith(GIVEN) else ""
     lines.append(f'to use it: import moco; backbone = moco.load("{folder}"{own})')

@@ -1,0 +1,283 @@
+"""The rules of the recipe `auto`: what each option is for these images, this machine and this time, and why.
+
+A rule is a pure function of the facts and of what is settled before it (stated options, and the rules above it in
+`RULES` and `LENGTH_RULES`), so that whatever is stated is followed by what depends on it. To change a rule, change its
+function; `tests/fit/test_rules.py` has a table of facts and expected values.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from moco.config import REFERENCE_BATCH, Config
+from moco.config_checks import MECHANISM_FIELDS
+
+LEAST_IMAGES = 50  # to learn from at all
+FEW_IMAGES, HANDFUL = 1_000, 500
+SHORT_BUDGET = 3600.0  # seconds
+SHORT_RUN = 10_000  # steps
+MANY_CORES = 8
+LARGE_SIDE = 160  # pixels; from there on, images gain from 224 px
+TINY_SIDE = 32
+PASSES, ENOUGH_STEPS = 800, 50_000  # the longest runs of the papers; a run of neither is never longer
+IMAGE_BYTES = {"resnet50": 100e6, "resnet18": 25e6}  # of a training step at 224 px with the standard stem
+MEMORY_SHARE = 0.6  # of the device, for the batch
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What the rules know.
+
+    Attributes:
+        images: how many are learnt from.
+        side: median of their shorter sides, pixels.
+        grey: whether all images of a sample are grey.
+        gpu: whether the run computes on an accelerator.
+        cores: processor cores.
+        memory: bytes of the device.
+        budget: seconds for everything, from the start of the command.
+    """
+
+    images: int
+    side: int
+    grey: bool
+    gpu: bool
+    cores: int
+    memory: float
+    budget: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pace:
+    """What has been measured before the length is decided, in seconds.
+
+    Attributes:
+        step: a step.
+        start: all that comes before the first step and after the last, evaluations left out.
+        evaluation: an evaluation of one image.
+        curve, whole: images of an evaluation while training, and of those before and after it; 0 without labels.
+        wholes: evaluations before and after training: one more where the run starts from trained weights.
+    """
+
+    step: float
+    start: float
+    evaluation: float = 0.0
+    curve: int = 0
+    whole: int = 0
+    wholes: int = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """A row of the table: what, value, why."""
+
+    what: str
+    value: Any
+    why: str
+
+
+Settled = Mapping[str, Any]  # stated options and those decided already, over the defaults of `Config`
+Ruled = tuple[Any, str]  # value, why
+
+
+def backbone(facts: Facts, settled: Settled) -> Ruled:
+    """ResNet-50 where a GPU, large images and many of them come together."""
+    if facts.gpu and facts.side >= LARGE_SIDE and facts.images >= FEW_IMAGES:
+        return "resnet50", "a GPU and large images"
+    if facts.gpu and facts.side >= LARGE_SIDE:
+        return "resnet18", f"fewer than {FEW_IMAGES:,} images"
+    return "resnet18", "small images" if facts.gpu else "no GPU"
+
+
+def image_size(facts: Facts, settled: Settled) -> Ruled:
+    """A multiple of 32 near the images' own size, within what the device can do in the time."""
+    own = max(TINY_SIDE, 32 * round(facts.side / 32))
+    if facts.gpu:
+        most, limit = 224, "the papers' size"
+    elif facts.budget < SHORT_BUDGET:
+        most, limit = 64, "a CPU in less than an hour"
+    else:
+        most = 128 if facts.cores >= MANY_CORES else 96
+        limit = f"{facts.cores} CPU cores"
+    if own <= most:
+        return own, f"the images' shorter side is {facts.side} px"
+    return most, f"{limit}; the images' shorter side is {facts.side} px"
+
+
+def batch_size(facts: Facts, settled: Settled) -> Ruled:
+    """64 on a CPU, 32 for a handful of images, 256 on a GPU as far as memory and images go."""
+    if not facts.gpu:
+        return (32, f"fewer than {HANDFUL} images") if facts.images < HANDFUL else (64, "a CPU: more and smaller steps")
+    size, why = 256, "a GPU"
+    # A small stem keeps the resolution that the standard one cuts to a quarter.
+    pixels = settled["image_size"] * (4 if settled["image_size"] <= 64 else 1)
+    each = IMAGE_BYTES.get(settled["backbone"], IMAGE_BYTES["resnet50"]) * (pixels / 224) ** 2
+    while size > 32 and size * each > MEMORY_SHARE * facts.memory:
+        size, why = size // 2, f"{facts.memory / 2**30:.0f} GiB of memory"
+    while size > 32 and size > facts.images // 8:
+        size, why = size // 2, f"{facts.images:,} images"
+    return size, why
+
+
+def dictionary_size(facts: Facts, settled: Settled) -> Ruled:
+    """A quarter of the images, so that a query seldom meets older keys of its own image."""
+    batch = settled["batch_size"]
+    size = min(max(facts.images // 4, 256), 65_536, facts.images)
+    return max(size // batch, 1) * batch, "a quarter of the images" if size == facts.images // 4 else "the limit for K"
+
+
+def temperature(facts: Facts, settled: Settled) -> Ruled:
+    """That of v2."""
+    return 0.2, "as MoCo v2, for its MLP head"
+
+
+def crop_min(facts: Facts, settled: Settled) -> Ruled:
+    """Less zoom where there are few pixels to zoom into."""
+    if facts.side <= TINY_SIDE:
+        return 0.4, "tiny images: less zoom"
+    return 0.2, "as MoCo v2, for photographs"
+
+
+def hue(facts: Facts, settled: Settled) -> Ruled:
+    """None where nothing has a colour."""
+    return (0.0, "grey images") if facts.grey else (Config.hue, "as MoCo v2")
+
+
+def saturation(facts: Facts, settled: Settled) -> Ruled:
+    """None where nothing has a colour."""
+    return (0.0, "grey images") if facts.grey else (Config.saturation, "as MoCo v2")
+
+
+def grayscale_probability(facts: Facts, settled: Settled) -> Ruled:
+    """None where all images are grey already."""
+    return (0.0, "grey images") if facts.grey else (Config.grayscale_probability, "as MoCo v2")
+
+
+def schedule_unit(facts: Facts, settled: Settled) -> Ruled:
+    """A few epochs would make a stair of a cosine."""
+    return "step", "few epochs: the learning rate changes at each step"
+
+
+def base_learning_rate(facts: Facts, settled: Settled) -> Ruled:
+    """0.06 at a batch of 64, which every short run of docs/log.md did best with; the papers' 0.03 for their setting."""
+    if settled["batch_size"] >= REFERENCE_BATCH and settled["backbone"] != "resnet18":
+        return Config.base_learning_rate, "as MoCo v2: 0.03 at a batch of 256"
+    return 0.06 * REFERENCE_BATCH / settled["batch_size"], "0.06 a step, which short runs did best with"
+
+
+RULES = (
+    backbone,
+    image_size,
+    batch_size,
+    dictionary_size,
+    temperature,
+    crop_min,
+    hue,
+    saturation,
+    grayscale_probability,
+    schedule_unit,
+    base_learning_rate,
+)
+
+
+def knn_images(facts: Facts, settled: Settled, pace: Pace) -> Ruled:
+    """As many as take no more than a tenth of the time before and after training; 500 at least."""
+    most = int(Config.knn_images)
+    each = pace.wholes * pace.evaluation
+    if not pace.whole or each * min(pace.whole, most) <= 0.1 * facts.budget:
+        return most, "the usual number"
+    return max(500, min(most, int(0.1 * facts.budget / each))), "a tenth of the time"
+
+
+def knn_evaluations(facts: Facts, settled: Settled, pace: Pace) -> Ruled:
+    """Five, or what a tenth of the time allows; one at least."""
+    each = pace.evaluation * min(pace.curve, settled["knn_images"])
+    if not pace.whole or each * Config.knn_evaluations <= 0.1 * facts.budget:
+        return Config.knn_evaluations, "the usual number"
+    return max(1, int(0.1 * facts.budget / each)), "a tenth of the time"
+
+
+def steps(facts: Facts, settled: Settled, pace: Pace) -> Ruled:
+    """What fits beside start and evaluations; no more than 800 passes and 50,000 steps."""
+    left = facts.budget - fixed_seconds(settled, pace)
+    count = max(0, int(left / pace.step))
+    most = max(ENOUGH_STEPS, PASSES * facts.images // settled["batch_size"])
+    if count > most:
+        return most, f"{PASSES} passes or {ENOUGH_STEPS:,} steps are enough"
+    return count, f"{_number(left)} s at {_number(pace.step)} s a step"
+
+
+def key_momentum(facts: Facts, settled: Settled, pace: Pace) -> Ruled:
+    """0.998 in short runs: better than 0.99 in docs/log.md (2026-11-25) and docs/ablations.md at 600 to 900 steps."""
+    count = run_steps(facts, settled)
+    return (0.998, f"{count:,} steps") if count < SHORT_RUN else (0.999, f"{count:,} steps, a long run")
+
+
+def warmup_steps(facts: Facts, settled: Settled, pace: Pace) -> Ruled:
+    """A twentieth of the run."""
+    return run_steps(facts, settled) // 20, "a twentieth of the steps"
+
+
+LENGTH_RULES = (knn_images, knn_evaluations, steps, key_momentum, warmup_steps)
+FIELDS = tuple(rule.__name__ for rule in (*RULES, *LENGTH_RULES))
+
+
+def first_choices(facts: Facts, stated: Mapping[str, Any]) -> list[Choice]:
+    """All that is decided before a step has been measured; stated options stay and are followed."""
+    return _decided([(rule.__name__, functools.partial(rule, facts)) for rule in RULES], stated)
+
+
+def length_choices(facts: Facts, stated: Mapping[str, Any], pace: Pace) -> list[Choice]:
+    """What depends on how fast this machine is; `stated` holds the first choices too. A stated length stays."""
+    rules = LENGTH_RULES if pace.whole else LENGTH_RULES[2:]  # without labels nothing is evaluated
+    return _decided([(rule.__name__, functools.partial(rule, facts, pace=pace)) for rule in rules], stated)
+
+
+def fixed_seconds(settled: Settled, pace: Pace) -> float:
+    """Seconds of a run that are no steps."""
+    most = settled["knn_images"]
+    # Reading the images of the monitor, once, is part of `start`.
+    images: int = pace.wholes * min(pace.whole, most) + settled["knn_evaluations"] * min(pace.curve, most)
+    return pace.start + pace.evaluation * images
+
+
+def run_steps(facts: Facts, settled: Settled) -> int:
+    """Steps of the run, also where it has a number of epochs."""
+    if settled.get("steps") is not None:
+        return int(settled["steps"])
+    passes, batch = int(settled["epochs"]), int(settled["batch_size"])
+    return passes * (facts.images // batch)
+
+
+def _decided(rules: list[tuple[str, functools.partial[Ruled]]], stated: Mapping[str, Any]) -> list[Choice]:
+    settled = {**{field.name: field.default for field in dataclasses.fields(Config)}, **stated}
+    absent, said = _absent(settled), "stated" if settled["init"] is None else "stated, or follows from --init"
+    choices = []
+    for name, rule in rules:
+        if name in absent:
+            continue
+        if name == "steps" and stated.get("epochs") is not None:
+            choices.append(Choice("epochs", stated["epochs"], "stated"))
+            continue
+        value, why = (stated[name], said) if stated.get(name) is not None else rule(settled)
+        settled[name] = value
+        choices.append(Choice(name, value, why))
+    return choices
+
+
+def _absent(settled: Settled) -> set[str]:
+    """What this mechanism, optimiser or warm-up has not."""
+    absent = {"dictionary_size", "key_momentum"} - set(MECHANISM_FIELDS.get(settled["mechanism"], ()))
+    if settled["optimizer"] != "sgd" or settled["mechanism"] == "moco-v3":
+        absent.add("base_learning_rate")
+    if settled["warmup_epochs"]:
+        absent.add("warmup_steps")
+    return absent
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{math.floor(value * 100) / 100:g}"
