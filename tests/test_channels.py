@@ -37,7 +37,14 @@ def classes(path, channels: int = 4, count: int = 12):
 def run(tmp_path_factory):
     """A run on 24 images of four channels, with a kNN monitor."""
     data = classes(tmp_path_factory.mktemp("data") / "scenes")
-    options = {"backbone": "resnet_tiny", "image_size": 16, "batch_size": 8, "steps": 4, "dictionary_size": 16}
+    options = {
+        "backbone": "resnet_tiny",
+        "image_size": 16,
+        "batch_size": 8,
+        "steps": 4,
+        "dictionary_size": 16,
+        "recipe": "v2",
+    }
     monitored = {"knn_evaluations": 1, "num_neighbors": 3, "held_out": 0.4, "workers": 0, "accelerator": "cpu"}
     made = moco.pretrain(data, out=tmp_path_factory.mktemp("runs") / "run", quiet=True, **options, **monitored)
     return made, data
@@ -218,7 +225,7 @@ def test_the_summary_counts_what_was_not_read_and_what_was_clipped(tmp_path, tin
 def test_the_command_line_takes_channels_ranges_and_turns(tmp_path, capsys):
     images = np.random.default_rng(0).normal(0, 1, (16, 20, 20, 5)).astype(np.float32)
     np.save(tmp_path / "images.npy", images)
-    small = "--backbone resnet_tiny --image-size 16 --batch-size 4 --steps 2 --dictionary-size 8 --workers 0"
+    small = "--recipe v2 --backbone resnet_tiny --image-size 16 --batch-size 4 --steps 2 --dictionary-size 8 --workers 0"
     own = "--channels 5 --value-range=[-2,2] --vertical-flip-probability 0.5 --rotate-probability 0.75"
     command = ["pretrain", str(tmp_path / "images.npy"), "--out", str(tmp_path / "run"), *small.split(), *own.split()]
     assert main(command) == 0

@@ -55,6 +55,20 @@ def test_what_follows_from_the_facts(facts, changes, expected):
 
 
 @pytest.mark.parametrize(
+    ("changes", "side"),
+    [({}, 96), ({"side": 28}, 96), ({"budget": 7200.0, "cores": 16}, 128), ({"budget": 7200.0, "side": 100}, 96)],
+)
+def test_trained_weights_want_images_of_some_size_and_a_head_that_learns_alone_at_first(changes, side):
+    stated = {"init": "torchvision/resnet18", "backbone": "torchvision/resnet18"}
+    values = chosen(LAPTOP, stated, PACE, **changes)
+    assert (values["image_size"], values["base_learning_rate"]) == (side, 0.12)
+    assert values["head_warmup_steps"] == 30
+    assert chosen(LAPTOP, {**stated, "steps": 50}, PACE)["head_warmup_steps"] == 10
+    assert "head_warmup_steps" not in chosen(LAPTOP, {}, PACE)
+    assert chosen(SERVER, stated)["image_size"] == 224
+
+
+@pytest.mark.parametrize(
     ("budget", "step", "expected"),
     [
         (1800.0, 0.5, {"steps": 3488, "key_momentum": 0.998, "warmup_steps": 174}),
@@ -74,7 +88,7 @@ def test_every_choice_has_a_reason_and_makes_a_valid_configuration_within_the_bu
     values = {choice.what: choice.value for choice in first}
     length = length_choices(facts, values, PACE)
     assert all(choice.why for choice in (*first, *length))
-    assert {choice.what for choice in (*first, *length)} == set(rules.FIELDS)
+    assert {choice.what for choice in (*first, *length)} == set(rules.FIELDS) - {"head_warmup_steps"}
     config = configure("auto", {**values, **{choice.what: choice.value for choice in length}})
     assert config.dictionary_size <= facts.images
     assert config.dictionary_size % config.batch_size == 0
@@ -99,6 +113,7 @@ OTHER = {
     "steps": 20_000,
     "key_momentum": 0.5,
     "warmup_steps": 7,
+    "head_warmup_steps": 9,
 }
 
 

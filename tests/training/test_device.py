@@ -6,6 +6,7 @@ import os
 
 import pytest
 import torch
+from torch import nn
 
 from moco.errors import ConfigError
 from moco.recipes import configure
@@ -37,6 +38,16 @@ def test_bf16_where_the_hardware_multiplies_it(monkeypatch, kind, precision):
     config, reason = settled(configure("v2", {}))
     assert (config.precision, config.layout) == (precision, "channels_last")
     assert reason
+
+
+def test_grouped_convolutions_are_computed_in_fp32_on_a_cpu(monkeypatch):
+    hardware(monkeypatch, bf16_cpu=True)
+    plain, grouped = nn.Sequential(nn.Conv2d(4, 4, 3)), nn.Sequential(nn.Conv2d(4, 4, 3, groups=4))
+    assert settled(configure("v2", {}), plain)[0].precision == "bf16"
+    assert settled(configure("v2", {}), grouped)[0].precision == "fp32"
+    assert settled(configure("v2", {"precision": "bf16"}), grouped)[0].precision == "bf16"
+    hardware(monkeypatch, cuda=(9, 0))
+    assert settled(configure("v2", {}), grouped)[0].precision == "bf16"
 
 
 @pytest.mark.parametrize("bf16_cpu", [False, True])

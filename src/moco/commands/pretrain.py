@@ -18,7 +18,7 @@ from moco.commands.options import Options
 from moco.config import Config
 from moco.errors import ConfigError, RunError
 from moco.normalization import AUTO
-from moco.recipes import CONTINUED, OWN_VIEWS, configure, default_recipe, read_config
+from moco.recipes import OWN_VIEWS, configure, default_recipe, read_config
 
 if TYPE_CHECKING:
     from torch import nn
@@ -212,7 +212,10 @@ def _stated(given: dict[str, Any], starting: StartingWeights | None, config: Con
     """What a fit has to follow: the options, and what starting weights have decided."""
     if starting is None:
         return given
-    return {**starting.options, **{name: getattr(config, name) for name in ("batchnorm", *CONTINUED)}}
+    stated = {**starting.options, "batchnorm": config.batchnorm, "frozen_layers": config.frozen_layers}
+    if starting.any_size and "image_size" not in given:
+        del stated["image_size"]
+    return stated
 
 
 def _resumed(init: Init | None, given: dict[str, Any], module: nn.Module | None) -> nn.Module | None:

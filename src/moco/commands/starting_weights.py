@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from moco.config import Config
 from moco.contrast.batchnorm import has_batchnorm
+from moco.encoder.stem import STANDARD
 from moco.errors import ConfigError
 from moco.export.load import Pretrained
 from moco.export.trained import trained_backbone
@@ -32,12 +33,14 @@ class StartingWeights:
         tensors: of the backbone, by name.
         module: the user's own backbone, where it was handed over; it trains in place.
         batchnorm: whether there are layers with statistics of their own.
+        any_size: whether images of another size than the weights' own will do.
     """
 
     options: dict[str, Any]
     tensors: dict[str, Tensor]
     module: nn.Module | None
     batchnorm: bool
+    any_size: bool
 
     def suited(self, config: Config) -> Config:
         """The configuration with what trained weights need, where nothing else is stated.
@@ -96,4 +99,5 @@ def open_starting_weights(init: Init, given: dict[str, Any]) -> StartingWeights:
     backbone = model.backbone
     tensors = {name: value.detach().clone() for name, value in backbone.state_dict().items()}
     options = {**suggested, **given, **theirs, "init": label(init)}
-    return StartingWeights(options, tensors, backbone if own else None, has_batchnorm(backbone))
+    any_size = model.stem == STANDARD and not own and not any("pos_emb" in name for name in tensors)
+    return StartingWeights(options, tensors, backbone if own else None, has_batchnorm(backbone), any_size)

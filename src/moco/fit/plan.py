@@ -6,6 +6,7 @@ import dataclasses
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from moco.config import Config
@@ -26,7 +27,18 @@ SHORT_MEASURING = 3.0  # where nothing is decided by it
 START_SECONDS = 1.5  # of a run, beside what is measured: workers, loggers, the last checkpoint and the weights
 LEAST_TRAINING = 0.25  # of the budget
 # Which images a run has follows from these alone.
-_OF_IMAGES = ("include", "exclude", "labels", "test", "held_out", "value_range", "data_root", "knn_evaluations", "seed")
+_OF_IMAGES = (
+    "include",
+    "exclude",
+    "channels",
+    "labels",
+    "test",
+    "held_out",
+    "value_range",
+    "data_root",
+    "knn_evaluations",
+    "seed",
+)
 _LENGTH = ("steps", "epochs")
 _WIDTHS = 22, 10
 
@@ -71,7 +83,7 @@ def fitted(
     check_batch(images, config)
     run = assemble(config, images)
     run.introduce()
-    say(_heading(facts, length), *table(choices), quiet=quiet)
+    say(_heading(facts, length), *table([_weights(stated), *choices]), quiet=quiet)
     _finish(run, facts, settled, start=start, quiet=quiet)
     return run
 
@@ -142,6 +154,14 @@ def _predict(run: Pretraining, measured: Measured, *, start: float, quiet: bool)
     run.predicted = Predicted(round(seconds, 1), measured.memory)
     memory = f"memory about {measured.memory / 2**30:.2g} GiB"
     say(f"about {times.said(seconds)}: {steps:,} steps at {measured.step:.2g} s; {memory}", quiet=quiet)
+
+
+def _weights(stated: Mapping[str, Any]) -> rules.Choice:
+    """What the run starts from, which is never decided for the user: weights would be downloaded."""
+    init = stated.get("init")
+    if init is not None:
+        return rules.Choice("init", Path(init).name, "stated")
+    return rules.Choice("init", "random", "weights trained on other images are worth more: --init torchvision/resnet18")
 
 
 def _heading(facts: rules.Facts, length: Sequence[str]) -> str:

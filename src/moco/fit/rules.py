@@ -15,6 +15,7 @@ from typing import Any
 
 from moco.config import REFERENCE_BATCH, Config
 from moco.config_checks import MECHANISM_FIELDS
+from moco.recipes import CONTINUED, CONTINUED_WARMUP
 
 LEAST_IMAGES = 50  # to learn from at all
 FEW_IMAGES, HANDFUL = 1_000, 500
@@ -23,6 +24,7 @@ SHORT_RUN = 10_000  # steps
 MANY_CORES = 8
 LARGE_SIDE = 160  # pixels; from there on, images gain from 224 px
 TINY_SIDE = 32
+TRAINED_SIDE = 96  # least for weights that were trained on images of 224 px and halve the resolution five times
 PASSES, ENOUGH_STEPS = 800, 50_000  # the longest runs of the papers; a run of neither is never longer
 IMAGE_BYTES = {"resnet50": 100e6, "resnet18": 25e6}  # of a training step at 224 px with the standard stem
 MEMORY_SHARE = 0.6  # of the device, for the batch
@@ -96,14 +98,19 @@ def backbone(facts: Facts, settled: Settled) -> Ruled:
 def image_size(facts: Facts, settled: Settled) -> Ruled:
     """A multiple of 32 near the images' own size, within what the device can do in the time."""
     own = max(TINY_SIDE, 32 * round(facts.side / 32))
+    trained = settled.get("init") is not None
+    if trained:  # for large images: small ones are enlarged
+        own = max(own, TRAINED_SIDE)
     if facts.gpu:
         most, limit = 224, "the papers' size"
     elif facts.budget < SHORT_BUDGET:
-        most, limit = 64, "a CPU in less than an hour"
+        most, limit = TRAINED_SIDE if trained else 64, "a CPU in less than an hour"
     else:
         most = 128 if facts.cores >= MANY_CORES else 96
         limit = f"{facts.cores} CPU cores"
     if own <= most:
+        if facts.side < own == TRAINED_SIDE and trained:
+            return own, "the least for trained weights"
         return own, f"the images' shorter side is {facts.side} px"
     return most, f"{limit}; the images' shorter side is {facts.side} px"
 
@@ -164,6 +171,8 @@ def schedule_unit(facts: Facts, settled: Settled) -> Ruled:
 
 def base_learning_rate(facts: Facts, settled: Settled) -> Ruled:
     """0.06 at a batch of 64, which every short run of docs/log.md did best with; the papers' 0.03 for their setting."""
+    if settled.get("init") is not None:
+        return CONTINUED["base_learning_rate"], "for trained weights"
     if settled["batch_size"] >= REFERENCE_BATCH and settled["backbone"] != "resnet18":
         return Config.base_learning_rate, "as MoCo v2: 0.03 at a batch of 256"
     return 0.06 * REFERENCE_BATCH / settled["batch_size"], "0.06 a step, which short runs did best with"
@@ -222,7 +231,13 @@ def warmup_steps(facts: Facts, settled: Settled, pace: Pace) -> Ruled:
     return run_steps(facts, settled) // 20, "a twentieth of the steps"
 
 
-LENGTH_RULES = (knn_images, knn_evaluations, steps, key_momentum, warmup_steps)
+def head_warmup_steps(facts: Facts, settled: Settled, pace: Pace) -> Ruled:
+    """A new head learns alone at first, so that it does not pull at trained layers."""
+    most = CONTINUED_WARMUP["head_warmup_steps"]
+    return min(most, run_steps(facts, settled) // 5), "a new head on trained layers"
+
+
+LENGTH_RULES = (knn_images, knn_evaluations, steps, key_momentum, warmup_steps, head_warmup_steps)
 FIELDS = tuple(rule.__name__ for rule in (*RULES, *LENGTH_RULES))
 
 
@@ -276,6 +291,8 @@ def _absent(settled: Settled) -> set[str]:
         absent.add("base_learning_rate")
     if settled["warmup_epochs"]:
         absent.add("warmup_steps")
+    if settled.get("init") is None and not settled["head_warmup_steps"]:
+        absent.add("head_warmup_steps")
     return absent
 
 

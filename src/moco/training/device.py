@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from moco.config import Config
 from moco.contrast import ContrastiveModel
@@ -38,7 +39,7 @@ def expected_device(config: Config) -> torch.device:
     return torch.device("cpu")
 
 
-def settled(config: Config) -> tuple[Config, str]:
+def settled(config: Config, encoder: nn.Module | None = None) -> tuple[Config, str]:
     """The configuration with nothing left at "auto" in precision and layout, and why."""
     if config.layout == "auto":  # how convolution libraries compute; other orders are converted at each layer
         config = dataclasses.replace(config, layout="channels_last")
@@ -49,10 +50,17 @@ def settled(config: Config) -> tuple[Config, str]:
         native = torch.cuda.get_device_capability() >= (8, 0)
     else:
         native = device == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    if device == "cpu" and encoder is not None and _has_grouped_convolutions(encoder):
+        # EfficientNet-Lite0 forward and backward: 0.92 s in bf16, 0.68 in fp32 (docs/log.md, 2026-11-28)
+        return dataclasses.replace(config, precision="fp32"), "grouped convolutions are slow in bf16 on a CPU"
     if not native:
         return dataclasses.replace(config, precision="fp32"), "bf16 would be emulated here"
     part = "GPU" if device == "cuda" else "processor"
     return dataclasses.replace(config, precision="bf16"), f"the {part} multiplies bf16 natively"
+
+
+def _has_grouped_convolutions(module: nn.Module) -> bool:
+    return any(isinstance(layer, nn.modules.conv._ConvNd) and layer.groups > 1 for layer in module.modules())
 
 
 def make_fabric(config: Config) -> Fabric:

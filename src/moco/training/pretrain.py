@@ -101,7 +101,7 @@ class Pretraining:
             fill(self.encoder.backbone, starting, what=f"init={config.init} for {config.backbone}")
         if config.patience is not None and self.images.test is None:
             raise ConfigError(f"patience={config.patience} without labels: there is no kNN accuracy to get better")
-        self.config, self.reason = settled(settled_for(config, self.images))
+        self.config, self.reason = settled(settled_for(config, self.images), self.encoder)
         self.recipe = view_recipe(self.config)
         self.views = RunViews(self.images, self.config, self.recipe, transform)
         self.predicted = Predicted()
