@@ -225,7 +225,9 @@ def test_the_summary_counts_what_was_not_read_and_what_was_clipped(tmp_path, tin
 def test_the_command_line_takes_channels_ranges_and_turns(tmp_path, capsys):
     images = np.random.default_rng(0).normal(0, 1, (16, 20, 20, 5)).astype(np.float32)
     np.save(tmp_path / "images.npy", images)
-    small = "--recipe v2 --backbone resnet_tiny --image-size 16 --batch-size 4 --steps 2 --dictionary-size 8 --workers 0"
+    small = (
+        "--recipe v2 --backbone resnet_tiny --image-size 16 --batch-size 4 --steps 2 --dictionary-size 8 --workers 0"
+    )
     own = "--channels 5 --value-range=[-2,2] --vertical-flip-probability 0.5 --rotate-probability 0.75"
     command = ["pretrain", str(tmp_path / "images.npy"), "--out", str(tmp_path / "run"), *small.split(), *own.split()]
     assert main(command) == 0

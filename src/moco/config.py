@@ -99,7 +99,7 @@ class Config:
         warmup_steps: linear warm-up from zero, in steps.
         warmup_epochs: the same in epochs; give one of the two.
         head_warmup_steps: steps at the start in which the heads alone learn, so that new ones do not pull at trained
-            layers.
+            layers; over as many steps more the backbone's learning rate rises to its full value.
         precision: fp32 or bf16; auto takes bf16 where the hardware multiplies it natively, else fp32.
         layout: order of a tensor's elements in memory: channels_last, contiguous, or auto, which is channels_last.
         compile: translate the encoders with torch.compile.

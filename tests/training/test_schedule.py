@@ -41,3 +41,8 @@ def test_warmup_is_linear_and_ends_at_the_full_rate():
     by_step = factors(100, warmup_steps=10)
     assert by_step[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
     assert by_step[10] == 1.0
+
+
+def test_what_starts_late_rises_over_as_many_steps():
+    assert [late_start_factor(step, 4) for step in range(9)] == [0, 0, 0, 0.25 * 0, 0.25, 0.5, 0.75, 1, 1]
+    assert late_start_factor(0, 0) == 1

@@ -24,7 +24,7 @@ from moco.training.checkpoint import Position
 from moco.training.mechanism import STEPS
 from moco.training.metrics import MetricsWriter, Progress
 from moco.training.optimizer import leave_out_if_not_finite_
-from moco.training.schedule import key_momentum_at, learning_rate_factor, spaced_steps
+from moco.training.schedule import key_momentum_at, late_start_factor, learning_rate_factor, spaced_steps
 from moco.training.stop import StopRequest
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def one_step(run: Training, batch: Batch) -> float:
     config, model, now, (views, indices) = run.config, run.model, run.position, batch
     rate = run.learning_rate(now.step)
     for group in run.optimizer.param_groups:
-        group["lr"] = 0.0 if now.step < group.get("from_step", 0) else rate
+        group["lr"] = rate * late_start_factor(now.step, group.get("from_step", 0))
     if config.key_momentum_schedule == "cosine":
         assert isinstance(model, MoCo | MoCoV3)
         assert config.key_momentum is not None

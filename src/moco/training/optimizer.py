@@ -54,7 +54,7 @@ def make_optimizer(model: ContrastiveModel, config: Config) -> torch.optim.Optim
 
 
 def _groups(model: ContrastiveModel, config: Config) -> list[dict[str, Any]]:
-    """What learns: all of it, or the backbone by itself with the step from which it learns."""
+    """What learns: all of it, or the backbone by itself with the step from which it learns (`late_start_factor`)."""
     learns = [parameter for parameter in model.query_side.parameters() if parameter.requires_grad]
     if not config.head_warmup_steps:
         return [{"params": learns}]

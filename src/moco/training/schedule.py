@@ -35,6 +35,11 @@ def learning_rate_factor(
     return decay ** sum(progress >= milestone for milestone in milestones)
 
 
+def late_start_factor(step: int, start: int) -> float:
+    """Factor in 0..1 for what learns from step `start` on: 0 before it, then rising to 1 over as many steps."""
+    return 1.0 if not start else min(1.0, max(0, step + 1 - start) / start)
+
+
 def key_momentum_at(step: int, *, total_steps: int, start: float) -> float:
     """m at `step` (from 0): from `start` to 1 along half a cosine over the run, step by step (2104.02057)."""
     return 1.0 - (1.0 - start) * 0.5 * (1.0 + math.cos(math.pi * step / total_steps))
