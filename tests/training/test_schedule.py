@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from moco.training.schedule import learning_rate_factor
+from moco.training.schedule import late_start_factor, learning_rate_factor
 
 
 def factors(total: int, **options) -> list[float]:
