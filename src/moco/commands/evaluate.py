@@ -63,7 +63,7 @@ def evaluate(
         learning_rates: of the paper's probe; the best of several is chosen on a fifth of the train images.
         label_fractions: shares of the labels to fine-tune on, with the same number of images in every class.
         epochs: of fine-tuning and of training from scratch; by default 20, more where that is under 300 steps.
-        baselines: auto (raw pixels for knn, random weights, starting weights of the run, ImageNet weights if on the
+        baselines: auto (raw pixels, random weights, starting weights of the run, ImageNet weights if on the
             disk), all (and training from scratch, which takes minutes), random (auto without ImageNet) or none.
         download: whether ImageNet and starting weights may be fetched.
         image_size: side of the images in pixels; by default the run's.

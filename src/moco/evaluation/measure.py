@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +14,7 @@ from moco.evaluation.figures import Answers
 from moco.evaluation.label_free import read_images, score
 from moco.evaluation.network import Model, networks
 from moco.evaluation.protocols import Protocols
-from moco.evaluation.report import Difference, Report
+from moco.evaluation.report import SHOWN, Difference, Report
 from moco.evaluation.settings import Settings
 from moco.evaluation.task import Sources, Task, make_task
 
@@ -29,8 +30,11 @@ def measure(model: Model, sources: Sources, settings: Settings) -> Report:
     if settings.protocol == "finetune" and model.trained:
         found = [network for network in found if network.label != "random_init"]
     ask = getattr(protocols, settings.protocol)
-    answers = [answer for network in found for answer in ask(network)]
-    answers += protocols.pixels()
+    answers = [
+        _shown(answer, task, quiet=settings.quiet)
+        for each in (*(ask(network) for network in found), protocols.pixels())
+        for answer in each
+    ]
     if settings.baselines == "auto" and settings.protocol != "finetune":
         notes.append("training from scratch left out, as it takes minutes: --baselines all does it")
     try:
@@ -65,6 +69,17 @@ def _differences(answers: list[Answers], task: Task) -> Iterator[Difference]:
             )
             if same and other.network != "run" and other.label_fraction == run.label_fraction:
                 yield run.less(other, task.test.targets)
+
+
+def _shown(answer: Answers, task: Task, *, quiet: bool) -> Answers:
+    """Print the figure as soon as there is one; others may take minutes more."""
+    if not quiet:
+        row = answer.row(task.test.targets)
+        part = "" if row.label_fraction == 1 else f", {row.label_fraction:.0%} of the labels"
+        print(
+            f"{SHOWN.get(row.network, row.network)}, {row.inputs}{part}: {row.measure} {row.mean:.1%}", file=sys.stderr
+        )
+    return answer
 
 
 def _usable(device: str) -> str:

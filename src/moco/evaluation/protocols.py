@@ -57,10 +57,15 @@ class Protocols:
             yield Answers(given, network.label, self._named("knn"), inputs, how)
 
     def pixels(self) -> Iterator[Answers]:
-        """kNN on raw pixels, where that is the question and baselines are wanted."""
-        if self.settings.protocol == "knn" and self.settings.baselines != "none":
-            train, test = centred_pixels(self.task.train.squares(), self.task.test.squares())
-            how = f"the same on raw pixels: squares of {PIXELS_SIDE} px, less their mean"
+        """kNN or the fast probe on raw pixels, where that is the question and baselines are wanted."""
+        settings, how = self.settings, f"the same on raw pixels: squares of {PIXELS_SIDE} px, less their mean"
+        probed = settings.protocol == "linear" and settings.probe in ("fast", "both")
+        if settings.baselines == "none" or not (settings.protocol == "knn" or probed):
+            return
+        train, test = centred_pixels(self.task.train.squares(), self.task.test.squares())
+        if probed:
+            yield self._logistic("pixels", lambda seed: (train, test), settings.all_seeds[:1], "pixels", how)
+        else:
             yield Answers([self._neighbors(train, test)], "pixels", self._named("knn"), "pixels", how)
 
     def linear(self, network: Network) -> Iterator[Answers]:
@@ -99,11 +104,24 @@ class Protocols:
             yield self._trained(network, fraction)
 
     def _fast(self, network: Network) -> Answers:
+        how = "logistic regression (L-BFGS) on standardised features, penalty chosen on a fifth of the train images"
+        return self._logistic(
+            network.label,
+            lambda seed: self._features(network, network.make(seed)),
+            network.seeds,
+            "features",
+            how,
+        )
+
+    def _logistic(
+        self, label: str, make: Callable[[int], tuple[Tensor, Tensor]], seeds: range, kind: str, how: str
+    ) -> Answers:
+        """Of train and test inputs that `make` gives, anew for each of several seeds."""
         answers, converged = [], True
         inputs: tuple[Tensor, Tensor] | None = None
         for seed in self.settings.all_seeds:
-            if inputs is None or len(network.seeds) > 1:
-                inputs = self._features(network, network.make(seed))
+            if inputs is None or len(seeds) > 1:
+                inputs = make(seed)
             probe = fit_logistic(
                 inputs[0],
                 self.task.train.targets,
@@ -113,9 +131,8 @@ class Protocols:
             )
             answers.append(self._chosen(probe(inputs[1])))
             converged = converged and probe.converged
-        how = "logistic regression (L-BFGS) on standardised features, penalty chosen on a fifth of the train images"
         how += "" if converged else "; not converged"
-        return Answers(answers, network.label, self._named("linear"), "features", how)
+        return Answers(answers, label, self._named("linear"), kind, how)
 
     def _paper(self, network: Network, seed: int) -> Tensor:
         """Class of each test image, (M,); of several learning rates, that of the one best on held-out train images."""
