@@ -29,6 +29,7 @@ V2 = {
 V3 = {**V2, "saturation": 0.2, "blur_probability": 1.0}
 CIFAR_COLORS = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.2010)}
 PUBLISHED = {
+    "auto": V2,
     "v1": {**V2, "hue": 0.4, "jitter_probability": 1.0, "grayscale_first": True, "blur_probability": 0.0},
     "v2": V2,
     "v3": V3,

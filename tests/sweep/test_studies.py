@@ -9,7 +9,7 @@ import pytest
 
 from moco.errors import ConfigError
 from moco.recipes import RECIPES, configure, v1, v2
-from moco.sweep.plan import make_plan
+from moco.sweep.plan import differences, make_plan
 from moco.sweep.studies import BUILT_IN, SIZES
 from tests.sweep.grids import plan, settings
 
@@ -146,3 +146,19 @@ def test_published_figures_stand_beside_the_points_that_they_belong_to():
 def test_what_cannot_be_run_is_refused_by_name(study, options, named):
     with pytest.raises(ConfigError, match=rf"^[^\n]*{named}[^\n]*$"):
         plan(study, **options)
+
+
+def test_what_a_run_finds_out_by_itself_is_no_other_configuration():
+    wanted = configure("v2", {})
+    found = {"precision": "bf16", "layout": "contiguous", "channels": 4, "value_range": 4095}
+    stored = dataclasses.replace(wanted, normalization="0.1,0.2,0.3,0.4/1,1,1,1", **found)
+    assert differences(wanted, stored) == []
+    stated = dataclasses.replace(wanted, channels=5, value_range=1023)
+    assert differences(stated, stored) == ["channels is 4, now 5", "value_range is 4095, now 1023"]
+    ordinary = dataclasses.replace(wanted, channels=3, normalization="cifar")
+    assert differences(wanted, ordinary) == ["normalization is cifar, now imagenet"]
+
+
+def test_a_grid_from_trained_weights_is_refused():
+    with pytest.raises(ConfigError, match="init in a grid: its runs start from random weights"):
+        make_plan(settings("momentum", "CIFAR10", recipe="cifar", options={"init": "resnet18"}), 50_000)

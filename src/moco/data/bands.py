@@ -185,4 +185,4 @@ def _tifffile() -> ModuleType | None:
         import tifffile
     except ImportError:
         return None
-    return tifffile  # type: ignore[no-any-return]
+    return tifffile

@@ -88,7 +88,7 @@ def run_all(
     waiting, active = list(tasks), dict[str, Any]()
     others = set(multiprocessing.active_children())
     try:
-        with StopRequest() as signal:
+        with StopRequest(watched=False) as signal:  # runs at work end at their own next step
             while active or (waiting and may_start() and not signal.came):
                 while waiting and len(active) < jobs and may_start() and not signal.came:
                     name = waiting.pop(0)

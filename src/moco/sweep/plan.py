@@ -12,6 +12,9 @@ from moco.sweep.settings import OPERATIONAL, Settings
 from moco.sweep.studies import BUILT_IN, vary
 from moco.sweep.study import Base, Study
 
+# What a run finds out of its images and its machine, where it is left at this.
+FOUND = {"precision": "auto", "layout": "auto", "channels": None, "value_range": None, "normalization": "auto"}
+
 
 @dataclasses.dataclass(frozen=True)
 class Planned:
@@ -52,6 +55,8 @@ def make_plan(settings: Settings, images: int, there: Mapping[str, Config] | Non
                 config = base.at(point, seed=seed)
                 names.setdefault(config, f"{point.name}-seed{seed}")
                 places.setdefault((number, position), {})[seed] = config
+    if any(config.init is not None for config in names):
+        raise ConfigError("init in a grid: its runs start from random weights, leave it out")
     names = _settled(names, there or {}, settings.out / "runs")
     runs = tuple(
         Planned(name, config, config.steps or (config.epochs or 0) * (images // config.batch_size))
@@ -76,14 +81,15 @@ def _settled(names: Mapping[Config, str], there: Mapping[str, Config], folder: P
 
 
 def differences(wanted: Config, stored: Config) -> list[str]:
-    """Fields that a result depends on and that are not as wanted; "auto" as precision or layout may be anything."""
+    """Fields that a result depends on and that are not as wanted; what a run finds out by itself may be anything."""
     theirs = dataclasses.asdict(stored)
+    found = {name for name, unstated in FOUND.items() if getattr(wanted, name) == unstated}
+    if stored.channels not in (None, 3) or isinstance(stored.value_range, tuple):
+        found.add("normalization")  # measured
     return [
         f"{name} is {theirs[name]}, now {value}"
         for name, value in dataclasses.asdict(wanted).items()
-        if value != theirs[name]
-        and name not in OPERATIONAL
-        and (name not in ("precision", "layout") or value != "auto")
+        if value != theirs[name] and name not in OPERATIONAL and name not in found
     ]
 
 
