@@ -29,8 +29,8 @@ def chosen(facts: Facts, stated=None, pace: Pace | None = None, **changes):
 @pytest.mark.parametrize(
     ("facts", "changes", "expected"),
     [
-        (LAPTOP, {}, {"backbone": "resnet18", "image_size": 64, "batch_size": 64, "dictionary_size": 704}),
-        (LAPTOP, {"budget": 3 * 3600.0}, {"image_size": 96}),
+        (LAPTOP, {}, {"backbone": "resnet_small", "image_size": 64, "batch_size": 64, "dictionary_size": 704}),
+        (LAPTOP, {"budget": 3 * 3600.0}, {"backbone": "resnet18", "image_size": 96}),
         (LAPTOP, {"budget": 3 * 3600.0, "cores": 16}, {"image_size": 128}),
         (LAPTOP, {"side": 28}, {"image_size": 32, "crop_min": 0.4}),
         (LAPTOP, {"side": 8}, {"image_size": 32, "crop_min": 0.4}),

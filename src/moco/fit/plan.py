@@ -40,7 +40,7 @@ _OF_IMAGES = (
     "seed",
 )
 _LENGTH = ("steps", "epochs")
-_WIDTHS = 22, 10
+_WIDTHS = 22, 12
 
 Assemble = Callable[[Config, RunImages | None], Pretraining]
 

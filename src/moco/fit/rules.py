@@ -87,20 +87,20 @@ Ruled = tuple[Any, str]  # value, why
 
 
 def backbone(facts: Facts, settled: Settled) -> Ruled:
-    """ResNet-50 where a GPU, large images and many of them come together."""
-    if facts.gpu and facts.side >= LARGE_SIDE and facts.images >= FEW_IMAGES:
-        return "resnet50", "a GPU and large images"
-    if facts.gpu and facts.side >= LARGE_SIDE:
-        return "resnet18", f"fewer than {FEW_IMAGES:,} images"
-    return "resnet18", "small images" if facts.gpu else "no GPU"
+    """ResNet-50 where a GPU, large images and many of them come together; a small one for a short time on a CPU."""
+    if not facts.gpu and facts.budget < SHORT_BUDGET:
+        return "resnet_small", "a CPU in less than an hour: three times the steps of resnet18"
+    if not facts.gpu or facts.side < LARGE_SIDE:
+        return "resnet18", "small images" if facts.gpu else "no GPU"
+    few = facts.images < FEW_IMAGES
+    return ("resnet18", f"fewer than {FEW_IMAGES:,} images") if few else ("resnet50", "a GPU and large images")
 
 
 def image_size(facts: Facts, settled: Settled) -> Ruled:
     """A multiple of 32 near the images' own size, within what the device can do in the time."""
     own = max(TINY_SIDE, 32 * round(facts.side / 32))
     trained = settled.get("init") is not None
-    if trained:  # for large images: small ones are enlarged
-        own = max(own, TRAINED_SIDE)
+    own = max(own, TRAINED_SIDE) if trained else own  # small images are enlarged
     if facts.gpu:
         most, limit = 224, "the papers' size"
     elif facts.budget < SHORT_BUDGET:
@@ -155,7 +155,7 @@ def hue(facts: Facts, settled: Settled) -> Ruled:
 
 
 def saturation(facts: Facts, settled: Settled) -> Ruled:
-    """None where nothing has a colour."""
+    """As hue."""
     return (0.0, "grey images") if facts.grey else (Config.saturation, "as MoCo v2")
 
 
