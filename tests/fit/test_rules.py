@@ -63,6 +63,7 @@ def test_trained_weights_want_images_of_some_size_and_a_head_that_learns_alone_a
     values = chosen(LAPTOP, stated, PACE, **changes)
     assert (values["image_size"], values["base_learning_rate"]) == (side, 0.12)
     assert values["head_warmup_steps"] == 30
+    assert values["key_momentum"] == (0.999 if values["steps"] >= 10_000 else 0.99)
     assert chosen(LAPTOP, {**stated, "steps": 50}, PACE)["head_warmup_steps"] == 10
     assert "head_warmup_steps" not in chosen(LAPTOP, {}, PACE)
     assert chosen(SERVER, stated)["image_size"] == 224

@@ -222,8 +222,8 @@ def steps(facts: Facts, settled: Settled, pace: Pace) -> Ruled:
 
 def key_momentum(facts: Facts, settled: Settled, pace: Pace) -> Ruled:
     """0.998 in short runs: better than 0.99 in docs/log.md (2026-11-25) and docs/ablations.md at 600 to 900 steps."""
-    count = run_steps(facts, settled)
-    return (0.998, f"{count:,} steps") if count < SHORT_RUN else (0.999, f"{count:,} steps, a long run")
+    count, short = run_steps(facts, settled), 0.998 if settled.get("init") is None else 0.99  # as --init was measured
+    return (short, f"{count:,} steps") if count < SHORT_RUN else (0.999, f"{count:,} steps, a long run")
 
 
 def warmup_steps(facts: Facts, settled: Settled, pace: Pace) -> Ruled:
