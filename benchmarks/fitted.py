@@ -91,7 +91,14 @@ def outcome(folder: str, arm: str, seed: int, options: argparse.Namespace) -> di
 def affordable(folder: str, given: dict[str, Any], budget: float, began: float) -> int:
     """Steps of a v2 run that fit into the seconds; one at least, as a run of none is no run."""
     config = configure("v2", given)
-    parts: dict[str, Any] = {"module": None, "transform": None, "callbacks": (), "loggers": "csv", "quiet": True}
+    parts: dict[str, Any] = {
+        "module": None,
+        "starting": None,
+        "transform": None,
+        "callbacks": (),
+        "loggers": "csv",
+        "quiet": True,
+    }
     run = Pretraining(folder, config, RunFolder(Path("unused")), start=began, **parts)
     measured = measure(run, min(MEASURING, budget / 10))
     if measured.memory > memory_bytes(expected_device(config)):
