@@ -273,3 +273,19 @@ def test_a_model_of_one_channel_is_asked_about_grey_images(tmp_path, tiny):
     grey = moco.pretrain(data, out=tmp_path / "run", channels=1, quiet=True, **tiny)
     report = moco.evaluate(grey, train=data, num_neighbors=3, held_out=0.4, device="cpu", quiet=True)
     assert report.value("knn_top1", network="pixels", inputs="pixels") == 1.0
+
+
+def test_a_fitted_run_measures_images_of_four_channels(tmp_path, capsys):
+    data = classes(tmp_path / "scenes", count=40)
+    options = {
+        "backbone": "resnet_tiny",
+        "image_size": 16,
+        "batch_size": 8,
+        "steps": 2,
+        "num_neighbors": 3,
+        "workers": 0,
+    }
+    run = moco.pretrain(data, out=tmp_path / "run", threads=1, **options)
+    assert (run.config.recipe, run.config.channels) == ("auto", 4)
+    assert run.summary["predicted_seconds"] > 0
+    assert "\nabout " in capsys.readouterr().err

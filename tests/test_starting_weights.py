@@ -10,6 +10,7 @@ from torch import nn
 
 import moco
 from moco.cli.main import main
+from moco.commands.starting_weights import open_starting_weights
 from moco.errors import ArchitectureError, ConfigError
 from moco.export.trained import trained_backbone
 from moco.recipes import read_config
@@ -160,6 +161,28 @@ def test_a_trained_module_is_trained_further_in_place(photos_folder, tmp_path):
     assert run.summary["knn_starting_weights"] is not None
     assert run.summary["knn_random_init"] is not None
     assert moco.pretrain(out=tmp_path / "run", init=module, resume=True, quiet=True).finished
+    report = moco.evaluate(run, train=photos_folder, num_neighbors=3, device="cpu", quiet=True)
+    assert "starting weights left out: a module that was handed over" in str(report)
+    with pytest.raises(ConfigError, match="init='module' is a module that was handed over: hand it over again"):
+        moco.pretrain(photos_folder, out=tmp_path / "again", init="module", **OPTIONS)
+
+
+def test_a_fit_may_choose_the_image_size_of_a_module_but_not_of_small_stems(first):
+    assert open_starting_weights(trained_small(), {}).any_size
+    assert not open_starting_weights(first, {}).any_size
+
+
+def test_a_trained_module_whose_state_is_no_tensor_is_refused(photos_folder, tmp_path):
+    class Counting(Small):
+        def get_extra_state(self):
+            return {"steps": 1}
+
+        def set_extra_state(self, state):
+            pass
+
+    with pytest.raises(ArchitectureError, match="keeps a dict as '_extra_state'"):
+        moco.pretrain(photos_folder, out=tmp_path / "run", init=Counting(), **OPTIONS)
+    assert not (tmp_path / "run").exists()
 
 
 def test_weights_of_a_factory_are_not_called_random(photos_folder, tmp_path):

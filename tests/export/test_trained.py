@@ -56,3 +56,18 @@ def test_a_written_module_without_network_is_no_factory(tmp_path):
     )
     with pytest.raises(ArchitectureError, match="holds the weights of a module Small"):
         trained_backbone(tmp_path / "small.safetensors")
+
+
+def test_torchvisions_file_is_read_without_running_code(monkeypatch):
+    from torchvision.models import ResNet18_Weights
+
+    asked = {}
+
+    def look(_, **options):
+        asked.update(options)
+        raise OSError("seen")
+
+    monkeypatch.setattr(ResNet18_Weights, "get_state_dict", look)
+    with pytest.raises(ConfigError, match="seen"):
+        trained_backbone("torchvision/resnet18")
+    assert asked["weights_only"] is asked["check_hash"] is True

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from moco.commands.starting_weights import MODULE
 from moco.data.base import Source
 from moco.data.channel_statistics import channel_statistics
 from moco.data.preprocess import Preprocessing
@@ -77,6 +78,8 @@ def _starting_weights(config: Path, settings: Settings) -> tuple[nn.Module | Non
     if init is None or settings.baselines == "none":
         return None, ()
     try:
+        if init == MODULE:
+            raise RunError("a module that was handed over")
         if not settings.download and not Path(init).expanduser().exists():
             raise RunError(f"{init} is not on the disk (--download fetches weights that have a name)")
         return trained_backbone(init).backbone, ()

@@ -30,14 +30,14 @@ class StartingWeights:
 
     Attributes:
         options: those of the run that follow from the weights, and those that were given.
-        tensors: of the backbone, by name.
+        tensors: of the backbone, by name; None for a module of the user's, which has them.
         module: the user's own backbone, where it was handed over; it trains in place.
         batchnorm: whether there are layers with statistics of their own.
         any_size: whether images of another size than the weights' own will do.
     """
 
     options: dict[str, Any]
-    tensors: dict[str, Tensor]
+    tensors: dict[str, Tensor] | None
     module: nn.Module | None
     batchnorm: bool
     any_size: bool
@@ -80,6 +80,8 @@ def open_starting_weights(init: Init, given: dict[str, Any]) -> StartingWeights:
         ConfigError: an option that contradicts the weights.
         RunError, ArchitectureError: weights that cannot be read or are of another architecture.
     """
+    if init == MODULE and not os.path.exists(MODULE):
+        raise ConfigError("init='module' is a module that was handed over: hand it over again, as init")
     own = own_module(init)
     named = given.get("backbone")
     if own and named is not None:
@@ -97,7 +99,7 @@ def open_starting_weights(init: Init, given: dict[str, Any]) -> StartingWeights:
         "normalization": normalization_text(preprocess.mean, preprocess.std),
     }
     backbone = model.backbone
-    tensors = {name: value.detach().clone() for name, value in backbone.state_dict().items()}
+    tensors = None if own else {name: value.detach().clone() for name, value in backbone.state_dict().items()}
     options = {**suggested, **given, **theirs, "init": label(init)}
-    any_size = model.stem == STANDARD and not own and not any("pos_emb" in name for name in tensors)
+    any_size = model.stem == STANDARD and not any("pos_emb" in name for name, _ in backbone.named_parameters())
     return StartingWeights(options, tensors, backbone if own else None, has_batchnorm(backbone), any_size)

@@ -206,7 +206,7 @@ def _is_timm_name(name: str) -> bool:
         return False
     if "." in name:
         plain = name.split(".")[0]
-        raise ArchitectureError(f"{name} names trained weights, a run starts from random ones: use timm/{plain}")
+        raise ArchitectureError(f"{name} names trained weights, which --init takes; for random ones use timm/{plain}")
     return True
 
 

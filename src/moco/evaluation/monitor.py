@@ -51,8 +51,11 @@ class Monitor:
         """("knn_top1", share of 1) on a part of the images, for the curve while training; backbone: (N, C, S, S) to
         (N, D), left as it was.
         """
-        part = max(CURVE_BANK, self.num_neighbors)
-        yield "knn_top1", self._accuracy(backbone, self.bank.first(part), self.queries.first(CURVE_QUERIES))
+        yield "knn_top1", self._accuracy(backbone, self.bank.first(self._curve_bank), self.queries.first(CURVE_QUERIES))
+
+    @property
+    def _curve_bank(self) -> int:
+        return max(CURVE_BANK, self.num_neighbors)
 
     def final(self, backbone: nn.Module) -> float:
         """kNN accuracy on all bank images and queries, 0 to 1."""
@@ -72,7 +75,9 @@ class Monitor:
         values = {"knn_pixels": pixels}
         if trained:
             values |= {"knn_starting_weights": self.final(backbone), "knn_best_step": 0}
-            values["knn_best"] = dict(self.curve(backbone))["knn_top1"]
+            whole = len(self.bank) <= self._curve_bank and len(self.queries) <= CURVE_QUERIES
+            again = values["knn_starting_weights"] if whole else dict(self.curve(backbone))["knn_top1"]
+            values["knn_best"] = again
         if random is not None or not trained:
             values["knn_random_init"] = self.final(backbone if random is None else random)
         return {**values, "evaluation_seconds": time.perf_counter() - start}

@@ -16,6 +16,7 @@ from moco.data.preprocess import Preprocessing
 from moco.data.views import ViewRecipe
 from moco.encoder import Backbone, build_backbone
 from moco.encoder.backbone import GIVEN
+from moco.encoder.pretrained import torchvision_tensors, torchvision_weights
 from moco.errors import ArchitectureError, ConfigError
 from moco.evaluation.settings import Settings
 from moco.normalization import IMAGENET
@@ -150,17 +151,11 @@ def drawn_anew(module: nn.Module) -> nn.Module:
 
 
 def _torchvision_weights(name: str, *, download: bool) -> dict[str, Any]:
-    from torchvision.models import get_model_weights
-
-    weights: Any = get_model_weights(name)
-    if not len(weights):
-        raise ArchitectureError(f"torchvision has none for {name}")
-    chosen = weights.DEFAULT
+    chosen = torchvision_weights(name)
     file = Path(torch.hub.get_dir()) / "checkpoints" / chosen.url.rpartition("/")[2]
     if not file.is_file() and not download:
         raise ArchitectureError(f"{file.name} is not on the disk (--download fetches it)")
     try:
-        state: dict[str, Any] = chosen.get_state_dict(progress=False, check_hash=True, weights_only=True)
+        return torchvision_tensors(chosen)
     except (OSError, RuntimeError, UnpicklingError) as error:
         raise ConfigError(f"ImageNet weights {chosen.url}: {error}; leave out --download to do without") from error
-    return state

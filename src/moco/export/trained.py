@@ -13,6 +13,7 @@ from torch import nn
 from moco.data.preprocess import Preprocessing
 from moco.encoder import Backbone, build_backbone
 from moco.encoder.backbone import torchvision_names
+from moco.encoder.pretrained import torchvision_tensors, torchvision_weights
 from moco.errors import ArchitectureError, ConfigError, RunError
 from moco.export.convert import convert
 from moco.export.foreign import OwnFileError, read_foreign
@@ -85,13 +86,8 @@ def _of_module(module: nn.Module, image_size: int | None, name: str | None = Non
 
 
 def _of_torchvision(name: str) -> Pretrained:
-    from torchvision.models import get_model_weights
-
-    choices: Any = get_model_weights(name)
-    if not len(choices):
-        raise ArchitectureError(f"torchvision has no trained weights for {name}: choose another")
-    chosen = choices.DEFAULT
-    state = _fetched(f"torchvision/{name}", lambda: chosen.get_state_dict(progress=True, check_hash=True))
+    chosen = torchvision_weights(name)
+    state = _fetched(f"torchvision/{name}", lambda: torchvision_tensors(chosen, progress=True))
     preset = chosen.transforms()
     side = preset.crop_size[0]
     with torch.random.fork_rng(devices=[]):

@@ -152,12 +152,13 @@ def _evaluation(run: Pretraining, device: torch.device) -> tuple[float, float]:
     """Seconds of an image's features, and of reading an image; 0 where nothing is evaluated."""
     if not evaluated(run)[1]:
         return 0.0, 0.0
-    size, backbone = run.config.image_size, copy.deepcopy(run.encoder.backbone).to(device)
+    size, channels = run.config.image_size, run.images.source.channels
+    backbone = copy.deepcopy(run.encoder.backbone).to(device)
     each = 0.0
     for count in (_FEW, _FEW, _SOME):
         if count == _SOME and each > _SLOW:
             break
-        batch = torch.randn(count, 3, size, size).contiguous(memory_format=torch.channels_last)
+        batch = torch.randn(count, channels, size, size).contiguous(memory_format=torch.channels_last)
         began = time.perf_counter()
         extract_features(backbone, [batch], bf16=run.config.precision == "bf16")
         each = (time.perf_counter() - began) / count
