@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
 from torch import nn
@@ -265,37 +263,6 @@ def test_on_the_command_line(first, photos_folder, tmp_path):
     assert main(again) == 0
     run, repeated = (tensors(moco.Run(tmp_path / name)) for name in ("run", "again"))
     assert all(torch.equal(value, repeated[name]) for name, value in run.items())
-
-
-def test_the_best_weights_are_kept_beside_the_last_and_patience_ends_a_run(photos_folder, tmp_path, monkeypatch):
-    figures = iter([0.3, 0.5, 0.4, 0.4])
-    monkeypatch.setattr("moco.evaluation.monitor.Monitor.curve", lambda *_: iter([("knn_top1", next(figures))]))
-    kept = {}
-
-    class Look:
-        def on_log(self, run, values):
-            if "knn_top1" in values:
-                kept[run.step] = run.model.encoder_q.backbone.conv1.weight.clone()
-
-    options = {**OPTIONS, "steps": 20, "knn_evaluations": 10, "patience": 2}
-    run = moco.pretrain(photos_folder, out=tmp_path / "run", backbone="resnet_tiny", callbacks=[Look()], **options)
-    summary = json.loads((run.path / "summary.json").read_text())
-    assert (summary["steps"], summary["finished"]) == (8, True)
-    assert (summary["knn_best"], summary["knn_best_step"]) == (0.5, 4)
-    assert torch.equal(tensors(run, "best_backbone.safetensors")["conv1.weight"], kept[4])
-    assert torch.equal(tensors(run)["conv1.weight"], kept[8])
-    assert moco.load(run.path / "best_backbone.safetensors").feature_dim == run.backbone.feature_dim
-    assert moco.pretrain(out=run.path, resume=True, quiet=True).summary["steps"] == 8, "it has ended"
-
-
-def test_patience_without_labels_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="patience=2 without labels"):
-        moco.pretrain(
-            torch.zeros(20, 16, 16, 3, dtype=torch.uint8).numpy(),
-            out=tmp_path / "run",
-            backbone="resnet_tiny",
-            **{**OPTIONS, "patience": 2},
-        )
 
 
 def test_the_verdict_on_weights_that_got_worse_names_the_better_ones():
