@@ -126,6 +126,7 @@ class Config:
         data_root: where named data sets are stored; null means ~/.cache/moco.
         log_every: steps between lines of metrics.jsonl.
         checkpoint_minutes: minutes between checkpoints; one is also written at the end and on Ctrl-C.
+        keep_checkpoints: how many are kept; where the newest is damaged, a run goes on from the one before it.
     """
 
     recipe: str = "v2"
@@ -206,6 +207,7 @@ class Config:
     data_root: str | None = None
     log_every: int = at_least(1, 10)
     checkpoint_minutes: float = at_least(0, 5.0)
+    keep_checkpoints: int = at_least(1, 2)
 
     def __post_init__(self) -> None:
         """Check every value and combination; a ConfigError names what came, what was expected, what to do."""

@@ -21,8 +21,15 @@ TEXTS = {
 }
 LOGGERS = "tensorboard (default), csv, wandb, mlflow or trackio; repeat it for several"
 TRUTHS = {field.name for field in dataclasses.fields(Config) if isinstance(field.default, bool)}
+SWITCHES = {
+    "most used": {"dry_run": "say what the run would be, and end", "resume": "continue the run in --out"},
+    "run": {
+        "changed_images": "resume although images have come, gone or changed; held-out ones stay held out",
+        "quiet": "no progress bar and no messages",
+    },
+}
 # Options without a value.
-FLAGS = {"--resume", "--quiet", "--dry_run", "--print_config", "--help"}
+FLAGS = {"--print_config", "--help", *(f"--{name}" for switches in SWITCHES.values() for name in switches)}
 FLAGS |= {f"--{no}{name}" for no in ("", "no_") for name in TRUTHS}
 
 
@@ -48,7 +55,7 @@ GROUPS = {
         ),
         "hardware": "accelerator num_nodes precision layout compile workers cache_gib threads",
         "evaluation while training": "held_out knn_evaluations patience knn_images num_neighbors knn_temperature",
-        "run": "log_every checkpoint_minutes",
+        "run": "log_every checkpoint_minutes keep_checkpoints",
     }.items()
 }
 
@@ -73,11 +80,10 @@ def make_parser(arguments: list[str]) -> ArgumentParser:
         if title == "most used":
             for name, words in TEXTS.items():
                 group.add_argument(f"--{name}", type=str | None, default=None, help=words)
-            group.add_argument("--dry_run", action="store_true", help="say what the run would be, and end")
-            group.add_argument("--resume", action="store_true", help="continue the run in --out")
         elif title == "run":
             group.add_argument("--logger", type=str, action="append", metavar="NAME", help=LOGGERS)
-            group.add_argument("--quiet", action="store_true", help="no progress bar and no messages")
+        for name, words in SWITCHES.get(title, {}).items():
+            group.add_argument(f"--{name}", action="store_true", help=words)
         for name in fields:
             hint, default = HINTS[name], Config.__dataclass_fields__[name].default
             if name in TRUTHS:  # on in some recipes, off in others

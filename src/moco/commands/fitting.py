@@ -37,12 +37,16 @@ def is_fitted(data: Any, recipe: str | None) -> bool:
     return data is not None and recipe in (None, "auto")
 
 
-def check_budget(budget: str | None, dry_run: bool, *, fits: bool, recipe: str | None, resume: bool) -> None:
-    """Refuse a budget, or a dry run, where it would be ignored.
+def check_ignored(
+    budget: str | None, dry_run: bool, changed_images: bool, *, fits: bool, recipe: str | None, resume: bool
+) -> None:
+    """Refuse a budget, a dry run or changed images where they would be ignored.
 
     Raises:
-        ConfigError: on resume, and a budget for what is not fitted.
+        ConfigError: the first two on resume, the last without, and a budget for what is not fitted.
     """
+    if changed_images and not resume:
+        raise ConfigError("changed_images without resume: it takes a folder that has changed since the run began")
     if resume and (budget is not None or dry_run):
         what = "dry_run" if budget is None else f"budget={budget}"
         raise ConfigError(f"{what} with resume: a run is resumed with the length that it has, leave it out")

@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from moco.commands.fitting import carry_out, check_budget, is_first_process, is_fitted
+from moco.commands.fitting import carry_out, check_ignored, is_first_process, is_fitted
 from moco.commands.options import Options
+from moco.commands.resuming import check_own_views, resumed_module, say_finished, stored_run
 from moco.config import Config
 from moco.errors import ConfigError, RunError
-from moco.normalization import AUTO
-from moco.recipes import OWN_VIEWS, configure, default_recipe, read_config
+from moco.recipes import configure, default_recipe, read_config
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from moco.export.load import Pretrained
     from moco.training.callbacks import Callback
     from moco.training.loggers import Chosen
-    from moco.training.run_folder import RunFolder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +96,7 @@ def pretrain(
     config: Config | None = None,
     budget: str | None = None,
     resume: bool = False,
+    changed_images: bool = False,
     dry_run: bool = False,
     quiet: bool = False,
     backbone: str | nn.Module | None = None,
@@ -117,8 +117,11 @@ def pretrain(
             images, machine and time (`moco.fit.rules`), and picturebook for the embedded set.
         config: a whole configuration instead of recipe and options.
         budget: time for a fitted run, such as 90s, 30m or 8h; None means 30m on a CPU, 8h on a GPU.
-        resume: continue the run in `out`; its options are those of the run, but for workers, cache_gib,
-            checkpoint_minutes and data_root.
+        resume: continue the run in `out` with its own options. Others may be stated for its length (steps, epochs,
+            patience), for where and how fast it goes on (devices, num_nodes, accelerator, precision, layout, compile,
+            threads, workers, cache_gib), for log_every, knn_evaluations and checkpoints, and for places that have
+            moved (data, test, labels, data_root). A run that has finished is left as it is, but for another length.
+        changed_images: resume although images have changed, come or gone; those that were held out stay so.
         dry_run: say what the run would be and take, and write nothing.
         quiet: neither messages nor a progress bar.
         backbone: name, or a module (N, C, H, W) -> (N, D) of your own, which is trained in place.
@@ -145,12 +148,16 @@ def pretrain(
     if config is not None:
         config = _checked(config, given, module, recipe, resume)
     fits = config is None and not resume and is_fitted(data, recipe)
-    check_budget(budget, dry_run, fits=fits, recipe=recipe, resume=resume)
-    starting = None
+    check_ignored(budget, dry_run, changed_images, fits=fits, recipe=recipe, resume=resume)
+    starting = earlier = None
     if resume:
-        module = _resumed(init, given, module)
-        folder, data, config = _stored(data, out, recipe, given)
-        _check_own_views(folder, transform)
+        module = resumed_module(init, given, module)
+        stored = stored_run(data, out, recipe, given, changed_images=changed_images)
+        folder, data, config, earlier = stored.folder, stored.data, stored.config, stored.earlier
+        check_own_views(folder, transform)
+        if stored.finished:
+            say_finished(stored, quiet=quiet)
+            return Run(folder.path, module)
     else:
         starting, module = _starting(init, given, module, config)
         config = _configured(config, recipe or ("auto" if fits else default_recipe(data)), given, starting)
@@ -160,7 +167,7 @@ def pretrain(
     if is_first_process():
         folder.check(resume=resume)
     extras: Any = {"module": module, "transform": transform, "callbacks": callbacks, "loggers": loggers, "start": start}
-    extras |= {"starting": None if starting is None else starting.tensors, "quiet": quiet}
+    extras |= {"starting": None if starting is None else starting.tensors, "quiet": quiet, "earlier": earlier}
     stated = _stated(given, starting, config) if fits else None
     carry_out(data, config, folder, stated, budget, resume=resume, dry_run=dry_run, **extras)
     return Run(folder.path, module)
@@ -216,62 +223,6 @@ def _stated(given: dict[str, Any], starting: StartingWeights | None, config: Con
     if starting.any_size and "image_size" not in given:
         del stated["image_size"]
     return stated
-
-
-def _resumed(init: Init | None, given: dict[str, Any], module: nn.Module | None) -> nn.Module | None:
-    """The module to train; what a run that started from these weights has goes into `given`."""
-    if init is None:
-        return module
-    from moco.commands.starting_weights import label, own_module
-
-    given["init"] = label(init)
-    if own_module(init):
-        given["backbone"], module = f"module/{type(init).__name__}", init  # type: ignore[assignment]
-    return module
-
-
-# What a run may be resumed with: it changes how fast the run goes and no number in it.
-MAY_CHANGE = ("workers", "cache_gib", "checkpoint_minutes", "data_root")
-
-
-def _stored(
-    data: Any, out: str | os.PathLike[str] | None, recipe: str | None, given: dict[str, Any]
-) -> tuple[RunFolder, Any, Config]:
-    """The folder, data and configuration of the run to resume; options that contradict it are refused."""
-    from moco.training.run_folder import RunFolder
-
-    if out is None:
-        raise ConfigError("resume without out: name the run folder to continue")
-    folder = RunFolder(Path(out))
-    folder.check(resume=True)
-    config, stored_data = read_config(folder.config)
-    config = dataclasses.replace(config, **{name: given[name] for name in MAY_CHANGE if name in given})
-    measured = {"normalization"} if given.get("normalization") == AUTO else set()
-    changed = {k: v for k, v in given.items() if _plain(v) != _plain(getattr(config, k, None)) and k not in measured}
-    if recipe is not None and recipe != config.recipe:
-        changed["recipe"] = recipe
-    if isinstance(data, str | os.PathLike) and stored_data != os.fspath(data):
-        changed["data"] = os.fspath(data)
-    if changed:
-        raise ConfigError(
-            f"{', '.join(f'{k}={v}' for k, v in changed.items())} differs from the run in {folder.path}: "
-            "resume it with its own options, or start a new run in another folder"
-        )
-    if data is None and stored_data == "array":
-        raise ConfigError(f"the run in {folder.path} learns from an object of the user's: hand it over as data")
-    return folder, stored_data if data is None else data, config
-
-
-def _check_own_views(folder: RunFolder, transform: Any) -> None:
-    own = OWN_VIEWS in folder.config.read_text(encoding="utf-8")
-    if own and transform is None:
-        raise ConfigError(f"the run in {folder.path} has a transform of the user's: hand it over with transform=")
-    if not own and transform is not None:
-        raise ConfigError(f"the run in {folder.path} has the views of its configuration: resume it without transform=")
-
-
-def _plain(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _free_folder(data: Any, recipe: str) -> Path:

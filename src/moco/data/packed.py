@@ -161,6 +161,10 @@ class PackedSource(Source):
         start = self._index["name_end"][place - 1] if place else 0
         return os.fsdecode(self._names[start : self._index["name_end"][place]].tobytes())
 
+    def content_key(self, index: int) -> int:
+        """See `Source.content_key`: the checksum of its record."""
+        return int(self._index["crc32"][self._place(index)])
+
     def damaged_records(self, *, show_progress: bool = False) -> list[str]:
         """Names of the records whose checksum is wrong.
 

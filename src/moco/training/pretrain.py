@@ -36,11 +36,12 @@ from moco.training.device import (
 from moco.training.encoder import build_checked_encoder
 from moco.training.figures import evaluator, make_monitor, of_the_users, random_beside
 from moco.training.first_lines import about_images, about_views
-from moco.training.images import RunImages, open_images, settled_for
+from moco.training.images import Earlier, RunImages, open_images, settled_for
 from moco.training.loggers import Chosen, check_loggers, make_loggers
 from moco.training.mechanism import bank_rows, build_model, check_images, remarks
 from moco.training.metrics import Progress
 from moco.training.optimizer import check_optimizer, make_optimizer
+from moco.training.resumed import restored, set_length
 from moco.training.run_folder import RunFolder
 from moco.training.run_loader import RunViews
 from moco.training.summary import Predicted, backbone_metadata, closing_lines, in_words, summarize
@@ -63,6 +64,7 @@ class Pretraining:
         folder: the run folder, not yet taken.
         start: time.perf_counter() when the command began.
         images: the data, where they have been opened already.
+        earlier: of the run that is resumed; None for a new one.
 
     Raises:
         MocoError: bad input; nothing has been written.
@@ -82,14 +84,15 @@ class Pretraining:
         quiet: bool,
         start: float,
         images: RunImages | None = None,
+        earlier: Earlier | None = None,
     ) -> None:
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         check_callbacks(callbacks)
-        self.folder, self.quiet, self.start = folder, quiet, start
+        self.folder, self.quiet, self.start, self.earlier = folder, quiet, start, earlier
         self.transform, self.callbacks, self.loggers = transform, callbacks, loggers
         with doing("looking at the images", show=not quiet):
-            self.images = images or open_images(data, config)
+            self.images = images or open_images(data, config, earlier)
         config = dataclasses.replace(config, channels=self.images.source.channels)
         check_images(config, len(self.images.pretraining))
         check_optimizer(config)
@@ -114,19 +117,17 @@ class Pretraining:
 
     def run(self, *, resume: bool) -> dict[str, Any]:
         """Train, evaluate, export; returns the summary that was written."""
-        fabric = make_fabric(self.config)
-        with launched(fabric):
+        with launched(fabric := make_fabric(self.config)):
             return self._run(fabric, resume=resume)
 
     def _run(self, fabric: Fabric, *, resume: bool) -> dict[str, Any]:
         first = fabric.is_global_zero
         if first:
-            self.folder.take()
+            self.folder.take(resume=resume)
         self._new = first and not resume
         try:
             if first and not resume:
-                own_views = self.transform is not None
-                self.folder.write_text("config.yaml", write_config(self.config, self.images.data, own_views=own_views))
+                self._write_what_it_is()
             if first:
                 self.introduce()
             gpus = [fabric.device] if fabric.device.type == "cuda" else []
@@ -140,6 +141,14 @@ class Pretraining:
         finally:
             if first:
                 self.folder.close()
+
+    def _write_what_it_is(self) -> None:
+        """The configuration and the images, as they are from here on."""
+        own_views, record = self.transform is not None, self.images.record
+        self.folder.write_text("config.yaml", write_config(self.config, self.images.data, own_views=own_views))
+        if record is not None:
+            self.folder.write_bytes(self.folder.record.name, record.to_bytes())
+            self.images = dataclasses.replace(self.images, record=None)  # a million names are not needed again
 
     def introduce(self) -> None:
         """Say what there is to say of the images, once."""
@@ -163,21 +172,22 @@ class Pretraining:
 
     def _train(self, fabric: Fabric, *, resume: bool) -> dict[str, Any]:
         config, images, first = self.config, self.images, fabric.is_global_zero
-        skipped = SkippedFiles.read(self.folder.skipped) if resume else SkippedFiles()
+        skipped = SkippedFiles.of_run(self.folder.path, rank=fabric.global_rank)
         model = build_model(self.encoder, config, images=len(images.pretraining))
         place(model, fabric, config)
         model.train()
         optimizer = make_optimizer(model, config)
         monitor = self._monitor(skipped) if first else None
-        if resume and self.folder.checkpoint.is_file():
-            position = checkpoint.restore(model, optimizer, self.folder.checkpoint, fabric.device)
-            self._say(f"continuing at step {position.step}")
-        else:
-            position = checkpoint.Position(last=self._baselines(monitor))
-        if first:
-            self.folder.trim_metrics(position.step)
         loader, order = self.views.loader(fabric, skipped)
-        self._say(self.views.storage)
+        position, lines = restored(self.folder, model, optimizer, fabric.device) if resume else (None, [])
+        position = position or checkpoint.Position(last=self._baselines(monitor))
+        position.steps_per_epoch = position.steps_per_epoch or order.steps_per_epoch
+        lines += set_length(self.folder, self.earlier.config, config, position) if self.earlier else []
+        for line in (*lines, self.views.storage):
+            self._say(line)
+        if first and resume:
+            self._write_what_it_is()
+            self.folder.trim_metrics(position.step)
         rows = bank_rows(images.pretraining, config)
         run = self._training = loop.Training(
             config=config,
@@ -186,7 +196,7 @@ class Pretraining:
             optimizer=optimizer,
             batches=loader.batches,
             bank_rows=None if rows is None else rows.to(fabric.device),
-            steps_per_epoch=order.steps_per_epoch,
+            steps_per_epoch=position.steps_per_epoch,
             evaluate=evaluator(monitor) if monitor else None,
             keep_best=(lambda: self._write_weights(BEST)) if monitor else None,
             checkpoint=self.folder.checkpoint,
@@ -251,8 +261,7 @@ class Pretraining:
                 last["knn_top1"] = monitor.final(self.encoder.backbone)
             last["evaluation_seconds"] = last.get("evaluation_seconds", 0.0) + time.perf_counter() - began
         self._write_weights(FILE_NAME)
-        if skipped.count:
-            skipped.write(self.folder.skipped)
+        skipped.gather()
         if line := self.images.source.clipped_line():
             self._say(line)
         summary = summarize(

@@ -12,6 +12,8 @@ from typing import IO, Any
 from moco.data.folder_lock import locked
 from moco.errors import RunError
 
+CHECKPOINTS = "checkpoints"
+
 
 class RunFolder:
     """One run's files: config.yaml, metrics.jsonl, summary.json, checkpoints/, backbone.safetensors.
@@ -30,7 +32,12 @@ class RunFolder:
     @property
     def checkpoint(self) -> Path:
         """The newest checkpoint."""
-        return self.path / "checkpoints" / "last.pt"
+        return self.path / CHECKPOINTS / "last.pt"
+
+    @property
+    def record(self) -> Path:
+        """Which images the run began with; see `moco.data.record`."""
+        return self.path / "images.npz"
 
     @property
     def config(self) -> Path:
@@ -53,22 +60,31 @@ class RunFolder:
         if resume:
             if not self.config.is_file():
                 raise RunError(f"{self.path} holds no run to resume: leave out --resume or name a run's folder")
-        elif self.path.is_dir() and any(self.path.iterdir()):
+        elif self.path.is_dir() and any(not self._is_mine(entry) for entry in self.path.iterdir()):
             what = "a run already: add --resume to continue it, or" if self.config.is_file() else "other files already:"
             raise RunError(f"{self.path} holds {what} choose another --out")
 
-    def take(self) -> None:
-        """Make the folder and lock it.
+    def _is_mine(self, entry: Path) -> bool:
+        """Whether `take` has made this, and nothing has been put into it: so do runs that end before they begin."""
+        return entry.name in (".lock", CHECKPOINTS) and not (entry.is_dir() and any(entry.iterdir()))
+
+    def take(self, *, resume: bool) -> None:
+        """Make the folder and lock it; whether it may be taken is asked again, as another run may just have ended.
 
         Raises:
-            RunError: it cannot be made, or another process works in it.
+            RunError: it cannot be made, another process works in it, or it may not be taken.
         """
         self._made = not self.path.exists()
         try:
-            (self.path / "checkpoints").mkdir(parents=True, exist_ok=True)
+            (self.path / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"cannot use {self.path} as output folder: {error.strerror or error}") from error
         self._lock = locked(self.path, "run: wait for it or choose another --out")
+        try:
+            self.check(resume=resume)
+        except RunError:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Unlock."""
@@ -90,8 +106,12 @@ class RunFolder:
 
     def write_text(self, name: str, text: str) -> None:
         """Write a small file whole or not at all."""
+        self.write_bytes(name, text.encode("utf-8"))
+
+    def write_bytes(self, name: str, content: bytes) -> None:
+        """Write a file whole or not at all."""
         partial = self.path / (name + ".partial")
-        partial.write_text(text, encoding="utf-8")
+        partial.write_bytes(content)
         os.replace(partial, self.path / name)
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
