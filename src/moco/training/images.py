@@ -155,7 +155,7 @@ def check_batch(images: RunImages, config: Config) -> None:
 
 
 def settled_for(config: Config, images: RunImages) -> Config:
-    """The configuration with the range and the normalisation of its images.
+    """The configuration with the range and the normalisation of its images, and with absolute paths.
 
     Raises:
         ConfigError: a normalisation of another number of channels.
@@ -173,7 +173,8 @@ def settled_for(config: Config, images: RunImages) -> Config:
             "or auto"
         )
     ranged = config.value_range or source.value_range
-    return dataclasses.replace(config, value_range=ranged, normalization=text)
+    places: dict[str, Any] = {name: place_of(getattr(config, name)) for name in ("test", "labels", "data_root")}
+    return dataclasses.replace(config, value_range=ranged, normalization=text, **places)
 
 
 def _learnt_from(data: Any, config: Config) -> tuple[Source, Source | None, int]:

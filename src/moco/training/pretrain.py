@@ -107,7 +107,7 @@ class Pretraining:
         self.config, self.reason = settled(settled_for(config, self.images), self.encoder)
         self.recipe = view_recipe(self.config)
         self.views = RunViews(self.images, self.config, self.recipe, transform)
-        self.predicted = Predicted()
+        self.predicted, self.digest = Predicted(), ""
         self._training: loop.Training | None = None
         self._new = self._introduced = False
 
@@ -148,6 +148,7 @@ class Pretraining:
         self.folder.write_text("config.yaml", write_config(self.config, self.images.data, own_views=own_views))
         if record is not None:
             self.folder.write_bytes(self.folder.record.name, record.to_bytes())
+            self.digest = record.learnt.digest
             self.images = dataclasses.replace(self.images, record=None)  # a million names are not needed again
 
     def introduce(self) -> None:
@@ -270,6 +271,7 @@ class Pretraining:
             step=run.step,
             epochs=run.step / run.steps_per_epoch,
             images=len(self.images.pretraining),
+            images_digest=self.digest,
             values=last,
             protocol=monitor.protocol if monitor else None,
             verdict=monitor.verdict(last) if monitor and finished else None,
