@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from moco.config import Config
 from moco.errors import ConfigError
 from moco.recipes import configure
+from moco.training.launcher import check_nodes, is_first_process, launcher
 
 if TYPE_CHECKING:
     from moco.training.images import RunImages
@@ -19,11 +20,6 @@ if TYPE_CHECKING:
     from moco.training.run_folder import RunFolder
 
 FITTED = "MOCO_FITTED"  # environment of processes that are started for further devices: what the first one has fitted
-
-
-def is_first_process() -> bool:
-    """Whether this is the process that the user started, and not one that it launched for a further device."""
-    return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("NODE_RANK", "0") == "0"
 
 
 def is_fitted(data: Any, recipe: str | None) -> bool:
@@ -75,6 +71,7 @@ def carry_out(
         resume, dry_run: as `moco.pretrain` takes them.
         extras: what else `Pretraining` takes.
     """
+    check_nodes(config.num_nodes)
     run = _assembled(data, config, folder, stated, budget, resume=resume, dry_run=dry_run, **extras)
     if not dry_run:
         with _told_to_further_ranks(None if stated is None else run.config):
@@ -104,14 +101,14 @@ def _assembled(
     def assemble(config: Config, images: RunImages | None = None) -> Pretraining:
         return Pretraining(data, config, folder, images=images, quiet=quiet, start=start, **extras)
 
+    fits = stated is not None and not plan.is_complete(stated) and not resume
+    if fits and (launched := launcher()) and launched.devices * launched.num_nodes > 1:  # each would decide by itself
+        cure = "give --recipe, or --config with what moco pretrain has fitted in one process"
+        raise ConfigError(f"no recipe under {launched.name}: {cure}")
     if not is_first_process() or resume:
         told = None if resume else os.environ.get(FITTED)
         return assemble(config if told is None else configure("auto", json.loads(told)))
-    if stated is not None and not plan.is_complete(stated):
-        if "LOCAL_RANK" in os.environ:  # torchrun starts all processes at once: each would measure and decide by itself
-            raise ConfigError(
-                "no recipe under torchrun: give --config with what moco pretrain has fitted in one process"
-            )
+    if stated is not None and fits:
         return plan.fitted(data, stated, budget=budget, assemble=assemble, start=start, quiet=quiet)
     if budget is not None:
         raise ConfigError(f"budget={budget} with a configuration that states its length: leave it out")

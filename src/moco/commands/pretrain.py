@@ -13,12 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from moco.commands.fitting import carry_out, check_ignored, is_first_process, is_fitted
+from moco.commands.fitting import carry_out, check_ignored, is_fitted
 from moco.commands.options import Options
 from moco.commands.resuming import check_own_views, resumed_module, say_finished, stored_run
 from moco.config import Config
 from moco.errors import ConfigError, RunError
 from moco.recipes import configure, default_recipe, read_config
+from moco.training.launcher import is_first_process, options_of_launcher
 
 if TYPE_CHECKING:
     from torch import nn
@@ -145,8 +146,7 @@ def pretrain(
     module = None if isinstance(backbone, str) else backbone
     if backbone is not None:
         given["backbone"] = backbone if isinstance(backbone, str) else f"module/{type(backbone).__name__}"
-    if config is not None:
-        config = _checked(config, given, module, recipe, resume)
+    config = _checked(config, given, module, recipe, resume)
     fits = config is None and not resume and is_fitted(data, recipe)
     check_ignored(budget, dry_run, changed_images, fits=fits, recipe=recipe, resume=resume)
     starting = earlier = None
@@ -166,6 +166,7 @@ def pretrain(
         raise ConfigError(f"backbone={config.backbone!r} is a module of the user's: hand it over with backbone=")
     if is_first_process():
         folder.check(resume=resume)
+    quiet = quiet or not is_first_process()
     extras: Any = {"module": module, "transform": transform, "callbacks": callbacks, "loggers": loggers, "start": start}
     extras |= {"starting": None if starting is None else starting.tensors, "quiet": quiet, "earlier": earlier}
     stated = _stated(given, starting, config) if fits else None
@@ -173,8 +174,14 @@ def pretrain(
     return Run(folder.path, module)
 
 
-def _checked(config: Any, given: dict[str, Any], module: nn.Module | None, recipe: str | None, resume: bool) -> Config:
-    """A whole configuration of the user's, beside which nothing else may be stated but a module."""
+def _checked(
+    config: Any, given: dict[str, Any], module: nn.Module | None, recipe: str | None, resume: bool
+) -> Config | None:
+    """A whole configuration of the user's, beside which nothing else may be stated but a module. A launcher's devices go
+    into it, or into the options that are `given` instead."""
+    if config is None:
+        given |= options_of_launcher(given)
+        return None
     if not isinstance(config, Config):
         raise ConfigError(f"config is a {type(config).__name__}: expected a moco.Config")
     if resume:
@@ -183,8 +190,13 @@ def _checked(config: Any, given: dict[str, Any], module: nn.Module | None, recip
         config = dataclasses.replace(config, backbone=given.pop("backbone"))
     if recipe is not None or given:
         raise ConfigError(f"config with {', '.join(['recipe'] * (recipe is not None) + list(given))}: give one of both")
-    checked: Config = config
+    checked: Config = dataclasses.replace(config, **_of_launcher(config))
     return checked
+
+
+def _of_launcher(config: Config) -> dict[str, int]:
+    several = config.devices * config.num_nodes > 1
+    return options_of_launcher({"devices": config.devices, "num_nodes": config.num_nodes} if several else {})
 
 
 def _starting(

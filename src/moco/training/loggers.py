@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from moco.errors import ConfigError
-from moco.training.device import load_fabric
+from moco.training.processes import load_fabric
 
 IDENTITIES = "loggers.json"  # under which names the services know the run
 _PROJECT = "moco"

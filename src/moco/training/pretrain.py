@@ -6,6 +6,7 @@ import dataclasses
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,15 +25,7 @@ from moco.recipes import write_config
 from moco.training import checkpoint, loop
 from moco.training.alive import doing
 from moco.training.callbacks import Callback, check_callbacks
-from moco.training.device import (
-    busy_remark,
-    convolutions_tried,
-    launched,
-    make_fabric,
-    peak_memory_bytes,
-    place,
-    settled,
-)
+from moco.training.device import busy_remark, convolutions_tried, make_fabric, peak_memory_bytes, place, settled
 from moco.training.encoder import build_checked_encoder
 from moco.training.figures import evaluator, make_monitor, of_the_users, random_beside
 from moco.training.first_lines import about_images, about_views
@@ -41,6 +34,7 @@ from moco.training.loggers import Chosen, check_loggers, make_loggers
 from moco.training.mechanism import bank_rows, build_model, check_images, remarks
 from moco.training.metrics import Progress
 from moco.training.optimizer import check_optimizer, make_optimizer
+from moco.training.processes import launched
 from moco.training.resumed import restored, set_length
 from moco.training.run_folder import RunFolder
 from moco.training.run_loader import RunViews
@@ -117,11 +111,12 @@ class Pretraining:
 
     def run(self, *, resume: bool) -> dict[str, Any]:
         """Train, evaluate, export; returns the summary that was written."""
-        with launched(fabric := make_fabric(self.config)):
+        with launched(fabric := make_fabric(self.config), num_nodes=self.config.num_nodes):
             return self._run(fabric, resume=resume)
 
     def _run(self, fabric: Fabric, *, resume: bool) -> dict[str, Any]:
         first = fabric.is_global_zero
+        self.folder.path = Path(fabric.broadcast(str(self.folder.path)))  # where --out leaves the number to moco
         if first:
             self.folder.take(resume=resume)
         self._new = first and not resume
