@@ -177,8 +177,8 @@ def pretrain(
 def _checked(
     config: Any, given: dict[str, Any], module: nn.Module | None, recipe: str | None, resume: bool
 ) -> Config | None:
-    """A whole configuration of the user's, beside which nothing else may be stated but a module. A launcher's devices go
-    into it, or into the options that are `given` instead."""
+    """A whole configuration of the user's, beside which nothing else may be stated but a module. A launcher's devices
+    go into it, or into the options that are `given` instead."""
     if config is None:
         given |= options_of_launcher(given)
         return None
