@@ -120,8 +120,8 @@ def _finish(run: Pretraining, facts: rules.Facts, settled: Mapping[str, Any], *,
     choices = rules.length_choices(facts, settled, pace)
     if measured.memory > facts.memory:
         raise ConfigError(
-            f"a step takes {measured.memory / 2**30:.0f} GiB, of {facts.memory / 2**30:.0f}: state a smaller --batch-size "
-            "or --image-size"
+            f"a step takes {measured.memory / 2**30:.0f} GiB, of {facts.memory / 2**30:.0f}: state a smaller "
+            "--batch-size or --image-size"
         )
     values = {choice.what: choice.value for choice in choices}
     if not stated:

@@ -67,6 +67,7 @@ class Settings:
         among = f"it is not among {', '.join(self.studies)}" if self.studies else "vary has values of its own"
         both, given = f"study={self.study!r} and vary={dict(self.vary)}", {**self.vary, **self.values}
         checks = [
+            (self.recipe == "auto", "recipe='auto' fits each run to itself: name another, so that the runs compare"),
             (bool(self.study) == bool(self.vary), f"{both}: give exactly one of the two"),
             *((name in self.options, f"{name} is set and varied: drop one of them") for name in self.vary),
             *((not values, f"{name} without values: give some, as in {name}=1,2") for name, values in given.items()),
