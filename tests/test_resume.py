@@ -265,3 +265,12 @@ def test_labels_of_another_file_are_another_set(photos, tmp_path):
 def test_runs_without_a_record_go_on(begun):
     os.remove(begun / "images.npz")
     assert moco.pretrain(out=begun, resume=True, quiet=True).finished
+
+
+def test_the_loggers_of_a_run_are_remembered(photos, tmp_path, tiny):
+    run = moco.pretrain(photos, out=tmp_path / "run", quiet=True, callbacks=[StopAt(2)], loggers="csv", **tiny)
+    moco.pretrain(out=run.path, resume=True, quiet=True)
+    rows = (run.path / "csv" / "metrics.csv").read_text().splitlines()[1:]
+    assert [row.split(",") for row in rows if row][-1]
+    assert len(rows) > 2
+    assert not list(run.path.glob("events.out.tfevents.*"))
