@@ -28,6 +28,7 @@ from moco.export.load import BACKBONE, HEAD, load, weights_path
 from moco.export.reading import CHECKPOINT, FILE_NAME, run_folder
 from moco.export.trained import trained_backbone
 from moco.normalization import IMAGENET
+from moco.printable import printable
 from moco.recipes import configure, read_config
 from moco.training import checkpoint
 
@@ -98,10 +99,10 @@ def in_range_of(preprocess: Preprocessing, sources: Sources, *, quiet: bool) -> 
     test = None if test is None else test.in_range(train.value_range)
     said = [] if quiet else [train] if test is None else [train, test]
     for line in (line for source in said for line in source.remarks):
-        print(line, file=sys.stderr)
+        print(printable(line), file=sys.stderr)
     yield train, test
     for line in (source.clipped_line() for source in said if source.clipped):
-        print(line, file=sys.stderr)
+        print(printable(line), file=sys.stderr)
 
 
 def square_side(source: Source) -> int | None:

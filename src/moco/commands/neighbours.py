@@ -7,8 +7,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+from moco.atomic import replaced
 from moco.commands.embed import embed, open_images
-from moco.errors import ConfigError, DataError, RunError
+from moco.errors import ConfigError, DataError
+from moco.printable import plain_name, printable
 
 TYPE_CHECKING = False  # not typing's, whose imports the command line's parser would run, and so load PyTorch
 if TYPE_CHECKING:
@@ -45,8 +47,8 @@ class Neighbours:
     def __str__(self) -> str:
         lines = []
         for query, found in zip(self.queries, self.nearest, strict=True):
-            lines += [query, *(f"  {neighbour.similarity:6.3f}  {neighbour.name}" for neighbour in found)]
-        return "\n".join([*lines, f"picture: {self.path}"])
+            lines += [printable(query), *(f"  {one.similarity:6.3f}  {printable(one.name)}" for one in found)]
+        return "\n".join([*lines, f"picture: {printable(self.path)}"])
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data."""
@@ -127,7 +129,6 @@ def _named(path: Path, source: Source, model: Pretrained) -> _Query:
     from moco.data.bit_depth import Depth
     from moco.data.decode import as_image, read_pixels
     from moco.data.folder import FolderSource
-    from moco.export.table import plain_name
 
     pixels = read_pixels(path, depth=Depth.of(source.value_range), channels=source.channels)
     with torch.inference_mode():
@@ -164,7 +165,6 @@ def _stored(file: Path, model: Pretrained, source: Source) -> Table:
 def _draw(source: Source, queries: list[_Query], found: list[list[Neighbour]], picture: Path) -> None:
     from moco.data.contact_sheet import contact_sheet
     from moco.data.decode import as_image
-    from moco.export.table import plain_name
 
     places = {plain_name(source.item_name(index)): index for index in range(len(source))}
 
@@ -172,11 +172,9 @@ def _draw(source: Source, queries: list[_Query], found: list[list[Neighbour]], p
         return as_image(source.pixels(places[name]))
 
     rows = [
-        [(query.image or shown(query.name), query.name)]
-        + [(shown(one.name), f"{one.similarity:.3f} {one.name}") for one in row]
+        [(query.image or shown(query.name), printable(query.name))]
+        + [(shown(one.name), f"{one.similarity:.3f} {printable(one.name)}") for one in row]
         for query, row in zip(queries, found, strict=True)
     ]
-    try:
-        contact_sheet(rows).save(picture)
-    except OSError as error:
-        raise RunError(f"cannot write {picture}: {error.strerror or error}") from error
+    with replaced(picture) as partial:
+        contact_sheet(rows).save(partial)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from moco.atomic import reason
 from moco.data.skipped import damaged_were
-from moco.errors import ConfigError, DataError, RunError
+from moco.errors import BrokenOffError, ConfigError, DataError
+from moco.printable import printable
 
 if TYPE_CHECKING:
     from moco.data.folder import FolderSource
@@ -52,12 +53,12 @@ class Packed:
         size = "sizes differ" if self.shape is None else f"all of {self.shape[1]} x {self.shape[0]}"
         classes = f" of {self.classes} classes" if self.classes else ""
         lines = [
-            f"{self.path} ({self.done}): {self.images:,} images{classes}, {self.bytes / 2**20:,.1f} MiB, "
+            f"{printable(self.path)} ({self.done}): {self.images:,} images{classes}, {self.bytes / 2**20:,.1f} MiB, "
             f"{self.format}, {size}"
         ]
         if self.damaged:
-            lines.append(f"{damaged_were(self.damaged, 'file')} left out: see {self.path / 'damaged.jsonl'}")
-        return "\n".join([*lines, f"to learn from it: moco pretrain {self.path}"])
+            lines.append(f"{damaged_were(self.damaged, 'file')} left out: see {printable(self.path / 'damaged.jsonl')}")
+        return "\n".join([*lines, f"to learn from it: moco pretrain {printable(self.path)}"])
 
 
 def pack(
@@ -145,7 +146,7 @@ def _packed(
     if target.exists() and not replace:
         meta.check_same(target)
         return _report(PackedSource(target), "unchanged")
-    say: Any = (lambda _: None) if quiet else functools.partial(print, file=sys.stderr)
+    say: Any = (lambda _: None) if quiet else lambda line: print(printable(line), file=sys.stderr)
     for line in source.remarks:
         say(line)
     try:
@@ -153,7 +154,7 @@ def _packed(
             packed = _report(_filled(writer, source, workers, quiet, say), "packed")
     except OSError as error:
         cure = "once that is cured, the same command goes on"
-        raise RunError(f"cannot write {target}: {error.strerror or error}; {cure}") from error
+        raise BrokenOffError(f"cannot write {target}: {reason(error)}; {cure}") from error
     if line := source.clipped_line():
         say(line)
     return packed

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
+
+from moco.atomic import write_text
+from moco.errors import RunError
+from moco.printable import plain_name
 
 
 def damaged_were(count: int, what: str = "image") -> str:
@@ -20,17 +23,24 @@ class SkippedFiles:
 
     @classmethod
     def read(cls, path: Path) -> SkippedFiles:
-        """What an earlier part of the run noted with `write`; empty where there is no such file."""
+        """What an earlier part of the run noted with `write`; empty where there is no such file.
+
+        Raises:
+            RunError: it holds something else.
+        """
         skipped = cls()
         if path.is_file():
-            for line in path.read_text(encoding="utf-8").splitlines():
-                noted = json.loads(line)
-                skipped.add(noted["path"], noted["reason"])
+            try:
+                for line in path.read_text(encoding="utf-8").splitlines():
+                    noted = json.loads(line)
+                    skipped.add(str(noted["path"]), str(noted["reason"]))
+            except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+                raise RunError(f"{path} is not the list of unreadable files that a run writes: remove it") from error
         return skipped
 
     def add(self, item: str, reason: str) -> None:
-        """Note one file; the first reason stays."""
-        self._reasons.setdefault(item, reason)
+        """Note one file, by its name as valid Unicode; the first reason stays."""
+        self._reasons.setdefault(plain_name(item), plain_name(reason))
 
     @property
     def count(self) -> int:
@@ -43,8 +53,5 @@ class SkippedFiles:
 
     def write(self, path: str | Path) -> None:
         """Write one JSON object a line with `path` and `reason`; the file is replaced whole."""
-        path = Path(path)
         lines = [json.dumps({"path": item, "reason": reason}) + "\n" for item, reason in self.items()]
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        partial.write_text("".join(lines), encoding="ascii")
-        os.replace(partial, path)
+        write_text(Path(path), "".join(lines))

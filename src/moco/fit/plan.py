@@ -15,6 +15,7 @@ from moco.fit import budget as times
 from moco.fit import rules
 from moco.fit.facts import look
 from moco.fit.measure import Measured, evaluated, measure
+from moco.printable import printable
 from moco.recipes import configure
 from moco.training.alive import doing
 from moco.training.images import RunImages, check_batch, open_images
@@ -104,7 +105,7 @@ def table(choices: Sequence[rules.Choice]) -> list[str]:
 def say(*lines: str, quiet: bool) -> None:
     """Print to stderr."""
     if not quiet:
-        print(*lines, sep="\n", file=sys.stderr, flush=True)
+        print(*map(printable, lines), sep="\n", file=sys.stderr, flush=True)
 
 
 def _finish(run: Pretraining, facts: rules.Facts, settled: Mapping[str, Any], *, start: float, quiet: bool) -> None:

@@ -12,10 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from moco.atomic import write_json
 from moco.config import Config
 from moco.errors import MocoError
 from moco.recipes import configure
-from moco.sweep.folder import read_json, write_json
+from moco.sweep.folder import read_json
 from moco.training.callbacks import Callback
 from moco.training.images import open_images
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from moco.atomic import reason
 from moco.errors import RunError
 
 FORMAT = 1
@@ -43,7 +44,7 @@ def save_atomically(state: dict[str, Any], path: Path) -> None:
     """Write a checkpoint beside the old one and swap it in; a crash or a full disk leaves the old one usable.
 
     Raises:
-        RunError: the file system refused; the previous checkpoint is untouched.
+        RunError: the file system refused; a previous checkpoint is untouched.
     """
     partial = path.with_name(path.name + ".partial")
     try:
@@ -54,7 +55,9 @@ def save_atomically(state: dict[str, Any], path: Path) -> None:
         os.replace(partial, path)
     except (OSError, RuntimeError) as error:
         partial.unlink(missing_ok=True)
-        raise RunError(f"cannot write {path}: {error}; the previous checkpoint is untouched") from error
+        left = "the previous checkpoint is untouched" if path.is_file() else "there is no checkpoint yet"
+        cause = reason(error) if isinstance(error, OSError) else "the disk took no more"
+        raise RunError(f"cannot write {path}: {cause}; {left}") from error
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -68,8 +71,9 @@ def load(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise RunError(f"{path}: no checkpoint there; give the folder of a run") from error
     except (RuntimeError, UnpicklingError, EOFError, ValueError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RunError(f"{path} is not a readable checkpoint ({reason}); restore it or start a new run") from error
+        what = "it holds more than tensors and plain values" if isinstance(error, UnpicklingError) else reason(error)
+        what = "damaged, cut short or another file" if isinstance(error, RuntimeError | EOFError) else what
+        raise RunError(f"{path} is not a readable checkpoint ({what}); restore it or start a new run") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise RunError(f"{path} is not a checkpoint of this version (format {FORMAT}): start a new run")
     return state

@@ -15,11 +15,12 @@ from moco.config import Config
 from moco.data.skipped import SkippedFiles
 from moco.data.user_transform import Transform
 from moco.data.views import view_recipe
-from moco.errors import ConfigError
+from moco.errors import BROKEN_OFF, ConfigError, MocoError
 from moco.evaluation.monitor import Monitor
 from moco.export.backbone import write_backbone
 from moco.export.load import fill
 from moco.export.reading import FILE_NAME
+from moco.printable import printable
 from moco.recipes import write_config
 from moco.training import checkpoint, loop
 from moco.training.alive import doing
@@ -130,12 +131,14 @@ class Pretraining:
             if first:
                 self.introduce()
             gpus = [fabric.device] if fabric.device.type == "cuda" else []
-            with convolutions_tried(), torch.random.fork_rng(devices=gpus):
+            with self.folder.disk_errors(), convolutions_tried(), torch.random.fork_rng(devices=gpus):
                 summary = self._train(fabric, resume=resume)
             fabric.barrier()  # every rank finds what the first one has written
             return summary
-        except BaseException:
+        except BaseException as error:
             self._clear_unbegun()
+            if isinstance(error, MocoError) and self._training is not None and self.folder.config.is_file():
+                error.exit_code = BROKEN_OFF
             raise
         finally:
             if first:
@@ -282,4 +285,4 @@ class Pretraining:
 
     def _say(self, message: str) -> None:
         if not self.quiet:
-            print(message, file=sys.stderr)
+            print(printable(message), file=sys.stderr)
