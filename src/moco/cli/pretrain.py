@@ -11,7 +11,7 @@ from jsonargparse import ActionYesNo, ArgumentParser, Namespace
 
 from moco.cli.parser import Parser, described, with_underscores
 from moco.config import Config
-from moco.config_checks import MECHANISM_FIELDS
+from moco.config_checks import MECHANISM_FIELDS, check_factory
 from moco.recipes import RECIPES, configure, default_recipe
 
 HINTS = get_type_hints(Config)
@@ -19,10 +19,11 @@ TEXTS = {
     "out": "run folder; default runs/NAME-RECIPE",
     "budget": "time for a run without a recipe, such as 90s, 30m or 8h; by default 30m on a CPU, 8h on a GPU",
 }
+FACTORY = "call a backbone that is a function (package.module:factory) and that only a run or --config names"
 LOGGERS = "tensorboard (default), csv, wandb, mlflow or trackio; repeat it for several"
 TRUTHS = {field.name for field in dataclasses.fields(Config) if isinstance(field.default, bool)}
 # Options without a value.
-FLAGS = {"--resume", "--quiet", "--dry_run", "--print_config", "--help"}
+FLAGS = {"--resume", "--quiet", "--dry_run", "--print_config", "--help", "--allow_factory"}
 FLAGS |= {f"--{no}{name}" for no in ("", "no_") for name in TRUTHS}
 
 
@@ -75,6 +76,7 @@ def make_parser(arguments: list[str]) -> ArgumentParser:
                 group.add_argument(f"--{name}", type=str | None, default=None, help=words)
             group.add_argument("--dry_run", action="store_true", help="say what the run would be, and end")
             group.add_argument("--resume", action="store_true", help="continue the run in --out")
+            group.add_argument("--allow_factory", action="store_true", help=FACTORY)
         elif title == "run":
             group.add_argument("--logger", type=str, action="append", metavar="NAME", help=LOGGERS)
             group.add_argument("--quiet", action="store_true", help="no progress bar and no messages")
@@ -116,6 +118,9 @@ def call(chosen: Namespace, arguments: list[str]) -> bool:
     # Without the defaults that the help shows: what nobody has stated may follow from something else.
     said = {name for file in files for name in file} | {_option(argument) for argument in arguments}
     stated = {name: value for name, value in options.items() if name in said}
+    typed = {_option(argument) for argument in arguments}
+    for name in {"backbone", "init"} & stated.keys() - typed:
+        check_factory(stated[name], file="--config", allowed=stated.get("allow_factory", False))
     if files and stated.get("recipe") is None:  # a file says what a run is: nothing is fitted around it
         stated["recipe"] = default_recipe(data)
     run = pretrain(data, loggers=loggers, **stated)

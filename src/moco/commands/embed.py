@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from moco.data.skipped import damaged_were
 from moco.errors import ConfigError, DataError
+from moco.fields import check_number, check_path, check_processes
 from moco.printable import printable
 
 TYPE_CHECKING = False  # not typing's, whose imports the command line's parser would run, and so load PyTorch
@@ -34,6 +35,7 @@ else:
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["fp32", "bf16"]
+LARGEST_BATCH = 65536
 CPU_BATCH, ACCELERATOR_BATCH = 32, 256  # a CPU's caches like small batches
 
 
@@ -137,9 +139,11 @@ def embed(
         RunError: weights or output file cannot be used.
     """
     start = time.perf_counter()
-    for name, value in (("batch_size", batch_size), ("workers", workers)):
-        if value is not None and value < 1:
-            raise ConfigError(f"{name}={value}: need at least 1")
+    check_path("out", out)
+    if batch_size is not None:
+        check_number("batch_size", batch_size, 1, LARGEST_BATCH)
+    if workers is not None:
+        check_processes("workers", workers, least=1)
     from moco.export.embeddings import identity_of
     from moco.export.load import load
     from moco.export.table import WRITERS, check_output

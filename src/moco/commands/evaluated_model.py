@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from moco.commands.starting_weights import MODULE
+from moco.config_checks import check_factory
 from moco.data.base import Source
 from moco.data.channel_statistics import channel_statistics
 from moco.data.preprocess import Preprocessing
@@ -81,6 +82,8 @@ def _starting_weights(config: Path, settings: Settings) -> tuple[nn.Module | Non
     try:
         if init == MODULE:
             raise RunError("a module that was handed over")
+        if not Path(init).expanduser().exists():
+            check_factory(init, file=config, allowed=settings.allow_factory)
         if not settings.download and not Path(init).expanduser().exists():
             raise RunError(f"{init} is not on the disk (--download fetches weights that have a name)")
         return trained_backbone(init).backbone, ()

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from moco.atomic import written
 from moco.errors import ConfigError, RunError
+from moco.fields import check_path
 from moco.printable import printable
 
 TYPE_CHECKING = False  # not typing's, whose imports the command line's parser would run, and so load PyTorch
@@ -88,6 +89,7 @@ def export_weights(
     from moco.export.load import load, weights_path
     from moco.export.subject import Subject
 
+    check_path("out", out)
     path = weights_path(run)
     subject = Subject(load(run, preprocessing=preprocessing, allow_factory=allow_factory))
     if format == "moco" and path is not None:

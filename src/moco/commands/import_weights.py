@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from moco.atomic import write_json, written
 from moco.errors import RunError
+from moco.fields import LARGEST_SIDE, check_number, check_path
 from moco.normalization import normalization_values
 from moco.printable import printable
 
@@ -98,6 +99,12 @@ def import_weights(
     from moco.export.convert import convert
     from moco.export.foreign import read_foreign
 
+    for name, value in (("file", file), ("out", out)):
+        check_path(name, value)
+    if image_size is not None:
+        check_number("image_size", image_size, 8, LARGEST_SIDE)
+    if num_heads is not None:
+        check_number("num_heads", num_heads, 1)
     channels = None if normalization is None else normalization_values(normalization)
     folder = _free_folder(path := Path(file).expanduser(), out)
     foreign = read_foreign(path)

@@ -10,6 +10,7 @@ from typing import Any
 from moco.atomic import replaced
 from moco.commands.embed import embed, open_images
 from moco.errors import ConfigError, DataError
+from moco.fields import LARGEST_SEED, check_number, check_path
 from moco.printable import plain_name, printable
 
 TYPE_CHECKING = False  # not typing's, whose imports the command line's parser would run, and so load PyTorch
@@ -27,6 +28,7 @@ else:
     Images = Weights = str  # the command line gives text
     Preprocessing = object
 
+MOST_NEIGHBOURS = 400  # of a row in the picture, which is 134 pixels for each
 ROWS = 5  # queries drawn where none is named
 
 
@@ -88,9 +90,13 @@ def neighbours(
         quiet: no progress bar.
         preprocessing: how images go in, for a module; instead of the run's own for the others.
     """
+    for name, value in (("out", out), ("query", query), ("features", features)):
+        check_path(name, value)
     picture = Path(out).expanduser()
-    if count < 1:
-        raise ConfigError(f"count={count}: need at least 1")
+    check_number("count", count, 1, MOST_NEIGHBOURS)
+    check_number("seed", seed, 0, LARGEST_SEED)
+    if query is not None and seed != 0:
+        raise ConfigError(f"seed={seed} with query={os.fspath(query)}: nothing is drawn, leave one of them out")
     import torch
 
     from moco.evaluation.nearest import nearest

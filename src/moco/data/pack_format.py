@@ -23,6 +23,7 @@ from moco.errors import ConfigError, DataError
 KIND, VERSION = "moco-pack", 1
 META, DATA, INDEX, NAMES, DAMAGED = "meta.json", "data.bin", "index.bin", "names.bin", "damaged.jsonl"
 PARTIAL = ".partial"
+LONGEST_SIDE = 65535  # pixels; no JPEG file has a longer one
 ROW = np.dtype(
     [
         ("end", "<i8"),  # of the record in data.bin; it starts where the one before ends
@@ -51,10 +52,13 @@ class PackOptions:
     def __post_init__(self) -> None:
         if self.format not in ("jpeg", "raw"):
             raise ConfigError(f"format={self.format!r}: choose one of jpeg, raw")
-        if self.short_side < 0:
-            raise ConfigError(f"short_side={self.short_side}: need a length in pixels, or 0 to keep every size")
+        if not 0 <= self.short_side <= LONGEST_SIDE:
+            need = f"a length of at most {LONGEST_SIDE} pixels, or 0 to keep every size"
+            raise ConfigError(f"short_side={self.short_side}: need {need}")
         if not 1 <= self.quality <= 100:
             raise ConfigError(f"quality={self.quality}: need a JPEG quality from 1 to 100")
+        if self.format == "raw" and self.quality != PackOptions.quality:
+            raise ConfigError(f"quality={self.quality} with format='raw', which compresses nothing: leave it out")
 
     def arguments(self) -> str:
         """As on the command line; what is left at its default is left out."""

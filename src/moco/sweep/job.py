@@ -89,7 +89,8 @@ def _pretrain(
         os.environ[_FURTHER_RANK] = json.dumps(given)
     options: dict[str, Any] = {"config": config}
     if resume:
-        options = {"resume": True, **{name: getattr(config, name) for name in _MAY_CHANGE}}
+        allowed = ":" in config.backbone  # it is the one that the grid was called with
+        options = {"resume": True, "allow_factory": allowed, **{name: getattr(config, name) for name in _MAY_CHANGE}}
     return run.pretrain(data, out=folder, quiet=True, callbacks=callbacks, **options)
 
 

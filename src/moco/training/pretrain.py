@@ -28,6 +28,7 @@ from moco.training.callbacks import Callback, check_callbacks
 from moco.training.device import (
     busy_remark,
     convolutions_tried,
+    expected_device,
     launched,
     make_fabric,
     peak_memory_bytes,
@@ -35,11 +36,12 @@ from moco.training.device import (
     settled,
 )
 from moco.training.encoder import build_checked_encoder
-from moco.training.figures import evaluator, make_monitor, of_the_users, random_beside
+from moco.training.figures import check_monitor, evaluator, make_monitor, of_the_users, random_beside
 from moco.training.first_lines import about_images, about_views
 from moco.training.images import RunImages, open_images, settled_for
 from moco.training.loggers import Chosen, check_loggers, make_loggers
 from moco.training.mechanism import bank_rows, build_model, check_images, remarks
+from moco.training.memory import check_memory
 from moco.training.metrics import Progress
 from moco.training.optimizer import check_optimizer, make_optimizer
 from moco.training.run_folder import RunFolder
@@ -93,6 +95,8 @@ class Pretraining:
             self.images = images or open_images(data, config)
         config = dataclasses.replace(config, channels=self.images.source.channels)
         check_images(config, len(self.images.pretraining))
+        check_memory(config, expected_device(config), len(self.images.pretraining))
+        check_monitor(self.images, config)
         check_optimizer(config)
         check_loggers(loggers)
         self.encoder = build_checked_encoder(config, module)
