@@ -17,7 +17,9 @@ from moco.commands.fitting import carry_out, check_ignored, is_fitted
 from moco.commands.options import Options
 from moco.commands.resuming import check_own_views, resumed_module, say_finished, stored_run
 from moco.config import Config
+from moco.config_checks import check_factory, check_stated
 from moco.errors import ConfigError, RunError
+from moco.fields import check_path
 from moco.recipes import configure, default_recipe, read_config
 from moco.training.launcher import is_first_process, options_of_launcher
 
@@ -40,10 +42,12 @@ class Run:
     Attributes:
         path: the run folder.
         module: the user's own backbone, where the run was given one; it has trained in place.
+        allow_factory: whether `model` may call a function (package.module:factory) that its files name as backbone.
     """
 
     path: Path
     module: nn.Module | None = dataclasses.field(default=None, repr=False)
+    allow_factory: bool = dataclasses.field(default=False, repr=False)
 
     @functools.cached_property
     def summary(self) -> dict[str, Any]:
@@ -55,7 +59,7 @@ class Run:
         file = Path(self.path) / "summary.json"
         try:
             return dict(json.loads(file.read_text(encoding="utf-8")))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise RunError(f"{file} cannot be read ({error}): resume the run, or name another") from error
 
     @property
@@ -86,6 +90,7 @@ class Run:
         from moco.training.mechanism import restored_model
         from moco.training.run_folder import RunFolder
 
+        check_factory(self.config.backbone, file=self.path, allowed=self.allow_factory)
         return restored_model(self.config, RunFolder(Path(self.path)).checkpoint, copy.deepcopy(self.module))
 
 
@@ -100,6 +105,7 @@ def pretrain(
     changed_images: bool = False,
     dry_run: bool = False,
     quiet: bool = False,
+    allow_factory: bool = False,
     backbone: str | nn.Module | None = None,
     init: Init | None = None,
     transform: Transform | tuple[Transform, Transform] | None = None,
@@ -125,6 +131,8 @@ def pretrain(
         changed_images: resume although images have changed, come or gone; those that were held out stay so.
         dry_run: say what the run would be and take, and write nothing.
         quiet: neither messages nor a progress bar.
+        allow_factory: whether a backbone that is a function (package.module:factory) may be called where only the
+            run that is resumed names it.
         backbone: name, or a module (N, C, H, W) -> (N, D) of your own, which is trained in place.
         init: trained weights to start from, see `moco.Config`; also a `moco.Run`, a `moco.Pretrained`, or a trained
             module (N, C, H, W) -> (N, D) of your own, which is trained in place.
@@ -143,6 +151,8 @@ def pretrain(
 
     start = time.perf_counter()
     given: dict[str, Any] = dict(options)
+    check_path("out", out)
+    check_stated(given, own_views=transform is not None)
     module = None if isinstance(backbone, str) else backbone
     if backbone is not None:
         given["backbone"] = backbone if isinstance(backbone, str) else f"module/{type(backbone).__name__}"
@@ -154,6 +164,8 @@ def pretrain(
         module = resumed_module(init, given, module)
         stored = stored_run(data, out, recipe, given, changed_images=changed_images)
         folder, data, config, earlier = stored.folder, stored.data, stored.config, stored.earlier
+        if config.backbone != given.get("backbone"):
+            check_factory(config.backbone, file=folder.config, allowed=allow_factory)
         check_own_views(folder, transform)
         if stored.finished:
             say_finished(stored, quiet=quiet)
@@ -171,7 +183,7 @@ def pretrain(
     extras |= {"starting": None if starting is None else starting.tensors, "quiet": quiet, "earlier": earlier}
     stated = _stated(given, starting, config) if fits else None
     carry_out(data, config, folder, stated, budget, resume=resume, dry_run=dry_run, **extras)
-    return Run(folder.path, module)
+    return Run(folder.path, module, allow_factory=True)
 
 
 def _checked(

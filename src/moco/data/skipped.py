@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from pathlib import Path
+
+from moco.atomic import write_bytes
+from moco.printable import plain_name
 
 
 def damaged_were(count: int, what: str = "image") -> str:
@@ -43,12 +45,13 @@ class SkippedFiles:
                 try:
                     noted = json.loads(line)
                     skipped.add(str(noted["path"]), str(noted["reason"]))
-                except (ValueError, KeyError, TypeError):
+                except (ValueError, LookupError, TypeError, RecursionError):
                     continue
         return skipped
 
     def add(self, item: str, reason: str) -> None:
-        """Note one file; the first reason stays."""
+        """Note one file, by its name as valid Unicode; the first reason stays."""
+        item, reason = plain_name(item), plain_name(reason)
         if item in self._reasons:
             return
         self._reasons[item] = reason
@@ -67,10 +70,7 @@ class SkippedFiles:
 
     def write(self, path: str | Path) -> None:
         """Write one JSON object a line with `path` and `reason`; the file is replaced whole."""
-        path = Path(path)
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        partial.write_bytes(b"".join(_line(item, reason) for item, reason in self.items()))
-        os.replace(partial, path)
+        write_bytes(Path(path), b"".join(_line(item, reason) for item, reason in self.items()))
 
     def gather(self) -> None:
         """Put what all ranks have met into the first one's journal, sorted; to be called by it, after training."""

@@ -13,12 +13,14 @@ from moco.config import Config
 from moco.errors import ConfigError
 from moco.fit import budget as times
 from moco.fit import rules
-from moco.fit.facts import look, memory_bytes
+from moco.fit.facts import look
 from moco.fit.measure import Measured, evaluated, evaluation_bytes, measure
+from moco.printable import printable
 from moco.recipes import configure
 from moco.training.alive import doing
 from moco.training.device import expected_device
 from moco.training.images import RunImages, check_batch, open_images
+from moco.training.memory import memory_bytes
 from moco.training.pretrain import Pretraining
 from moco.training.summary import Predicted
 
@@ -105,7 +107,7 @@ def table(choices: Sequence[rules.Choice]) -> list[str]:
 def say(*lines: str, quiet: bool) -> None:
     """Print to stderr."""
     if not quiet:
-        print(*lines, sep="\n", file=sys.stderr, flush=True)
+        print(*map(printable, lines), sep="\n", file=sys.stderr, flush=True)
 
 
 def _finish(run: Pretraining, facts: rules.Facts, settled: Mapping[str, Any], *, start: float, quiet: bool) -> None:

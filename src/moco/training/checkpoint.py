@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
+from moco.atomic import reason
 from moco.errors import RunError
 
 FORMAT = 1
@@ -75,7 +76,8 @@ def save_atomically(state: dict[str, Any], path: Path, *, keep: int = 1) -> None
             partial.unlink(missing_ok=True)
         last = next((file for file in candidates(path) if file.is_file()), None)
         kept_one = "there is no earlier one" if last is None else f"{last} is as it was"
-        raise RunError(f"cannot write {path}: {_reason(error)}; {kept_one}") from error
+        cause = reason(error) if isinstance(error, OSError) else "the disk took no more"
+        raise RunError(f"cannot write {path}: {cause}; {kept_one}") from error
 
 
 def candidates(path: Path, count: int | None = None) -> list[Path]:
@@ -134,10 +136,9 @@ def load(path: Path) -> dict[str, Any]:
 
 def _reason(error: Exception) -> str:
     """In one line, without PyTorch's advice to load files in a way that would run their code."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    first = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return "it holds more than tensors and plain values" if "weights_only" in str(error) else first
+    if isinstance(error, UnpicklingError):
+        return "it holds more than tensors and plain values"
+    return "damaged, cut short or another file" if isinstance(error, RuntimeError | EOFError) else reason(error)
 
 
 def is_finite(model: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor) -> bool:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from moco.atomic import write_json
 from moco.errors import ConfigError
 from moco.training.processes import load_fabric
 
@@ -178,7 +179,7 @@ def _identity(folder: Path, logger: str, new: str | None = None) -> str | None:
     path = folder / IDENTITIES
     known: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if new is not None and logger not in known:
-        path.write_text(json.dumps({**known, logger: new}), encoding="utf-8")
+        write_json(path, {**known, logger: new})
     return known.get(logger, new)
 
 

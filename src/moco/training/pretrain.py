@@ -16,22 +16,31 @@ from moco.config import Config
 from moco.data.skipped import SkippedFiles
 from moco.data.user_transform import Transform
 from moco.data.views import view_recipe
-from moco.errors import ConfigError
+from moco.errors import BROKEN_OFF, ConfigError, MocoError
 from moco.evaluation.monitor import Monitor
 from moco.export.backbone import write_backbone
 from moco.export.load import fill
 from moco.export.reading import FILE_NAME
+from moco.printable import printable
 from moco.recipes import write_config
 from moco.training import checkpoint, loop
 from moco.training.alive import doing
 from moco.training.callbacks import Callback, check_callbacks
-from moco.training.device import busy_remark, convolutions_tried, make_fabric, peak_memory_bytes, place, settled
+from moco.training.device import (
+    convolutions_tried,
+    expected_device,
+    make_fabric,
+    peak_memory_bytes,
+    place,
+    settled,
+)
 from moco.training.encoder import build_checked_encoder
-from moco.training.figures import evaluator, make_monitor, of_the_users, random_beside
-from moco.training.first_lines import about_images, about_views
+from moco.training.figures import check_monitor, evaluator, make_monitor, of_the_users, random_beside
+from moco.training.first_lines import about_images, about_run, about_views
 from moco.training.images import Earlier, RunImages, open_images, settled_for
 from moco.training.loggers import Chosen, check_loggers, make_loggers
-from moco.training.mechanism import bank_rows, build_model, check_images, remarks
+from moco.training.mechanism import bank_rows, build_model, check_images
+from moco.training.memory import check_memory
 from moco.training.metrics import Progress
 from moco.training.optimizer import check_optimizer, make_optimizer
 from moco.training.processes import launched
@@ -89,6 +98,8 @@ class Pretraining:
             self.images = images or open_images(data, config, earlier)
         config = dataclasses.replace(config, channels=self.images.source.channels)
         check_images(config, len(self.images.pretraining))
+        check_memory(config, expected_device(config), len(self.images.pretraining))
+        check_monitor(self.images, config)
         check_optimizer(config)
         check_loggers(loggers)
         self.encoder = build_checked_encoder(config, module)
@@ -126,12 +137,14 @@ class Pretraining:
             if first:
                 self.introduce()
             gpus = [fabric.device] if fabric.device.type == "cuda" else []
-            with convolutions_tried(), torch.random.fork_rng(devices=gpus):
+            with self.folder.disk_errors(), convolutions_tried(), torch.random.fork_rng(devices=gpus):
                 summary = self._train(fabric, resume=resume)
             fabric.barrier()  # every rank finds what the first one has written
             return summary
-        except BaseException:
+        except BaseException as error:
             self._clear_unbegun()
+            if isinstance(error, MocoError) and self._training is not None and self.folder.config.is_file():
+                error.exit_code = BROKEN_OFF
             raise
         finally:
             if first:
@@ -203,7 +216,8 @@ class Pretraining:
             show_progress=first and not self.quiet,
             abandon=self._abandon,
         )
-        self._announce(run)
+        for line in about_run(run, images, self.reason):
+            self._say(line)
         progress = loop.train(run)
         return self._finish(run, progress, monitor, skipped) if first else {"finished": run.ended}
 
@@ -232,20 +246,6 @@ class Pretraining:
     def _write_weights(self, name: str) -> None:
         metadata = backbone_metadata(self.config, self.recipe, self.encoder)
         write_backbone(self.encoder.backbone, self.folder.path / name, metadata=metadata)
-
-    def _announce(self, run: loop.Training) -> None:
-        config, images = self.config, self.images
-        self._say(
-            f"{len(images.pretraining):,} images from {images.source.name}, {run.total_steps:,} steps of "
-            f"{config.batch_size} ({run.total_steps / run.steps_per_epoch:.1f} epochs), recipe {config.recipe}, "
-            f"{config.backbone} at {config.image_size} px on {run.fabric.device.type}, "
-            f"learning rate {config.learning_rate:g}, BatchNorm cure: {run.model.batchnorm}"
-        )
-        compiled = ", compiled" if config.compile else ""
-        self._say(f"computing in {config.precision}, {config.layout.replace('_', '-')}{compiled} ({self.reason})")
-        busy = busy_remark(config, run.fabric.device)
-        for remark in [*remarks(config, len(images.pretraining)), *([busy] if busy else [])]:
-            self._say(remark)
 
     def _finish(
         self, run: loop.Training, progress: Progress, monitor: Monitor | None, skipped: SkippedFiles
@@ -288,4 +288,4 @@ class Pretraining:
 
     def _say(self, message: str) -> None:
         if not self.quiet:
-            print(message, file=sys.stderr)
+            print(printable(message), file=sys.stderr)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from moco import atomic
 from moco.data.folder_lock import locked
 from moco.errors import RunError
 
@@ -104,19 +105,31 @@ class RunFolder:
             with contextlib.suppress(OSError):
                 self.path.rmdir()
 
+    @contextlib.contextmanager
+    def disk_errors(self) -> Iterator[None]:
+        """Inside, a file system that refuses is said in one line, with what is left.
+
+        Raises:
+            RunError: it did.
+        """
+        try:
+            yield
+        except OSError as error:
+            last, where = self.checkpoint, error.filename or self.path
+            left = f"{last} is whole: --resume goes on from there" if last.is_file() else "there is no checkpoint yet"
+            raise RunError(f"cannot write {where}: {atomic.reason(error)}; {left}") from error
+
     def write_text(self, name: str, text: str) -> None:
         """Write a small file whole or not at all."""
-        self.write_bytes(name, text.encode("utf-8"))
+        atomic.write_text(self.path / name, text)
 
     def write_bytes(self, name: str, content: bytes) -> None:
         """Write a file whole or not at all."""
-        partial = self.path / (name + ".partial")
-        partial.write_bytes(content)
-        os.replace(partial, self.path / name)
+        atomic.write_bytes(self.path / name, content)
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Write an indented JSON object whole or not at all."""
-        self.write_text(name, json.dumps(content, indent=2) + "\n")
+        atomic.write_json(self.path / name, content)
 
     def trim_metrics(self, step: int) -> None:
         """Drop the lines after `step`, which a resumed run will write again."""
