@@ -128,7 +128,7 @@ def test_a_rank_that_dies_is_reported_and_the_run_goes_on_on_one_device(photos, 
     os.kill(int(second[0]), signal.SIGKILL)
     said = process.communicate(timeout=30)[0]
     last = said.strip().splitlines()[-1]
-    assert re.search(
+    assert re.search(r"has ended \(rank 1 by signal SIGKILL\): continue with --resume", last), said
         r"another process of the run has ended \(rank 1 by signal SIGKILL\): continue with --resume", last
     ), said
     assert "Traceback" not in said
