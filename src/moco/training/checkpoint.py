@@ -39,6 +39,21 @@ class Position:
     seconds: float = 0.0
     no_better: int = 0
 
+    def __post_init__(self) -> None:
+        """Refuse what no checkpoint of ours holds; raises TypeError or ValueError."""
+        fresh = {f.name: f.default if f.default is not dataclasses.MISSING else None for f in dataclasses.fields(self)}
+        for name, default in {
+            **fresh,
+            "loss_sum": torch.zeros(()),
+            "accuracy_sum": torch.zeros(()),
+            "last": {},
+        }.items():
+            value = getattr(self, name)
+            if not isinstance(value, (int, float) if isinstance(default, float) else type(default)):
+                raise TypeError(f"{name} is a {type(value).__name__}")
+            if isinstance(value, int | float) and value < 0:
+                raise ValueError(f"{name} is {value}")
+
 
 def save_atomically(state: dict[str, Any], path: Path) -> None:
     """Write a checkpoint beside the old one and swap it in; a crash or a full disk leaves the old one usable.
@@ -70,11 +85,15 @@ def load(path: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise RunError(f"{path}: no checkpoint there; give the folder of a run") from error
-    except (RuntimeError, UnpicklingError, EOFError, ValueError, OSError) as error:
-        what = "it holds more than tensors and plain values" if isinstance(error, UnpicklingError) else reason(error)
-        what = "damaged, cut short or another file" if isinstance(error, RuntimeError | EOFError) else what
+    except Exception as error:  # damaged bytes lead PyTorch's reader anywhere
+        what = reason(error) if isinstance(error, OSError) else "damaged, cut short or another file"
+        if isinstance(error, UnpicklingError) and "GLOBAL" in str(error):
+            what = "it holds more than tensors and plain values, which could run code"
         raise RunError(f"{path} is not a readable checkpoint ({what}); restore it or start a new run") from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
+    tensors = state.get("model", {}) if isinstance(state, dict) else None
+    if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
+        raise RunError(f"{path} is not a checkpoint of a run (it holds other things): restore it or start a new run")
+    if state.get("format") != FORMAT:
         raise RunError(f"{path} is not a checkpoint of this version (format {FORMAT}): start a new run")
     return state
 
@@ -98,12 +117,12 @@ def restore(model: nn.Module, optimizer: torch.optim.Optimizer, path: Path, devi
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         position = Position(**state["progression"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise RunError(f"{path} does not fit this configuration: {str(error).splitlines()[0]}") from error
+        _restore_random_state(state["random"], device)
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise RunError(f"{path} does not fit this configuration: {reason(error)}") from error
     for parameter, kept in optimizer.state.items():
         if any(value.ndim and value.shape != parameter.shape for value in kept.values() if isinstance(value, Tensor)):
             raise RunError(f"{path} is of an earlier version, whose optimiser state does not fit: start a new run")
-    _restore_random_state(state["random"], device)
     return position
 
 
