@@ -230,7 +230,7 @@ class Config:
             number = get_origin(hint) is not tuple and {int, float, bool} & set(kinds)
             if number and type(value) not in {*kinds, *([int] if float in kinds else [])}:
                 raise ConfigError(f"{name}={value!r}: expected {' or '.join(kind.__name__ for kind in kinds)}")
-            if get_origin(hint) is not tuple and str in kinds and not isinstance(value, str | None):
+            if get_origin(hint) is not tuple and str in kinds and not isinstance(value, kinds):
                 raise ConfigError(f"{name}={value!r}: expected text")
         for field in dataclasses.fields(self):
             value, needed = getattr(self, field.name), field.metadata.get("needed")

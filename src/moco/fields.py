@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from moco.errors import ConfigError
+from moco.printable import plain_name
 
 LARGEST = 2**31 - 1  # of whole numbers: more steps, keys or pixels than any run has
 LARGEST_REAL = 1e6  # of the others: float32 holds its products
@@ -59,11 +60,18 @@ def check_processes(name: str, value: int, *, least: int = 0) -> None:
 
 
 def check_path(name: str, value: Any) -> None:
-    """Raise ConfigError for what names no file or folder; None may stand for one."""
+    """Raise ConfigError for what names no file or folder; None may stand for one.
+
+    What is to be made, `out`, needs a name in UTF-8: TensorBoard, ONNX and others cannot open any other.
+    """
     if not isinstance(value, str | os.PathLike | None):
         raise ConfigError(f"{name}={value!r}: expected a path")
     if value is not None and "\0" in os.fsdecode(value):
         raise ConfigError(f"{name}={value!r}: a path has no NUL")
+    if name == "out" and value is not None and plain_name(os.fspath(value)) != os.fspath(value):
+        raise ConfigError(
+            f"out={os.fspath(value)}: the name is not UTF-8, which not all tools can open: choose another"
+        )
 
 
 def _are_patterns(value: Any) -> bool:

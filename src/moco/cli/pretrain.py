@@ -143,7 +143,7 @@ def _stored(path: str | None) -> dict[str, Any]:
     """What a configuration file says; nothing if it cannot be read: the parser says what is wrong with it."""
     try:
         stored = None if path is None else yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError):
         return {}
     return stored if isinstance(stored, dict) else {}
 

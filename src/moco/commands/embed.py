@@ -180,7 +180,7 @@ def _write(
         waited = _fill(store, model, source, identity, **options)
         computing = max(time.perf_counter() - began, 1e-9)
         rows = store.finish(source.item_name, {**identity, **model.metadata()})
-    if (line := source.clipped_line()) and not options["quiet"]:
+    if (line := source.closing_line()) and not options["quiet"]:
         print(printable(line), file=sys.stderr)
     rate, seconds = (len(source) - before) / computing, time.perf_counter() - start
     return Embedded(path, rows, model.feature_dim, store.skipped.count, seconds, rate, waited / computing)

@@ -104,7 +104,7 @@ def in_range_of(preprocess: Preprocessing, sources: Sources, *, quiet: bool) -> 
     for line in (line for source in said for line in source.remarks):
         print(printable(line), file=sys.stderr)
     yield train, test
-    for line in (source.clipped_line() for source in said if source.clipped):
+    for line in filter(None, (source.closing_line() for source in said)):
         print(printable(line), file=sys.stderr)
 
 

@@ -98,6 +98,7 @@ def import_weights(
     from moco.data.preprocess import Preprocessing
     from moco.export.convert import convert
     from moco.export.foreign import read_foreign
+    from moco.export.reading import understood
 
     for name, value in (("file", file), ("out", out)):
         check_path(name, value)
@@ -107,10 +108,12 @@ def import_weights(
         check_number("num_heads", num_heads, 1)
     channels = None if normalization is None else normalization_values(normalization)
     folder = _free_folder(path := Path(file).expanduser(), out)
-    foreign = read_foreign(path)
-    model, recognised, head = convert(
-        foreign, path, architecture=architecture, stem=stem, image_size=image_size, num_heads=num_heads
-    )
+    with understood(path):
+        foreign = read_foreign(path)
+    with contextlib.nullcontext() if architecture and ":" in architecture else understood(path):  # not the user's code
+        model, recognised, head = convert(
+            foreign, path, architecture=architecture, stem=stem, image_size=image_size, num_heads=num_heads
+        )
     stated = foreign.stated.source if foreign.stated else None
     if channels is not None:
         model.prepare_by(Preprocessing(model.preprocess.size, *channels))

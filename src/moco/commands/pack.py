@@ -172,7 +172,7 @@ def _packed(
         cure = "once that is cured, the same command goes on"
         kind = BrokenOffError if target.with_name(target.name + PARTIAL).is_dir() else RunError
         raise kind(f"cannot write {target}: {reason(error)}; {cure}") from error
-    if line := source.clipped_line():
+    if line := source.closing_line():
         say(line)
     return packed
 

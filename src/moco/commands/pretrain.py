@@ -65,7 +65,7 @@ class Run:
     @property
     def finished(self) -> bool:
         """False if it was stopped by Ctrl-C; `resume=True` continues it."""
-        return bool(self.summary["finished"])
+        return self.summary.get("finished") is True
 
     @functools.cached_property
     def config(self) -> Config:

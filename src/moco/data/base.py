@@ -6,7 +6,7 @@ import contextlib
 import copy
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import Self
@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 
 from moco.data.bands import RGB, Layout
 from moco.data.bit_depth import FULL, Depth, Extent, ValueRange, range_text
+from moco.data.libtiff import listening
 from moco.errors import DataError
 
 UNKNOWN = -1  # label of an image whose class is not known
@@ -103,8 +104,22 @@ class Source(Dataset[np.ndarray], ABC):
         """Images met so far, in worker processes too, that hold values above the range."""
         return 0
 
-    def clipped_line(self) -> str:
-        """What to say of those images; nothing where there are none."""
+    @property
+    def doubted(self) -> int:
+        """Images met so far, in worker processes too, that could be read and of which libtiff has warned."""
+        return 0
+
+    def closing_line(self) -> str:
+        """What to say at the end of the images that were met; nothing where there is nothing to say."""
+        return "; ".join(filter(None, (self._clipped_line(), self._doubted_line())))
+
+    def _doubted_line(self) -> str:
+        if not self.doubted:
+            return ""
+        files = "1 TIFF file" if self.doubted == 1 else f"{self.doubted:,} TIFF files"
+        return f"{self.name}: {files} could be read, but libtiff found them damaged or odd (tiffinfo FILE says how)"
+
+    def _clipped_line(self) -> str:
         if not self.clipped:
             return ""
         what = "1 image holds" if self.clipped == 1 else f"{self.clipped:,} images hold"
@@ -186,7 +201,9 @@ def spaced(count: int, most: int) -> list[int]:
 class RangedSource(Source):
     """A source whose images may have more than 8 bits; until `in_range`, those are spread over all of 16."""
 
-    _above: torch.Tensor  # for each image of the whole, whether it holds values outside `value_range`
+    # For each image of the whole: whether it holds values outside `value_range`, and whether libtiff has warned of it.
+    _above: torch.Tensor
+    _doubts: torch.Tensor | None = None
 
     @abstractmethod
     def seems_deep(self) -> bool:
@@ -202,6 +219,7 @@ class RangedSource(Source):
         ranged.value_range = value_range
         above = torch.zeros(self._size if value_range else 0, dtype=torch.bool)
         ranged._above = above.share_memory_()  # type: ignore[no-untyped-call]
+        ranged._doubts = torch.zeros(self._size, dtype=torch.bool).share_memory_()  # type: ignore[no-untyped-call]
         return ranged
 
     def depth(self, index: int) -> Depth:
@@ -214,6 +232,19 @@ class RangedSource(Source):
         limits = Depth.of(self.value_range)
         if self.value_range is not None and (extent.high > limits.top or extent.low < (limits.low or 0)):
             self._above[place] = True
+
+    @contextlib.contextmanager
+    def _listened(self, index: int) -> Iterator[None]:
+        """Around reading an image: what libtiff says is not printed but counted, once an image."""
+        with listening() as heard:
+            yield
+        if heard.said and self._doubts is not None:
+            self._doubts[self._place(index)] = True
+
+    @property
+    def doubted(self) -> int:
+        """See `Source.doubted`."""
+        return 0 if self._doubts is None else int(self._doubts.sum())
 
     @property
     def clipped(self) -> int:

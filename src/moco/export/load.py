@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -23,6 +24,7 @@ from moco.encoder.backbone import GIVEN
 from moco.encoder.stem import Stem
 from moco.errors import ArchitectureError, ConfigError, DataError, RunError
 from moco.export.reading import FILE_NAME, first_few, read_content, read_safetensors, run_folder, weights_file
+from moco.fields import LARGEST_SIDE
 from moco.normalization import normalization_values
 from moco.recipes import read_config
 
@@ -165,7 +167,10 @@ def _read(file: Path, module: nn.Module | None, allow_factory: bool) -> Pretrain
         image_size, feature_dim = int(stated["image_size"]), int(stated["feature_dim"])
         num_heads = int(stated["num_heads"]) if "num_heads" in stated else None
         preprocess = Preprocessing.from_dict(json.loads(stated["preprocessing"]))
-    except (KeyError, ValueError, DataError) as error:
+        sides = (image_size, *np.broadcast_to(preprocess.size, 2).tolist())
+        if not all(1 <= side <= LARGEST_SIDE for side in sides):
+            raise ValueError(f"sides of {max(sides)} pixels")
+    except (LookupError, TypeError, AttributeError, OverflowError, RecursionError, ValueError, DataError) as error:
         missing = [name for name in _STATED if name not in stated]
         what = f"without {', '.join(missing)}" if missing else f"with a broken header ({error})"
         raise RunError(f"{file} is a file {what}: need one that moco wrote; `moco import` takes others'") from error

@@ -18,6 +18,7 @@ from moco.errors import ArchitectureError, ConfigError, RunError
 from moco.export.convert import convert
 from moco.export.foreign import OwnFileError, read_foreign
 from moco.export.load import HasPath, Pretrained, load
+from moco.export.reading import understood
 from moco.normalization import IMAGENET
 
 SIZE = 224  # side of images in pixels, where nothing says it
@@ -67,7 +68,8 @@ def trained_backbone(
 
 def _of_file(path: Path, architecture: str | None) -> Pretrained:
     try:
-        foreign = read_foreign(path)
+        with understood(path):
+            foreign = read_foreign(path)
     except OwnFileError:
         if architecture is None or ":" not in architecture:
             return load(path)

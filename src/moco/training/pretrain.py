@@ -258,7 +258,7 @@ class Pretraining:
             last["evaluation_seconds"] = last.get("evaluation_seconds", 0.0) + time.perf_counter() - began
         self._write_weights(FILE_NAME)
         skipped.gather()
-        if line := self.images.source.clipped_line():
+        if line := self.images.source.closing_line():
             self._say(line)
         summary = summarize(
             self.config,
@@ -277,6 +277,7 @@ class Pretraining:
             peak_memory_bytes=peak_memory_bytes(run.fabric.device),
             skipped=skipped.count,
             clipped=self.images.source.clipped,
+            doubted_tiffs=self.images.source.doubted,
             not_read=dict(self.images.source.not_read),
             predicted_seconds=self.predicted.seconds,
             predicted_memory_bytes=self.predicted.memory_bytes,
