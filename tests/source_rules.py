@@ -18,7 +18,7 @@ PACKAGE = ROOT / "src" / "moco"
 # Bottom-up. A module may import its own room and rooms on lower lines; rooms on one line do not know of each other.
 LAYERS = (
     {"errors", "version"},
-    {"config_checks", "fields", "normalization"},
+    {"config_checks", "fields", "normalization", "sizes"},
     {"config"},
     {"recipes"},
     {"encoder"},
@@ -32,7 +32,17 @@ LAYERS = (
 )
 # Lower rooms that are closed all the same: the algorithm serves any data, data knows no network, evaluation no MoCo.
 CLOSED = {
-    "contrast": {"errors", "version", "config", "config_checks", "fields", "normalization", "recipes", "encoder"},
+    "contrast": {
+        "errors",
+        "version",
+        "config",
+        "config_checks",
+        "fields",
+        "normalization",
+        "sizes",
+        "recipes",
+        "encoder",
+    },
     "data": {"recipes", "encoder"},
     "evaluation": {"config", "recipes", "contrast"},
 }

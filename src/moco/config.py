@@ -14,6 +14,7 @@ from moco.config_checks import check_together
 from moco.errors import ConfigError
 from moco.fields import above_zero, at_least, limited, patterns, share
 from moco.normalization import AUTO, normalization_values
+from moco.sizes import height_width, size_of, size_text
 
 REFERENCE_BATCH = 256  # base_learning_rate is stated for this many samples (linear scaling, Goyal et al. 2017)
 Mechanism = Literal["moco", "memory-bank", "end-to-end", "moco-v3"]
@@ -50,7 +51,7 @@ class Config:
         num_heads: attention heads of a timm ViT, where they are not the architecture's own number.
         frozen_layers: share of the backbone's convolutions and linear layers, from the first on, that stay as they are;
             null means none, with init 0.3.
-        image_size: side of a view in pixels.
+        image_size: side of a view in pixels, or height and width as 64x96 where they differ.
         stem: first layers of a ResNet; auto takes 3x3 without max-pool up to 64 px; with init: the weights' own.
         head: projection head: linear (v1), mlp (v2), v3-resnet (2 layers, with BatchNorm) or v3-vit (3 layers).
         hidden_dim: width between the head's layers, and the predictor's; null means the features' for mlp, 4096 for
@@ -134,7 +135,7 @@ class Config:
     init: str | None = None
     num_heads: int | None = at_least(1, None)
     frozen_layers: float | None = limited(None, lambda value: 0 <= value < 1, "a share from 0 to below 1")
-    image_size: int = at_least(8, 224)
+    image_size: int | tuple[int, int] = limited(224, lambda value: min(height_width(value)) >= 8, "at least 8")
     stem: Stem = "auto"
     head: Head = "mlp"
     hidden_dim: int | None = at_least(1, None)
@@ -209,6 +210,7 @@ class Config:
 
     def __post_init__(self) -> None:
         """Check every value and combination; a ConfigError names what came, what was expected, what to do."""
+        object.__setattr__(self, "image_size", size_of(self.image_size))
         for name, hint in get_type_hints(Config).items():
             value, kinds = getattr(self, name), tuple(get_origin(kind) or kind for kind in get_args(hint) or (hint,))
             if get_origin(hint) is Literal and value not in kinds:
@@ -220,7 +222,8 @@ class Config:
             value, needed = getattr(self, field.name), field.metadata.get("needed")
             if needed and value is not None and not field.metadata["fits"](value):
                 remedy = ", or choose the end-to-end mechanism" if field.name == "dictionary_size" else ""
-                raise ConfigError(f"{field.name}={value}: need {needed}{remedy}")
+                shown = size_text(value) if field.name == "image_size" else value
+                raise ConfigError(f"{field.name}={shown}: need {needed}{remedy}")
         if self.normalization != AUTO:
             normalization_values(self.normalization)
         check_together(self)

@@ -19,6 +19,7 @@ from moco.config import Config
 from moco.errors import ConfigError, RunError
 from moco.normalization import AUTO
 from moco.recipes import OWN_VIEWS, configure, default_recipe, read_config
+from moco.sizes import size_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -139,6 +140,8 @@ def pretrain(
 
     start = time.perf_counter()
     given: dict[str, Any] = dict(options)
+    if "image_size" in given:
+        given["image_size"] = size_of(given["image_size"])
     module = None if isinstance(backbone, str) else backbone
     if backbone is not None:
         given["backbone"] = backbone if isinstance(backbone, str) else f"module/{type(backbone).__name__}"

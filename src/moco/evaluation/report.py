@@ -7,6 +7,7 @@ import statistics
 from typing import Any
 
 from moco.evaluation.verdict import Compared, Outcome, verdict
+from moco.sizes import size_text
 from moco.version import versions
 
 Range = tuple[float, float]
@@ -154,7 +155,7 @@ class Report:
 
     def _heading(self) -> str:
         data, network = self.data, self.network
-        what = f"{network['name']} ({network['architecture']}, {network['image_size']} px)"
+        what = f"{network['name']} ({network['architecture']}, {size_text(network['image_size'])} px)"
         if data["train_images"] is None:
             return f"{what} on {data['test_images']:,} images of {data['test']}, no labels used"
         held = "held-out images" if data["held_out"] else "test images"

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
 from moco.errors import ConfigError
+from moco.sizes import StatedSize, height_width, size_of, size_text
 
 Protocol = Literal["knn", "linear", "finetune", "scores"]
 Probe = Literal["fast", "paper", "both"]
@@ -37,7 +38,7 @@ class Settings:
     epochs: int | None = None
     baselines: Baselines = "auto"
     download: bool = False
-    image_size: int | None = None
+    image_size: StatedSize | None = None
     seed: int = 0
     seeds: int = 1
     device: str = "auto"
@@ -53,6 +54,10 @@ class Settings:
             value = getattr(self, field)
             if value is not None and value < minimum:
                 raise ConfigError(f"{field}={value}: need at least {minimum}")
+        if self.image_size is not None:
+            object.__setattr__(self, "image_size", size := size_of(self.image_size))
+            if min(height_width(size)) < 8:
+                raise ConfigError(f"image_size={size_text(size)}: need at least 8")
         if not 0 < self.held_out < 1:
             raise ConfigError(f"held_out={self.held_out}: need a share above 0 and below 1")
         if not self.knn_temperature > 0:
@@ -87,7 +92,7 @@ def _plain(value: Any) -> Any:
 
 
 _CHOICES = {"protocol": Protocol, "probe": Probe, "search": Search, "baselines": Baselines}
-_AT_LEAST = {"num_neighbors": 1, "probe_epochs": 1, "epochs": 1, "image_size": 8}
+_AT_LEAST = {"num_neighbors": 1, "probe_epochs": 1, "epochs": 1}
 _AT_LEAST |= {"seed": 0, "seeds": 1}
 _DECIDING: dict[str, tuple[str, ...]] = {
     "knn": ("num_neighbors", "knn_temperature", "search"),

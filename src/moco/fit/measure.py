@@ -19,6 +19,7 @@ from moco.data.skipped import SkippedFiles
 from moco.data.workers import default_workers
 from moco.evaluation.features import extract_features
 from moco.evaluation.monitor import CURVE_BANK, CURVE_QUERIES, QUERIES
+from moco.sizes import height_width
 from moco.training import loop
 from moco.training.checkpoint import Position
 from moco.training.device import convolutions_tried, make_fabric, peak_memory_bytes, place
@@ -158,7 +159,7 @@ def _evaluation(run: Pretraining, device: torch.device) -> tuple[float, float]:
     for count in (_FEW, _FEW, _SOME):
         if count == _SOME and each > _SLOW:
             break
-        batch = torch.randn(count, channels, size, size).contiguous(memory_format=torch.channels_last)
+        batch = torch.randn(count, channels, *height_width(size)).contiguous(memory_format=torch.channels_last)
         began = time.perf_counter()
         extract_features(backbone, [batch], bf16=run.config.precision == "bf16")
         each = (time.perf_counter() - began) / count

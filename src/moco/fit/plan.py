@@ -16,6 +16,7 @@ from moco.fit import rules
 from moco.fit.facts import look
 from moco.fit.measure import Measured, evaluated, measure
 from moco.recipes import configure
+from moco.sizes import size_text
 from moco.training.alive import doing
 from moco.training.images import RunImages, check_batch, open_images
 from moco.training.pretrain import Pretraining
@@ -172,4 +173,6 @@ def _heading(facts: rules.Facts, length: Sequence[str]) -> str:
 
 
 def _value(value: Any) -> str:
+    if isinstance(value, tuple):
+        return size_text(value)
     return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)

@@ -21,6 +21,7 @@ from moco.export.backbone import write_backbone
 from moco.export.load import fill
 from moco.export.reading import FILE_NAME
 from moco.recipes import write_config
+from moco.sizes import size_text
 from moco.training import checkpoint, loop
 from moco.training.alive import doing
 from moco.training.callbacks import Callback, check_callbacks
@@ -232,7 +233,7 @@ class Pretraining:
         self._say(
             f"{len(images.pretraining):,} images from {images.source.name}, {run.total_steps:,} steps of "
             f"{config.batch_size} ({run.total_steps / run.steps_per_epoch:.1f} epochs), recipe {config.recipe}, "
-            f"{config.backbone} at {config.image_size} px on {run.fabric.device.type}, "
+            f"{config.backbone} at {size_text(config.image_size)} px on {run.fabric.device.type}, "
             f"learning rate {config.learning_rate:g}, BatchNorm cure: {run.model.batchnorm}"
         )
         compiled = ", compiled" if config.compile else ""
