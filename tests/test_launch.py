@@ -129,8 +129,6 @@ def test_a_rank_that_dies_is_reported_and_the_run_goes_on_on_one_device(photos, 
     said = process.communicate(timeout=30)[0]
     last = said.strip().splitlines()[-1]
     assert re.search(r"has ended \(rank 1 by signal SIGKILL\): continue with --resume", last), said
-        r"another process of the run has ended \(rank 1 by signal SIGKILL\): continue with --resume", last
-    ), said
     assert "Traceback" not in said
     assert process.returncode == 1
     step = torch.load(checkpoint, weights_only=True)["progression"]["step"]

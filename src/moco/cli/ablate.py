@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from typing import Any, get_type_hints
+from typing import Any
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from moco.cli.functions import print_result
 from moco.cli.parser import Parser, one_line
-from moco.config import Config
+from moco.cli.pretrain import HINTS
 from moco.errors import ConfigError
 from moco.sweep.settings import Launcher, check_field
 from moco.sweep.studies import STUDIES, VARIED, study_names
@@ -103,8 +103,7 @@ def read(field: str, text: str) -> Any:
     """
     check_field(field)
     parser = Parser(exit_on_error=False)
-    hint = get_type_hints(Config)[field]
-    parser.add_argument(f"--{field}", type=hint)
+    parser.add_argument(f"--{field}", type=HINTS[field])
     try:
         return parser.parse_args([f"--{field}={text}"], defaults=False)[field]
     except argparse.ArgumentError as error:

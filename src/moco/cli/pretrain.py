@@ -13,8 +13,9 @@ from moco.cli.parser import Parser, described, with_underscores
 from moco.config import Config
 from moco.config_checks import MECHANISM_FIELDS, check_factory
 from moco.recipes import RECIPES, configure, default_recipe
+from moco.sizes import StatedSize
 
-HINTS = get_type_hints(Config)
+HINTS = {**get_type_hints(Config), "image_size": StatedSize}  # the types of what a command line or a file states
 TEXTS = {
     "out": "run folder; default runs/NAME-RECIPE",
     "budget": "time for a run without a recipe, such as 90s, 30m or 8h; by default 30m on a CPU, 8h on a GPU",

@@ -115,7 +115,7 @@ def square_side(source: Source) -> int | None:
 
 
 def _resized(preprocess: Preprocessing, settings: Settings) -> Preprocessing:
-    return dataclasses.replace(preprocess, size=settings.image_size or preprocess.size)
+    return dataclasses.replace(preprocess, size=settings.image_size or preprocess.size)  # type: ignore[arg-type]
 
 
 def _fitting(views: ViewRecipe, preprocess: Preprocessing) -> ViewRecipe:

@@ -21,6 +21,7 @@ from moco.config_checks import check_factory, check_stated
 from moco.errors import ConfigError, RunError
 from moco.fields import check_path
 from moco.recipes import configure, default_recipe, read_config
+from moco.sizes import size_of
 from moco.training.launcher import is_first_process, options_of_launcher
 
 if TYPE_CHECKING:
@@ -153,6 +154,8 @@ def pretrain(
     given: dict[str, Any] = dict(options)
     check_path("out", out)
     check_stated(given, own_views=transform is not None)
+    if "image_size" in given:
+        given["image_size"] = size_of(given["image_size"])
     module = None if isinstance(backbone, str) else backbone
     if backbone is not None:
         given["backbone"] = backbone if isinstance(backbone, str) else f"module/{type(backbone).__name__}"

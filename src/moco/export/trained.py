@@ -20,6 +20,7 @@ from moco.export.foreign import OwnFileError, read_foreign
 from moco.export.load import HasPath, Pretrained, load
 from moco.export.reading import understood
 from moco.normalization import IMAGENET
+from moco.sizes import Size, size_of
 
 SIZE = 224  # side of images in pixels, where nothing says it
 _FILES = (".safetensors", ".pt", ".pth", ".bin", ".tar", ".ckpt")
@@ -29,7 +30,7 @@ def trained_backbone(
     weights: str | os.PathLike[str] | HasPath | nn.Module,
     *,
     architecture: str | None = None,
-    image_size: int | None = None,
+    image_size: Size | None = None,
 ) -> Pretrained:
     """The trained backbone that a user means, with its preprocessing, on the CPU.
 
@@ -39,7 +40,7 @@ def trained_backbone(
             function that returns a trained module; or such a module itself, which is not copied.
         architecture: of a file that does not tell its own, see `moco.import_weights`; package.module:factory builds
             the module that a file is for, which no file by itself may call.
-        image_size: side in pixels of the images that a module takes; None means 224.
+        image_size: in pixels, of the images that a module takes; None means 224.
 
     Raises:
         RunError: a file that is missing or cannot be read safely.
@@ -79,7 +80,7 @@ def _of_file(path: Path, architecture: str | None) -> Pretrained:
     return convert(foreign, path, architecture=architecture, stem=None, image_size=None, num_heads=None)[0]
 
 
-def _of_module(module: nn.Module, image_size: int | None, name: str | None = None) -> Pretrained:
+def _of_module(module: nn.Module, image_size: Size | None, name: str | None = None) -> Pretrained:
     side = image_size or SIZE
     built = build_backbone(module, image_size=side)
     if name is not None:
@@ -91,7 +92,7 @@ def _of_torchvision(name: str) -> Pretrained:
     chosen = torchvision_weights(name)
     state = _fetched(f"torchvision/{name}", lambda: torchvision_tensors(chosen, progress=True))
     preset = chosen.transforms()
-    side = preset.crop_size[0]
+    side = size_of(preset.crop_size)
     with torch.random.fork_rng(devices=[]):
         built = build_backbone(f"torchvision/{name}", image_size=side, stem="standard")
     expected = built.module.state_dict()
@@ -112,7 +113,7 @@ def _of_timm(name: str) -> Pretrained:
         raise ArchitectureError(f"timm has no trained weights of the name {name}: see timm.list_pretrained()")
     with torch.random.fork_rng(devices=[]):
         module = _fetched(f"timm/{name}", lambda: timm.create_model(name, pretrained=True, num_classes=0))
-        side, plain = known.input_size[-1], f"timm/{name.partition('.')[0]}"
+        side, plain = size_of(known.input_size[1:]), f"timm/{name.partition('.')[0]}"
         built = build_backbone(plain, image_size=side, stem="standard")
     built.module.load_state_dict(module.state_dict())
     return Pretrained(built, Preprocessing(side, tuple(known.mean), tuple(known.std)))

@@ -47,7 +47,7 @@ class Position:
 
     def __post_init__(self) -> None:
         """Refuse what no checkpoint of ours holds; raises TypeError or ValueError."""
-        kinds = {"loss_sum": Tensor, "accuracy_sum": Tensor, "last": dict, "seconds": (int, float)}
+        kinds: dict[str, Any] = {"loss_sum": Tensor, "accuracy_sum": Tensor, "last": dict, "seconds": (int, float)}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if not isinstance(value, kinds.get(field.name, int)):
@@ -144,7 +144,7 @@ def load(path: Path) -> dict[str, Any]:
         raise RunError(f"{path} is not a checkpoint of a run (it holds other things): restore it or start a new run")
     if state.get("format") != FORMAT:
         raise RunError(f"{path} is not a checkpoint of this version (format {FORMAT}): start a new run")
-    return state
+    return dict(state)
 
 
 def _reason(error: Exception) -> str:
@@ -170,7 +170,7 @@ def random_state(device: torch.device) -> dict[str, Tensor]:
     state = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(device)
-    return state
+    return dict(state)
 
 
 def restore(
