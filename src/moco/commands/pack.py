@@ -115,6 +115,8 @@ def pack(
         return _verified_or_detached(Path(data), verify=verify, quiet=quiet)
     if out is None:
         raise ConfigError(f"pack {data} without out: name the pack, as in --out {Path(data).name}.pack")
+    if workers is not None:
+        check_processes("workers", workers, least=1)
     options = {"format": format, "short_side": short_side, "quality": quality}
     return _packed(Path(data), Path(out), options, channels, workers, replace=replace, quiet=quiet)
 
@@ -150,8 +152,6 @@ def _packed(
     from moco.data.packing import PackWriter
     from moco.data.source import open_source
 
-    if workers is not None:
-        check_processes("workers", workers, least=1)
     options, (source, _) = PackOptions(**chosen), open_source(data, channels=channels)
     if isinstance(source, PackedSource):
         raise DataError(f"{data}: a pack already; check it with --verify, or give the folder that it was made from")
