@@ -19,7 +19,8 @@ PACKAGE = ROOT / "src" / "moco"
 LAYERS = (
     {"printable"},
     {"errors", "version"},
-    {"atomic", "config_checks", "fields", "normalization"},
+    {"atomic", "fields", "normalization"},
+    {"config_checks"},
     {"config"},
     {"recipes"},
     {"encoder"},

@@ -19,7 +19,13 @@ TEXTS = {
     "out": "run folder; default runs/NAME-RECIPE",
     "budget": "time for a run without a recipe, such as 90s, 30m or 8h; by default 30m on a CPU, 8h on a GPU",
 }
-FACTORY = "call a backbone that is a function (package.module:factory) and that only a run or --config names"
+SWITCHES = {
+    "most used": {"dry_run": "say what the run would be, and end", "resume": "continue the run in --out"},
+    "run": {
+        "quiet": "no progress bar and no messages",
+        "allow_factory": "call a backbone that is a function (package.module:factory) and that a file alone names",
+    },
+}
 LOGGERS = "tensorboard (default), csv, wandb, mlflow or trackio; repeat it for several"
 TRUTHS = {field.name for field in dataclasses.fields(Config) if isinstance(field.default, bool)}
 # Options without a value.
@@ -74,12 +80,10 @@ def make_parser(arguments: list[str]) -> ArgumentParser:
         if title == "most used":
             for name, words in TEXTS.items():
                 group.add_argument(f"--{name}", type=str | None, default=None, help=words)
-            group.add_argument("--dry_run", action="store_true", help="say what the run would be, and end")
-            group.add_argument("--resume", action="store_true", help="continue the run in --out")
-            group.add_argument("--allow_factory", action="store_true", help=FACTORY)
         elif title == "run":
             group.add_argument("--logger", type=str, action="append", metavar="NAME", help=LOGGERS)
-            group.add_argument("--quiet", action="store_true", help="no progress bar and no messages")
+        for name, words in SWITCHES.get(title, {}).items():
+            group.add_argument(f"--{name}", action="store_true", help=words)
         for name in fields:
             hint, default = HINTS[name], Config.__dataclass_fields__[name].default
             if name in TRUTHS:  # on in some recipes, off in others

@@ -102,10 +102,8 @@ def import_weights(
 
     for name, value in (("file", file), ("out", out)):
         check_path(name, value)
-    if image_size is not None:
-        check_number("image_size", image_size, 8, LARGEST_SIDE)
-    if num_heads is not None:
-        check_number("num_heads", num_heads, 1)
+    check_number("image_size", image_size, 8, LARGEST_SIDE)
+    check_number("num_heads", num_heads, 1)
     channels = None if normalization is None else normalization_values(normalization)
     folder = _free_folder(path := Path(file).expanduser(), out)
     with understood(path):

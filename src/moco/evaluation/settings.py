@@ -51,8 +51,7 @@ class Settings:
             if getattr(self, field) not in get_args(choices):
                 raise ConfigError(f"{field}={getattr(self, field)!r}: choose one of {', '.join(get_args(choices))}")
         for field, limits in _LIMITS.items():
-            if getattr(self, field) is not None:
-                check_number(field, getattr(self, field), *limits)
+            check_number(field, getattr(self, field), *limits)
         if not 0 < self.held_out < 1:
             raise ConfigError(f"held_out={self.held_out}: need a share above 0 and below 1")
         if not 0 < self.knn_temperature <= LARGEST_REAL:

@@ -54,6 +54,8 @@ def open_images(data: Any, config: Config) -> RunImages:
         DataError: images or labels that cannot be used.
         ConfigError: a batch larger than the number of images.
     """
+    if config.data_root is not None and not any(_is_name(one) for one in (data, config.test)):
+        raise ConfigError(f"data_root={config.data_root}: it is where data sets with a name are stored, leave it out")
     source, own_test, left_out = _learnt_from(data, config)
     test, held_out, pretraining = own_test, None, np.arange(len(source))
     if config.test is not None:
@@ -80,6 +82,10 @@ def open_images(data: Any, config: Config) -> RunImages:
     images = RunImages(name, source, pretraining, test, held_out, left_out, source.remarks)
     check_batch(images, config)
     return images
+
+
+def _is_name(data: Any) -> bool:
+    return isinstance(data, str) and not os.path.exists(os.path.expanduser(data))
 
 
 def check_batch(images: RunImages, config: Config) -> None:

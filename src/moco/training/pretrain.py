@@ -15,7 +15,7 @@ from moco.config import Config
 from moco.data.skipped import SkippedFiles
 from moco.data.user_transform import Transform
 from moco.data.views import view_recipe
-from moco.errors import BROKEN_OFF, ConfigError, MocoError
+from moco.errors import BROKEN_OFF, MocoError
 from moco.evaluation.monitor import Monitor
 from moco.export.backbone import write_backbone
 from moco.export.load import fill
@@ -104,8 +104,6 @@ class Pretraining:
         self.random = random_beside(self.encoder, config.seed, module, starting)
         if starting is not None:
             fill(self.encoder.backbone, starting, what=f"init={config.init} for {config.backbone}")
-        if config.patience is not None and self.images.test is None:
-            raise ConfigError(f"patience={config.patience} without labels: there is no kNN accuracy to get better")
         self.config, self.reason = settled(settled_for(config, self.images), self.encoder)
         self.recipe = view_recipe(self.config)
         self.views = RunViews(self.images, self.config, self.recipe, transform)
