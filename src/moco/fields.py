@@ -42,16 +42,20 @@ def patterns() -> Any:
     return limited((), _are_patterns, "patterns such as ['masks/*']")
 
 
-def check_number(name: str, value: float, least: float, most: float = LARGEST) -> None:
-    """Raise ConfigError for what is no number from `least` to `most`."""
+def check_number(name: str, value: float | None, least: float, most: float = LARGEST) -> None:
+    """Raise ConfigError for what is no number from `least` to `most`; None passes."""
+    if value is None:
+        return
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ConfigError(f"{name}={value!r}: expected a number")
     if not least <= value <= most:
         raise ConfigError(f"{name}={value}: need {_missed(value, least, most)}")
 
 
-def check_processes(name: str, value: int, *, least: int = 0) -> None:
-    """Raise ConfigError for more processes or threads than this machine can have any use for: 4 a core, or 32."""
+def check_processes(name: str, value: int | None, *, least: int = 0) -> None:
+    """Raise ConfigError for more processes or threads than this machine can have any use for: 4 a core, or 32; None
+    passes.
+    """
     cores = os.cpu_count() or 1
     most = max(32, 4 * cores)
     if isinstance(value, int) and value > most:

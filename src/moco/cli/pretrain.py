@@ -20,13 +20,12 @@ TEXTS = {
     "out": "run folder; default runs/NAME-RECIPE",
     "budget": "time for a run without a recipe, such as 90s, 30m or 8h; by default 30m on a CPU, 8h on a GPU",
 }
-FACTORY = "call a backbone that is a function (package.module:factory) and that only a run or --config names"
 LOGGERS = "tensorboard (default), csv, wandb, mlflow or trackio; repeat it for several"
 TRUTHS = {field.name for field in dataclasses.fields(Config) if isinstance(field.default, bool)}
 SWITCHES = {
     "most used": {"dry_run": "say what the run would be, and end", "resume": "continue the run in --out"},
     "run": {
-        "allow_factory": FACTORY,
+        "allow_factory": "call a backbone that is a function (package.module:factory) and that a file alone names",
         "changed_images": "resume although images have come, gone or changed; held-out ones stay held out",
         "quiet": "no progress bar and no messages",
     },

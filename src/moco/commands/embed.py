@@ -140,10 +140,8 @@ def embed(
     """
     start = time.perf_counter()
     check_path("out", out)
-    if batch_size is not None:
-        check_number("batch_size", batch_size, 1, LARGEST_BATCH)
-    if workers is not None:
-        check_processes("workers", workers, least=1)
+    check_number("batch_size", batch_size, 1, LARGEST_BATCH)
+    check_processes("workers", workers, least=1)
     from moco.export.embeddings import identity_of
     from moco.export.load import load
     from moco.export.table import WRITERS, check_output

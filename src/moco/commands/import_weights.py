@@ -108,8 +108,7 @@ def import_weights(
     size = None if image_size is None else size_of(image_size)
     for side in () if size is None else height_width(size):
         check_number("image_size", side, 8, LARGEST_SIDE)
-    if num_heads is not None:
-        check_number("num_heads", num_heads, 1)
+    check_number("num_heads", num_heads, 1)
     channels = None if normalization is None else normalization_values(normalization)
     folder = _free_folder(path := Path(file).expanduser(), out)
     with understood(path):

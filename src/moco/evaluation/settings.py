@@ -52,8 +52,7 @@ class Settings:
             if getattr(self, field) not in get_args(choices):
                 raise ConfigError(f"{field}={getattr(self, field)!r}: choose one of {', '.join(get_args(choices))}")
         for field, limits in _LIMITS.items():
-            if getattr(self, field) is not None:
-                check_number(field, getattr(self, field), *limits)
+            check_number(field, getattr(self, field), *limits)
         if self.image_size is not None:
             object.__setattr__(self, "image_size", size := size_of(self.image_size))
             for side in height_width(size):

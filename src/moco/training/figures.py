@@ -42,8 +42,7 @@ def make_monitor(images: RunImages, config: Config, recipe: ViewRecipe, skipped:
 
 
 def check_monitor(images: RunImages, config: Config) -> None:
-    """Refuse more neighbours than there are labelled images, and to wait for an accuracy that nobody knows, before
-    anything is written.
+    """Refuse more neighbours than there are labelled images, and patience without any, before anything is written.
 
     Raises:
         ConfigError: there are; or there is no label.

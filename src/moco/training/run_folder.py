@@ -146,5 +146,5 @@ class RunFolder:
 def _step_of(line: str) -> float:
     try:
         return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):  # a line cut short by a kill
+    except (ValueError, LookupError, TypeError, RecursionError):  # a line cut short by a kill
         return float("inf")
