@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.reference.views import naive_photometric
 from torch.nn.functional import interpolate
 
 from moco.config import Config
@@ -20,7 +21,6 @@ from moco.errors import ConfigError, DataError
 from moco.normalization import IMAGENET
 from moco.recipes import configure, read_config, write_config
 from moco.sizes import size_of
-from tests.reference.views import naive_photometric
 
 H, W = 12, 20
 
@@ -95,7 +95,7 @@ def test_a_quarter_turn_is_that_of_the_image_and_the_view_keeps_its_shape():
     image = np.zeros((40, 40, 3), dtype=np.uint8)
     image[:8], image[:, :8] = (255, 0, 0), (0, 255, 0)  # top edge red, left edge green
     images = np.repeat(image[None], 24, axis=0)
-    (turned, _), recipe = views(images, (H, W), rotate_probability=1.0, crop_min=1.0, normalization="0,0,0/1,1,1")
+    (turned, _), _ = views(images, (H, W), rotate_probability=1.0, crop_min=1.0, normalization="0,0,0/1,1,1")
     found = set()
     for view in turned:
         matches = []
