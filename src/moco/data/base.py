@@ -255,7 +255,7 @@ class RangedSource(Source):
 def agreed_channels(
     layouts: Iterable[tuple[str, Layout | None]], channels: int | None, name: str
 ) -> tuple[int, tuple[str, ...]]:
-    """Channels that images of these names and layouts can all be given with, and a line where alpha is dropped.
+    """Channels that images of these names and layouts can all be given with, and lines on alpha and pages that are dropped.
 
     Raises:
         DataError: there is no such number, or they cannot be given with `channels`; two images are named.
@@ -272,10 +272,22 @@ def agreed_channels(
             raise DataError(
                 f"{name}: {first[0]} has {first[1]}, {item} {layout}: choose one kind with --include or --exclude"
             )
+    said = []
     dropped = next((item for item, layout in known if layout.alpha and wanted in (1, RGB)), None)
-    if dropped is None:
-        return wanted, ()
-    return wanted, (f"{name}: the alpha channel of {dropped} is not used; where it is data, state --channels",)
+    if dropped is not None:
+        said.append(f"{name}: the alpha channel of {dropped} is not used; where it is data, state --channels")
+    paged = [(item, layout) for item, layout in known if layout.pages > 1 and not layout.by_pages(wanted)]
+    if paged:
+        item, layout = paged[0]
+        stackable = layout._replace(alpha=False).by_pages(layout.pages)
+        cure = (
+            f"are channels, state --channels {layout.pages}" if stackable else "matter, save each as a file of its own"
+        )
+        said.append(
+            f"{name}: {len(paged)} of {len(known)} files looked at have several pages ({item}: {layout.pages}), of which "
+            f"only the first is used; where they {cure}"
+        )
+    return wanted, tuple(said)
 
 
 def _checked_labels(labels: np.ndarray, count: int, name: str) -> np.ndarray:

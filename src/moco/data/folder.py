@@ -97,7 +97,7 @@ class FolderSource(RangedSource):
 
     def extent(self, index: int) -> Extent | None:
         """See `RangedSource`; the pixels of files of 8 bits are not read."""
-        values = unscaled(self.path(index))
+        values = unscaled(self.path(index), self.channels)
         return None if values is None else extent_of(values)
 
     def shapes(self, indices: np.ndarray, *, min_side: int | None = None) -> np.ndarray:

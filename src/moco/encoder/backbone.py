@@ -13,7 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from moco.encoder.small_resnet import WIDTHS, SmallResNet
-from moco.encoder.stem import OTHERS, STANDARD, STRIDES, Stem, check_stem, fit_stem, replace_input_channels, small_stem
+from moco.encoder.stem import (
+    OTHERS,
+    STANDARD,
+    STRIDES,
+    Stem,
+    check_stem,
+    fit_stem,
+    input_channels,
+    replace_input_channels,
+    small_stem,
+)
 from moco.encoder.vit import PREFIX as V3
 from moco.encoder.vit import build_vit, vit_names
 from moco.errors import ArchitectureError
@@ -42,7 +52,12 @@ class Backbone:
 
 
 def build_backbone(
-    name: str | nn.Module, *, image_size: Size, stem: Stem = "auto", channels: int = 3, num_heads: int | None = None
+    name: str | nn.Module,
+    *,
+    image_size: Size,
+    stem: Stem = "auto",
+    channels: int | None = 3,
+    num_heads: int | None = None,
 ) -> Backbone:
     """The backbone called `name`, with random weights, without its classifier.
 
@@ -54,7 +69,8 @@ def build_backbone(
 
     `image_size`: side of the images in pixels, or (height, width). `stem`: "auto" gives ResNets a small stem where the
     shorter side has 64 pixels or less, "small" demands one, "standard" never changes anything; a stem's own name
-    (3x3-stride1) is taken too.
+    (3x3-stride1) is taken too. `channels`: of the images; None for those that the first convolution of a module or of
+    a factory's takes, else 3.
     `num_heads`: attention heads of a timm ViT, where they are to be others than the architecture's own. Their number
     is not to be seen in the weights' shapes: MoCo v3's ViT-S has 12, timm's has 6.
     Raises ArchitectureError where the name is unknown (the nearest ones are suggested), the module cannot be built or
@@ -63,6 +79,7 @@ def build_backbone(
     check_stem(stem)
     if isinstance(name, nn.Module):
         return _given(name, image_size, stem, channels)
+    unstated, channels = channels is None, 3 if channels is None else channels
     if min(height_width(image_size)) < 1 or channels < 1:
         raise ArchitectureError(f"image_size={image_size}, channels={channels}: need at least 1 of each")
     if num_heads is not None and not name.startswith("timm/"):
@@ -74,6 +91,7 @@ def build_backbone(
     else:
         built = _from_library(name, image_size, stem, channels, num_heads)
     module, architecture, used_stem = built
+    channels = (input_channels(module) if unstated else None) or channels
     width = measure_width(module, name, image_size=image_size, channels=channels)
     return Backbone(module, width, architecture, used_stem, image_size, channels, num_heads)
 
@@ -104,7 +122,8 @@ def measure_width(module: nn.Module, name: str, *, image_size: Size, channels: i
     return features.shape[1]
 
 
-def _given(module: nn.Module, image_size: Size, stem: str, channels: int) -> Backbone:
+def _given(module: nn.Module, image_size: Size, stem: str, channels: int | None) -> Backbone:
+    channels = channels or input_channels(module) or 3
     name = f"{GIVEN}{type(module).__name__}"
     if stem not in ("auto", STANDARD):
         raise ArchitectureError(f"stem={stem!r} for {name}: a module has its own stem; use stem='auto'")

@@ -6,7 +6,8 @@ uses a 3x3 convolution of stride 1 without max-pooling; at 33 to 64 pixels strid
 
 from typing import Any, Literal, get_args
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from moco.errors import ArchitectureError
 from moco.sizes import Size, height_width
@@ -67,6 +68,23 @@ def replace_input_channels(module: nn.Module, name: str, channels: int) -> None:
             module.set_submodule(path, fresh)
             return
     raise ArchitectureError(f"channels={channels} for {name}: its first convolution is not known; use 3 channels")
+
+
+def input_channels(module: nn.Module) -> int | None:
+    """Channels of the images that a module takes: those of its first convolution; None where it has none."""
+    layers = (layer for layer in module.modules() if isinstance(layer, nn.modules.conv._ConvNd))
+    first = next(layers, None)
+    return None if first is None else first.in_channels
+
+
+def inherited(weight_OCHW: Tensor, channels: int) -> Tensor:
+    """Weights of a first convolution for images of other channels: their sum for one channel, else the channels in
+    turn, scaled so that as much comes together as before.
+    """
+    before = weight_OCHW.shape[1]
+    if channels == 1:
+        return weight_OCHW.sum(dim=1, keepdim=True)
+    return weight_OCHW[:, torch.arange(channels) % before] * (before / channels)
 
 
 def _replace_resnet_stem(module: nn.Module, stem: str, channels: int) -> None:
