@@ -102,7 +102,7 @@ def _assembled(
 
     if not is_first_process() or resume:
         told = None if resume else os.environ.get(FITTED)
-        return assemble(config if told is None else configure("auto", json.loads(told)))
+        return assemble(config if told is None else configure("auto", json.loads(told), strict=False))
     if stated is not None and not plan.is_complete(stated):
         if "LOCAL_RANK" in os.environ:  # torchrun starts all processes at once: each would measure and decide by itself
             raise ConfigError(

@@ -41,15 +41,10 @@ class Position:
 
     def __post_init__(self) -> None:
         """Refuse what no checkpoint of ours holds; raises TypeError or ValueError."""
-        fresh = {f.name: f.default if f.default is not dataclasses.MISSING else None for f in dataclasses.fields(self)}
-        for name, default in {
-            **fresh,
-            "loss_sum": torch.zeros(()),
-            "accuracy_sum": torch.zeros(()),
-            "last": {},
-        }.items():
+        kinds = {"step": int, "loss_count": int, "seconds": float, "no_better": int, "last": dict}
+        for name, kind in {**kinds, "loss_sum": Tensor, "accuracy_sum": Tensor}.items():
             value = getattr(self, name)
-            if not isinstance(value, (int, float) if isinstance(default, float) else type(default)):
+            if not isinstance(value, (int, float) if kind is float else kind):
                 raise TypeError(f"{name} is a {type(value).__name__}")
             if isinstance(value, int | float) and value < 0:
                 raise ValueError(f"{name} is {value}")
@@ -95,7 +90,7 @@ def load(path: Path) -> dict[str, Any]:
         raise RunError(f"{path} is not a checkpoint of a run (it holds other things): restore it or start a new run")
     if state.get("format") != FORMAT:
         raise RunError(f"{path} is not a checkpoint of this version (format {FORMAT}): start a new run")
-    return state
+    return dict(state)
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:
