@@ -23,17 +23,12 @@ LACKING = {
 }
 
 
-# Options that count beside some values of the others only: when, and in words.
+# Options that count beside some values of the others only: when, and in words. What is switched off by a 0 of its own
+# (knn_evaluations, jitter_probability, ...) may keep its settings: that is how one switches it off for a while.
 COUNTS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "lr_milestones lr_decay": (lambda c: c.schedule == "step", "with the step schedule"),
     "sgd_momentum": (lambda c: c.optimizer != "adamw", "with optimizer sgd and lars"),
-    "brightness contrast saturation hue": (lambda c: c.jitter_probability > 0, "where jitter_probability is above 0"),
-    "grayscale_first": (lambda c: c.grayscale_probability > 0, "where grayscale_probability is above 0"),
-    "test knn_images num_neighbors knn_temperature": (
-        lambda c: c.knn_evaluations > 0,
-        "where knn_evaluations is above 0",
-    ),
-    "held_out": (lambda c: c.knn_evaluations > 0 and c.test is None, "with kNN evaluations and without a test set"),
+    "held_out": (lambda c: c.test is None, "without a test set"),
 }
 
 

@@ -115,7 +115,7 @@ def test_what_is_ours_needs_no_import(tmp_path):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"image_size": 0}, ArchitectureError, "image_size=0"),
+        ({"image_size": 0}, ConfigError, "image_size=0"),
         ({"normalization": "mean"}, ConfigError, "normalization=.mean.: expected imagenet"),
         ({"num_heads": 12}, ArchitectureError, "no ViT"),
         ({"stem": "3x3-stride1"}, ArchitectureError, "first convolution is 7x7"),

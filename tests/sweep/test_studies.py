@@ -97,7 +97,7 @@ def test_cures_without_groups_drop_the_recipes_groups():
 
 
 def test_any_option_can_be_varied_and_several_are_combined():
-    made = plan(None, vary={"key_momentum": [0.9, 0.99], "temperature": [0.1, 0.2, 0.1]})
+    made = plan(None, vary={"key_momentum": [0.9, 0.99], "temperature": [0.1, 0.2]})
     combined = [(run.config.key_momentum, run.config.temperature) for run in made.runs]
     assert combined == [(0.9, 0.1), (0.9, 0.2), (0.99, 0.1), (0.99, 0.2)]
     assert {point.line for point in made.studies[0].points} == {"temperature = 0.1", "temperature = 0.2"}

@@ -107,7 +107,7 @@ def _assembled(
         raise ConfigError(f"no recipe under {launched.name}: {cure}")
     if not is_first_process() or resume:
         told = None if resume else os.environ.get(FITTED)
-        return assemble(config if told is None else configure("auto", json.loads(told)))
+        return assemble(config if told is None else configure("auto", json.loads(told), strict=False))
     if stated is not None and fits:
         return plan.fitted(data, stated, budget=budget, assemble=assemble, start=start, quiet=quiet)
     if budget is not None:

@@ -100,7 +100,7 @@ def join_run(commands: Commands) -> bool:
     if text is None or os.environ.get("LOCAL_RANK", "0") == "0":
         return False
     run = json.loads(text)
-    config = configure(run["config"]["recipe"], run["config"])
+    config = configure(run["config"]["recipe"], run["config"], strict=False)
     _pretrain(commands, run["data"], config, Path(run["folder"]), run["resume"])
     return True
 
