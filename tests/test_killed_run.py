@@ -67,7 +67,7 @@ def test_nothing_is_left_of_a_killed_run(photos, tmp_path, devices):
     folder = RunFolder(out)
     while True:  # the system takes some milliseconds to give a lock back
         try:
-            folder.take()
+            folder.take(resume=True)
             break
         except RunError:
             assert time.monotonic() < deadline

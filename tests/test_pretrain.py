@@ -130,7 +130,7 @@ def test_patterns_are_stored_resumed_and_held_to(photos, tmp_path, tiny):
     assert (run.config.include, run.config.exclude) == (("cats", "dogs"), ("*/roll0",))
     resumed = moco.pretrain(out=tmp_path / "run", resume=True, quiet=True, exclude=["*/roll0"])
     assert (resumed.finished, resumed.summary["images"]) == (True, 12)
-    with pytest.raises(ConfigError, match="exclude=.* differs"):
+    with pytest.raises(ConfigError, match="has exclude=.*, not exclude="):
         moco.pretrain(out=tmp_path / "run", resume=True, quiet=True, exclude=["*/roll1"])
 
 
@@ -199,7 +199,7 @@ def test_a_used_folder_is_refused_and_untouched(photos, tmp_path, tiny):
 
 def test_resume_refuses_other_options(photos, tmp_path, tiny):
     moco.pretrain(photos, out=tmp_path / "run", quiet=True, **tiny)
-    with pytest.raises(ConfigError, match=r"temperature=0\.5 differs"):
+    with pytest.raises(ConfigError, match=r"has temperature=0\.2, not temperature=0\.5"):
         moco.pretrain(photos, out=tmp_path / "run", resume=True, quiet=True, temperature=0.5)
 
 

@@ -14,14 +14,17 @@ def run() -> int:
     # OpenMP threads that spin long while they wait slow a busy machine down many times over; threads that never spin
     # slow a quiet one (docs/log.md, 2026-11-24). Read when PyTorch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # else stack frames where a node or a rank is missing
     listening = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if listening:
         signal.signal(signal.SIGINT, _stop_at_once)
     from moco.cli import main
     from moco.cli.main import first_line, needs_pytorch
+    from moco.training.launcher import is_first_process
 
     if needs_pytorch(sys.argv[1:]):
-        print(first_line(sys.argv[1:]), end="", file=sys.stderr, flush=True)  # PyTorch takes seconds to load
+        if is_first_process():
+            print(first_line(sys.argv[1:]), end="", file=sys.stderr, flush=True)  # PyTorch takes seconds to load
         import torch  # noqa: F401
 
         from moco.training import stop

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from moco.config_checks import check_together
 from moco.errors import ConfigError
-from moco.fields import above_zero, at_least, limited, patterns, share
+from moco.fields import LARGEST_SEED, LARGEST_SIDE, above_zero, at_least, limited, patterns, share
 from moco.normalization import AUTO, normalization_values
 
+EPOCHS = 200  # MoCo v1's and v2's (1911.05722, 2003.04297)
+LARGEST_WIDTH = 65536  # of embeddings and of what lies before them
 REFERENCE_BATCH = 256  # base_learning_rate is stated for this many samples (linear scaling, Goyal et al. 2017)
 Mechanism = Literal["moco", "memory-bank", "end-to-end", "moco-v3"]
 Head = Literal["linear", "mlp", "v3-resnet", "v3-vit"]
@@ -33,6 +36,11 @@ def _is_range(value: Any) -> bool:
     if isinstance(value, tuple):
         return len(value) == 2 and -math.inf < value[0] < value[1] < math.inf
     return 1 <= int(value) <= 65535
+
+
+def _are_milestones(value: Any) -> bool:
+    numbers = isinstance(value, tuple | list) and all(type(share) in (int, float) for share in value)
+    return numbers and list(value) == sorted(set(value)) and all(0 < share < 1 for share in value)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,7 +93,7 @@ class Config:
         normalization: mean and standard deviation of the channels of images in 0 to 1: imagenet, cifar, the numbers as
             MEAN/STD (0.5,0.5,0.5/0.2,0.2,0.2), or auto, which measures them on a sample of the images.
         batch_size: samples in a step over all devices.
-        epochs: passes over the images; give epochs or steps.
+        epochs: passes over the images; give epochs or steps. Without either 200.
         steps: optimiser steps; give epochs or steps.
         optimizer: sgd (v1, v2), lars (v3 with a ResNet; trust coefficient 0.001) or adamw (v3 with a ViT).
         base_learning_rate: learning rate for a batch of 256; scaled linearly with batch_size.
@@ -126,6 +134,7 @@ class Config:
         data_root: where named data sets are stored; null means ~/.cache/moco.
         log_every: steps between lines of metrics.jsonl.
         checkpoint_minutes: minutes between checkpoints; one is also written at the end and on Ctrl-C.
+        keep_checkpoints: how many are kept; where the newest is damaged, a run goes on from the one before it.
     """
 
     recipe: str = "v2"
@@ -134,13 +143,13 @@ class Config:
     init: str | None = None
     num_heads: int | None = at_least(1, None)
     frozen_layers: float | None = limited(None, lambda value: 0 <= value < 1, "a share from 0 to below 1")
-    image_size: int = at_least(8, 224)
+    image_size: int = at_least(8, 224, most=LARGEST_SIDE)
     stem: Stem = "auto"
     head: Head = "mlp"
-    hidden_dim: int | None = at_least(1, None)
+    hidden_dim: int | None = at_least(1, None, most=LARGEST_WIDTH)
     zero_init_residual: bool = False
     freeze_patch_projection: bool = False
-    embedding_dim: int = at_least(1, 128)
+    embedding_dim: int = at_least(1, 128, most=LARGEST_WIDTH)
     dictionary_size: int | None = at_least(1, 65536)
     key_momentum: float | None = share(0.999)
     key_momentum_schedule: KeyMomentumSchedule = "constant"
@@ -166,7 +175,7 @@ class Config:
     rotate_probability: float = share(0.0)
     normalization: str = "imagenet"
     batch_size: int = at_least(1, 256)
-    epochs: int | None = at_least(1, 200)
+    epochs: int | None = at_least(1, None)  # 200 where steps are not stated either
     steps: int | None = at_least(1, None)
     optimizer: Optimizer = "sgd"
     base_learning_rate: float = above_zero(0.03)
@@ -174,7 +183,7 @@ class Config:
     weight_decay: float = at_least(0, 1e-4)
     schedule: Schedule = "cosine"
     schedule_unit: ScheduleUnit = "epoch"
-    lr_milestones: tuple[float, ...] = (0.6, 0.8)
+    lr_milestones: tuple[float, ...] = limited((0.6, 0.8), _are_milestones, "growing shares of the run, as [0.6,0.8]")
     lr_decay: float = share(0.1)
     warmup_steps: int = at_least(0, 0)
     warmup_epochs: int = at_least(0, 0)
@@ -190,7 +199,7 @@ class Config:
     workers: int | None = at_least(0, None)
     cache_gib: float = at_least(0, 2.0)
     threads: int | None = at_least(1, None)
-    seed: int = limited(0, lambda value: 0 <= value < 2**63, "0 to below 2**63")
+    seed: int = limited(0, lambda value: 0 <= value <= LARGEST_SEED, "0 to below 2**63")
     test: str | None = None
     labels: str | None = None
     held_out: float = limited(0.1, lambda value: 0 <= value < 1, "a share from 0 to below 1")
@@ -206,21 +215,29 @@ class Config:
     data_root: str | None = None
     log_every: int = at_least(1, 10)
     checkpoint_minutes: float = at_least(0, 5.0)
+    keep_checkpoints: int = at_least(1, 2)
 
     def __post_init__(self) -> None:
         """Check every value and combination; a ConfigError names what came, what was expected, what to do."""
+        if self.epochs is None and self.steps is None:
+            object.__setattr__(self, "epochs", EPOCHS)
         for name, hint in get_type_hints(Config).items():
+            if isinstance(getattr(self, name), os.PathLike):
+                object.__setattr__(self, name, os.fspath(getattr(self, name)))
             value, kinds = getattr(self, name), tuple(get_origin(kind) or kind for kind in get_args(hint) or (hint,))
             if get_origin(hint) is Literal and value not in kinds:
                 raise ConfigError(f"{name}={value!r}: choose one of {', '.join(kinds)}")
             number = get_origin(hint) is not tuple and {int, float, bool} & set(kinds)
             if number and type(value) not in {*kinds, *([int] if float in kinds else [])}:
                 raise ConfigError(f"{name}={value!r}: expected {' or '.join(kind.__name__ for kind in kinds)}")
+            if get_origin(hint) is not tuple and str in kinds and not isinstance(value, str | None):
+                raise ConfigError(f"{name}={value!r}: expected text")
         for field in dataclasses.fields(self):
             value, needed = getattr(self, field.name), field.metadata.get("needed")
             if needed and value is not None and not field.metadata["fits"](value):
                 remedy = ", or choose the end-to-end mechanism" if field.name == "dictionary_size" else ""
-                raise ConfigError(f"{field.name}={value}: need {needed}{remedy}")
+                said = needed(value) if callable(needed) else needed
+                raise ConfigError(f"{field.name}={value}: need {said}{remedy}")
         if self.normalization != AUTO:
             normalization_values(self.normalization)
         check_together(self)

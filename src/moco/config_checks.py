@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from moco.errors import ConfigError
+from moco.errors import ArchitectureError, ConfigError
+from moco.fields import check_processes
 
 PLAIN_HEADS, V3_HEADS = ("linear", "mlp"), ("v3-resnet", "v3-vit")
 # Which of the fields in LACKING each mechanism has.
@@ -19,6 +21,55 @@ LACKING = {
     "key_momentum": "no key encoder that follows",
     "bank_momentum": "no memory bank",
 }
+
+
+# Options that count beside some values of the others only: when, and in words.
+COUNTS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "lr_milestones lr_decay": (lambda c: c.schedule == "step", "with the step schedule"),
+    "sgd_momentum": (lambda c: c.optimizer != "adamw", "with optimizer sgd and lars"),
+    "brightness contrast saturation hue": (lambda c: c.jitter_probability > 0, "where jitter_probability is above 0"),
+    "grayscale_first": (lambda c: c.grayscale_probability > 0, "where grayscale_probability is above 0"),
+    "test knn_images num_neighbors knn_temperature": (
+        lambda c: c.knn_evaluations > 0,
+        "where knn_evaluations is above 0",
+    ),
+    "held_out": (lambda c: c.knn_evaluations > 0 and c.test is None, "with kNN evaluations and without a test set"),
+}
+
+
+# Fields that a transform of the user's replaces.
+VIEW_FIELDS = (
+    *("crop_min", "brightness", "contrast", "saturation", "hue", "jitter_probability", "grayscale_probability"),
+    *("grayscale_first", "blur_probability", "blur_probability_2", "solarize_probability", "solarize_probability_2"),
+    *("flip_probability", "vertical_flip_probability", "rotate_probability"),
+)
+
+
+def check_stated(given: Mapping[str, Any], *, own_views: bool) -> None:
+    """Raise ConfigError for what this machine or a transform of the user's rules out in the options of a new run."""
+    for name, least in (("workers", 0), ("threads", 1), ("devices", 1)):
+        if given.get(name) is not None:
+            check_processes(name, given[name], least=least)
+    needless = [name for name in VIEW_FIELDS if own_views and name in given]
+    if needless:
+        raise ConfigError(f"{needless[0]} with transform, which makes the views by itself: leave one of them out")
+
+
+def check_factory(name: str | None, *, file: object, allowed: bool) -> None:
+    """Raise ArchitectureError where a file names a function that nobody has allowed to be called."""
+    if name is not None and ":" in name and not allowed:
+        raise ArchitectureError(
+            f"{file} names the function {name}, which would be called: allow it if you trust it "
+            "(allow_factory=True, --allow-factory; pretrain takes its name as --backbone)"
+        )
+
+
+def check_needless(config: Any, stated: Mapping[str, Any]) -> None:
+    """Raise ConfigError for a stated value that would change nothing beside the others."""
+    for fields, (counts, where) in COUNTS.items():
+        for field in fields.split():
+            if stated.get(field) is not None and not counts(config):
+                raise ConfigError(f"{field}={stated[field]} would change nothing: it counts {where}; leave it out")
 
 
 def check_together(config: Any) -> None:
@@ -66,7 +117,7 @@ def _check_v3(config: Any) -> None:
 
 
 def _check_combinations(config: Any) -> None:
-    if (config.epochs is None) == (config.steps is None):
+    if config.epochs is not None and config.steps is not None:
         raise ConfigError(f"epochs={config.epochs} and steps={config.steps}: give exactly one of the two")
     if config.batch_size % (config.devices * config.num_nodes):
         raise ConfigError(
@@ -82,6 +133,8 @@ def _check_combinations(config: Any) -> None:
         )
     if config.steps is not None and config.warmup_steps >= config.steps:
         raise ConfigError(f"warmup_steps={config.warmup_steps} with steps={config.steps}: warm up for fewer steps")
+    if config.steps is not None and config.head_warmup_steps >= config.steps:
+        raise ConfigError(f"head_warmup_steps={config.head_warmup_steps} with steps={config.steps}: take fewer")
     if config.frozen_layers and config.init is None:
         share = f"frozen_layers={config.frozen_layers:g}"
         raise ConfigError(f"{share} without init: random layers have to learn, leave it out")

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from moco.config import Config
-from moco.config_checks import LACKING, MECHANISM_FIELDS, V3_HEADS
+from moco.config_checks import LACKING, MECHANISM_FIELDS, V3_HEADS, check_needless
 from moco.errors import ConfigError, RunError
 
 
@@ -180,17 +180,18 @@ def check_options(names: Iterable[str]) -> None:
             raise ConfigError(f"unknown option {name!r}" + (f": did you mean {', '.join(near)}?" if near else ""))
 
 
-def configure(recipe: str, options: dict[str, Any]) -> Config:
+def configure(recipe: str, options: dict[str, Any], *, strict: bool = True) -> Config:
     """The recipe's configuration with the stated options in its place; `steps` alone replaces the recipe's epochs.
 
     Another mechanism than the recipe's drops the options that it lacks and takes defaults for its own.
     A recipe's warm-up is cut to a quarter of a stated length; one in epochs keeps its share of a run in steps. A stated
-    warm-up is taken as it is.
+    warm-up is taken as it is. What would change nothing beside the other values is refused, unless `strict` is false,
+    as for what an earlier version has taken.
 
     Raises:
         ConfigError: an unknown recipe or option (nearest names suggested), or values that cannot work.
     """
-    if recipe not in RECIPES:
+    if not isinstance(recipe, str) or recipe not in RECIPES:
         raise ConfigError(f"recipe={recipe!r}: choose one of {', '.join(RECIPES)}")
     check_options(options)
     base = dataclasses.asdict(RECIPES[recipe]())
@@ -199,15 +200,12 @@ def configure(recipe: str, options: dict[str, Any]) -> Config:
     length = {name for name in ("epochs", "steps") if options.get(name) is not None}
     if len(length) == 1:
         base.update(epochs=None, steps=None)
-    schedule = options.get("schedule", base["schedule"])
-    changed = tuple(options.get("lr_milestones") or base["lr_milestones"]) != tuple(base["lr_milestones"])
-    if changed and schedule != "step":
-        raise ConfigError(f"lr_milestones with schedule={schedule!r}: milestones belong to the step schedule")
     chosen = {**base, **options, "recipe": recipe}
-    if chosen["optimizer"] == "adamw" and chosen["sgd_momentum"] != base["sgd_momentum"]:
-        raise ConfigError(f"sgd_momentum={chosen['sgd_momentum']} with optimizer='adamw': it belongs to sgd and lars")
     chosen.update({name: tuple(value) for name, value in chosen.items() if isinstance(value, list)})
-    return Config(**chosen)
+    config = Config(**chosen)
+    if strict:
+        check_needless(config, {name: value for name, value in options.items() if chosen[name] != base[name]})
+    return config
 
 
 def read_config(path: Path) -> tuple[Config, str | None]:
@@ -228,9 +226,12 @@ def read_config(path: Path) -> tuple[Config, str | None]:
                 del stored[name]
         if stored.get("compile") in ("auto", "off", "on"):
             stored["compile"] = stored["compile"] == "on"
-        return configure(recipe, stored), data
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError, KeyError, TypeError, ConfigError) as error:
-        raise RunError(f"{path} cannot be read ({str(error).splitlines()[0]}): restore it") from error
+        if not isinstance(data, str | None):
+            raise TypeError(f"data is {data!r}")
+        return configure(recipe, stored, strict=False), data
+    except (OSError, ValueError, yaml.YAMLError, AttributeError, LookupError, TypeError, RecursionError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise RunError(f"{path} cannot be read ({said}): restore it") from error
 
 
 OWN_VIEWS = "own_views: true"  # the line of config.yaml of a run with a transform of the user's

@@ -170,12 +170,6 @@ def test_a_budget_beside_a_whole_configuration_is_refused(folder, tmp_path):
         moco.pretrain(folder, out=tmp_path / "run", config=config, budget="8h")
 
 
-def test_under_torchrun_a_fit_is_refused(folder, tmp_path, monkeypatch):
-    monkeypatch.setenv("LOCAL_RANK", "0")
-    with pytest.raises(ConfigError, match="torchrun"):
-        moco.pretrain(folder, out=tmp_path / "run", quiet=True, backbone="resnet_tiny")
-
-
 def test_several_processes_train_what_the_first_one_has_fitted(folder, tmp_path):
     options = {**SMALL, "batch_size": 16, "num_neighbors": 3, "steps": 3, "accelerator": "cpu", "devices": 2}
     written = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]

@@ -22,7 +22,7 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_no_partial_file(tmp_path, mon
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", no_space)
-    with pytest.raises(RunError, match=r"No space left.*previous checkpoint is untouched"):
+    with pytest.raises(RunError, match=r"No space left.*last\.pt is as it was"):
         checkpoint.save_atomically({"step": 2}, path)
     assert checkpoint.load(path)["step"] == 1
     assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]

@@ -10,7 +10,7 @@ from torch import nn
 
 from moco.errors import ConfigError
 from moco.recipes import configure
-from moco.training import device
+from moco.training import device, processes
 from moco.training.device import busy_remark, make_fabric, settled
 
 
@@ -67,7 +67,7 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
 def test_fabric_leaves_what_it_hides_as_it_was():
     import sys
 
-    device.load_fabric()
+    processes.load_fabric()
     assert sys.modules.get("torchmetrics", "absent") is not None
 
 

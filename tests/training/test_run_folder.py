@@ -34,11 +34,11 @@ def test_resuming_needs_a_run(tmp_path):
 
 def test_one_process_at_a_time(tmp_path):
     first, second = RunFolder(tmp_path), RunFolder(tmp_path)
-    first.take()
+    first.take(resume=False)
     with pytest.raises(RunError, match="in use"):
-        second.take()
+        second.take(resume=False)
     first.close()
-    second.take()
+    second.take(resume=False)
     second.close()
 
 
@@ -47,3 +47,26 @@ def test_metrics_after_the_checkpoint_are_dropped_with_a_line_cut_short(tmp_path
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + '\n{"step": 4')
     RunFolder(tmp_path).trim_metrics(20)
     assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [10, 20]
+
+
+def test_a_run_that_another_has_ended_meanwhile_is_not_overwritten(tmp_path):
+    late = RunFolder(tmp_path / "run")
+    late.check(resume=False)
+    first = RunFolder(tmp_path / "run")
+    first.take(resume=False)
+    first.write_text("config.yaml", "data: null")
+    first.close()
+    with pytest.raises(RunError, match="holds a run already"):
+        late.take(resume=False)
+    first.take(resume=True)
+    first.close()
+
+
+def test_what_a_run_leaves_that_never_began_is_in_nobodys_way(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.take(resume=False)  # killed here
+    RunFolder(tmp_path / "run").check(resume=False)
+    (tmp_path / "run" / "checkpoints" / "last.pt").touch()
+    with pytest.raises(RunError, match="other files"):
+        RunFolder(tmp_path / "run").check(resume=False)
+    folder.close()

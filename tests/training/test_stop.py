@@ -194,6 +194,29 @@ def test_not_every_signal_gives_up_a_step(monkeypatch, options):
     assert request.came
 
 
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_terminal_that_closes_ends_a_run_as_a_request_to_end_does(photos, tmp_path, tiny, name):
+    class Closes(moco.Callback):
+        def on_step_end(self, training):
+            if training.step == 3:
+                ctrl_c(getattr(signal, name))
+
+    run = moco.pretrain(photos, out=tmp_path / "run", quiet=True, callbacks=[Closes()], **tiny)
+    assert (run.finished, run.summary["steps"]) == (False, 3)
+    assert run.path.joinpath("checkpoints", "last.pt").is_file()
+
+
+def test_under_nohup_a_closing_terminal_is_not_heard():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopRequest() as request:
+            ctrl_c(signal.SIGHUP)
+        assert not request.came
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_a_second_ctrl_c_ends_a_step_at_once_and_handlers_are_as_before():
     before = signal.getsignal(signal.SIGINT), signal.set_wakeup_fd(-1)
     signal.set_wakeup_fd(before[1])

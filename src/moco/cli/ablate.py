@@ -13,6 +13,7 @@ from jsonargparse import ArgumentParser, Namespace
 from moco.cli.parser import Parser, one_line
 from moco.config import Config
 from moco.errors import ConfigError
+from moco.printable import plain_data, printable_lines
 from moco.sweep.settings import Launcher, check_field
 from moco.sweep.studies import STUDIES, VARIED, study_names
 
@@ -62,7 +63,7 @@ def call(chosen: Namespace, arguments: list[str]) -> int:
     from moco.commands.ablate import ablate
 
     result = ablate(study, data, command=shlex.join(["moco", *arguments]), **options, **given)
-    print(json.dumps(result.as_dict(), indent=2) if as_json else result)
+    print(json.dumps(plain_data(result.as_dict()), indent=2) if as_json else printable_lines(result))
     return result.exit_code
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 
 from moco.cli.parser import Parser, described
+from moco.printable import plain_data, printable_lines
 
 # Functions in modules that load without PyTorch. Each returns something that `str` makes readable and `as_dict()` plain
 # data for `--json`; or None, and nothing is printed.
@@ -43,4 +44,4 @@ def call(command: str, chosen: Namespace) -> None:
     as_json = options.pop("json", False)
     result = pkgutil.resolve_name(command)(**options)
     if result is not None:
-        print(json.dumps(result.as_dict(), indent=2) if as_json else result)
+        print(json.dumps(plain_data(result.as_dict()), indent=2) if as_json else printable_lines(result))

@@ -11,7 +11,8 @@ from jsonargparse import ArgumentParser, Namespace
 
 from moco.cli import ablate, functions, pretrain
 from moco.cli.parser import Parser, one_line, with_underscores
-from moco.errors import INTERRUPTED, MocoError
+from moco.errors import INTERRUPTED, REFUSED, MocoError
+from moco.printable import printable
 from moco.version import __version__
 
 # In the order of work: what each does, and an example.
@@ -48,12 +49,13 @@ def first_line(arguments: Sequence[str]) -> str:
     """What a command that trains says before it loads anything slow; nothing of the others, and where it is silent."""
     if arguments[0] != "pretrain" or {"--quiet", "--print_config", "--print-config"} & set(arguments):
         return ""
-    return f"moco {__version__}: looking at {pretrain.subject(list(arguments))}\n"
+    return f"moco {__version__}: looking at {printable(pretrain.subject(list(arguments)))}\n"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code: 0 done, 2 an error that the user can cure, 3 out of the time that it was
-    given, 130 ended by Ctrl-C with all that can be resumed saved. Any other Ctrl-C is raised: see `moco.__main__`.
+    """Run the command; returns its exit code: 0 done, 2 an error that the user can cure and nothing written, 1 such an
+    error where something was begun, 3 out of the time that it was given, 130 ended by Ctrl-C with all that can be
+    resumed saved. Any other Ctrl-C is raised: see `moco.__main__`.
     """
     arguments = with_underscores(list(sys.argv[1:] if argv is None else argv))
     try:
@@ -65,11 +67,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         chosen = parser.parse_args(arguments, defaults="--print_config" in arguments)
         return _call(chosen, arguments)
     except argparse.ArgumentError as error:
-        print(f"moco: error: {one_line(str(error), subparsers.get(arguments[0], parser))}", file=sys.stderr)
-        return 2
+        said = printable(one_line(str(error), subparsers.get(arguments[0], parser)))
+        print(f"moco: error: {said}", file=sys.stderr)
+        return REFUSED
     except MocoError as error:
         print(f"moco: error: {error}", file=sys.stderr)
-        return 2
+        return error.exit_code
 
 
 def _parsers(arguments: list[str]) -> tuple[ArgumentParser, dict[str, ArgumentParser]]:

@@ -11,7 +11,7 @@ from jsonargparse import ActionYesNo, ArgumentParser, Namespace
 
 from moco.cli.parser import Parser, described, with_underscores
 from moco.config import Config
-from moco.config_checks import MECHANISM_FIELDS
+from moco.config_checks import MECHANISM_FIELDS, check_factory
 from moco.recipes import RECIPES, configure, default_recipe
 
 HINTS = get_type_hints(Config)
@@ -19,10 +19,19 @@ TEXTS = {
     "out": "run folder; default runs/NAME-RECIPE",
     "budget": "time for a run without a recipe, such as 90s, 30m or 8h; by default 30m on a CPU, 8h on a GPU",
 }
+FACTORY = "call a backbone that is a function (package.module:factory) and that only a run or --config names"
 LOGGERS = "tensorboard (default), csv, wandb, mlflow or trackio; repeat it for several"
 TRUTHS = {field.name for field in dataclasses.fields(Config) if isinstance(field.default, bool)}
+SWITCHES = {
+    "most used": {"dry_run": "say what the run would be, and end", "resume": "continue the run in --out"},
+    "run": {
+        "allow_factory": FACTORY,
+        "changed_images": "resume although images have come, gone or changed; held-out ones stay held out",
+        "quiet": "no progress bar and no messages",
+    },
+}
 # Options without a value.
-FLAGS = {"--resume", "--quiet", "--dry_run", "--print_config", "--help"}
+FLAGS = {"--print_config", "--help", *(f"--{name}" for switches in SWITCHES.values() for name in switches)}
 FLAGS |= {f"--{no}{name}" for no in ("", "no_") for name in TRUTHS}
 
 
@@ -48,7 +57,7 @@ GROUPS = {
         ),
         "hardware": "accelerator num_nodes precision layout compile workers cache_gib threads",
         "evaluation while training": "held_out knn_evaluations patience knn_images num_neighbors knn_temperature",
-        "run": "log_every checkpoint_minutes",
+        "run": "log_every checkpoint_minutes keep_checkpoints",
     }.items()
 }
 
@@ -73,11 +82,10 @@ def make_parser(arguments: list[str]) -> ArgumentParser:
         if title == "most used":
             for name, words in TEXTS.items():
                 group.add_argument(f"--{name}", type=str | None, default=None, help=words)
-            group.add_argument("--dry_run", action="store_true", help="say what the run would be, and end")
-            group.add_argument("--resume", action="store_true", help="continue the run in --out")
         elif title == "run":
             group.add_argument("--logger", type=str, action="append", metavar="NAME", help=LOGGERS)
-            group.add_argument("--quiet", action="store_true", help="no progress bar and no messages")
+        for name, words in SWITCHES.get(title, {}).items():
+            group.add_argument(f"--{name}", action="store_true", help=words)
         for name in fields:
             hint, default = HINTS[name], Config.__dataclass_fields__[name].default
             if name in TRUTHS:  # on in some recipes, off in others
@@ -116,6 +124,9 @@ def call(chosen: Namespace, arguments: list[str]) -> bool:
     # Without the defaults that the help shows: what nobody has stated may follow from something else.
     said = {name for file in files for name in file} | {_option(argument) for argument in arguments}
     stated = {name: value for name, value in options.items() if name in said}
+    typed = {_option(argument) for argument in arguments}
+    for name in {"backbone", "init"} & stated.keys() - typed:
+        check_factory(stated[name], file="--config", allowed=stated.get("allow_factory", False))
     if files and stated.get("recipe") is None:  # a file says what a run is: nothing is fitted around it
         stated["recipe"] = default_recipe(data)
     run = pretrain(data, loggers=loggers, **stated)

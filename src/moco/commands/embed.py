@@ -15,6 +15,8 @@ from typing import Any, Literal
 
 from moco.data.skipped import damaged_were
 from moco.errors import ConfigError, DataError
+from moco.fields import check_number, check_path, check_processes
+from moco.printable import printable
 
 TYPE_CHECKING = False  # not typing's, whose imports the command line's parser would run, and so load PyTorch
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ else:
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["fp32", "bf16"]
+LARGEST_BATCH = 65536
 CPU_BATCH, ACCELERATOR_BATCH = 32, 256  # a CPU's caches like small batches
 
 
@@ -83,12 +86,12 @@ class Embedded:
 
     def __str__(self) -> str:
         lines = [
-            f"{self.path or 'in memory'}: {self.images:,} images, {self.feature_dim} features each",
+            f"{printable(self.path or 'in memory')}: {self.images:,} images, {self.feature_dim} features each",
             f"{self.images_per_second:,.0f} images/s, {self.data_wait:.0%} of the time waiting for data, "
             f"{self.seconds:.1f} s in all",
         ]
         if self.skipped:
-            lines.append(f"{damaged_were(self.skipped)} skipped: see {self.path}.skipped.jsonl")
+            lines.append(f"{damaged_were(self.skipped)} skipped: see {printable(self.path)}.skipped.jsonl")
         return "\n".join(lines)
 
     def as_dict(self) -> dict[str, Any]:
@@ -136,9 +139,11 @@ def embed(
         RunError: weights or output file cannot be used.
     """
     start = time.perf_counter()
-    for name, value in (("batch_size", batch_size), ("workers", workers)):
-        if value is not None and value < 1:
-            raise ConfigError(f"{name}={value}: need at least 1")
+    check_path("out", out)
+    if batch_size is not None:
+        check_number("batch_size", batch_size, 1, LARGEST_BATCH)
+    if workers is not None:
+        check_processes("workers", workers, least=1)
     from moco.export.embeddings import identity_of
     from moco.export.load import load
     from moco.export.table import WRITERS, check_output
@@ -176,7 +181,7 @@ def _write(
         computing = max(time.perf_counter() - began, 1e-9)
         rows = store.finish(source.item_name, {**identity, **model.metadata()})
     if (line := source.clipped_line()) and not options["quiet"]:
-        print(line, file=sys.stderr)
+        print(printable(line), file=sys.stderr)
     rate, seconds = (len(source) - before) / computing, time.perf_counter() - start
     return Embedded(path, rows, model.feature_dim, store.skipped.count, seconds, rate, waited / computing)
 
@@ -205,7 +210,10 @@ def _fill(
             store.append(features, bar.update)
     except KeyboardInterrupt:
         if not quiet:
-            print(f"{store.done:,} images are safe in {store.folder}: the same command goes on", file=sys.stderr)
+            print(
+                f"{store.done:,} images are safe in {printable(store.folder)}: the same command goes on",
+                file=sys.stderr,
+            )
         raise
     if skipped.count == len(source):
         store.remove()  # so that the next call looks at them again
@@ -237,7 +245,7 @@ def open_images(data: Images, preprocess: Preprocessing, *, quiet: bool = True) 
     ranged: Any = {"value_range": preprocess.value_range, "channels": preprocess.channels}
     source = open_source(data, least=1, **ranged)[0]
     for line in () if quiet else source.remarks:
-        print(line, file=sys.stderr)
+        print(printable(line), file=sys.stderr)
     return source
 
 

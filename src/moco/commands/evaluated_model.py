@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from moco.commands.starting_weights import MODULE
+from moco.config_checks import check_factory
 from moco.data.base import Source
 from moco.data.channel_statistics import channel_statistics
 from moco.data.preprocess import Preprocessing
@@ -28,6 +29,7 @@ from moco.export.load import BACKBONE, HEAD, load, weights_path
 from moco.export.reading import CHECKPOINT, FILE_NAME, run_folder
 from moco.export.trained import trained_backbone
 from moco.normalization import IMAGENET
+from moco.printable import printable
 from moco.recipes import configure, read_config
 from moco.training import checkpoint
 
@@ -80,6 +82,8 @@ def _starting_weights(config: Path, settings: Settings) -> tuple[nn.Module | Non
     try:
         if init == MODULE:
             raise RunError("a module that was handed over")
+        if not Path(init).expanduser().exists():
+            check_factory(init, file=config, allowed=settings.allow_factory)
         if not settings.download and not Path(init).expanduser().exists():
             raise RunError(f"{init} is not on the disk (--download fetches weights that have a name)")
         return trained_backbone(init).backbone, ()
@@ -98,10 +102,10 @@ def in_range_of(preprocess: Preprocessing, sources: Sources, *, quiet: bool) -> 
     test = None if test is None else test.in_range(train.value_range)
     said = [] if quiet else [train] if test is None else [train, test]
     for line in (line for source in said for line in source.remarks):
-        print(line, file=sys.stderr)
+        print(printable(line), file=sys.stderr)
     yield train, test
     for line in (source.clipped_line() for source in said if source.clipped):
-        print(line, file=sys.stderr)
+        print(printable(line), file=sys.stderr)
 
 
 def square_side(source: Source) -> int | None:

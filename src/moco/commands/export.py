@@ -8,7 +8,10 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
+from moco.atomic import written
 from moco.errors import ConfigError, RunError
+from moco.fields import check_path
+from moco.printable import printable
 
 TYPE_CHECKING = False  # not typing's, whose imports the command line's parser would run, and so load PyTorch
 if TYPE_CHECKING:
@@ -46,7 +49,7 @@ class Exported:
     def __str__(self) -> str:
         whose = "ours, as it has none" if self.pixels is None else f"its own, {self.pixels:.2g} from ours at most"
         return (
-            f"{self.path}: read back as {self.format} reads it\n"
+            f"{printable(self.path)}: read back as {self.format} reads it\n"
             f"from {self.images} images to features: largest difference {self.difference:.2g} (features up to "
             f"{self.largest_feature:.3g}); preprocessing {whose}"
         )
@@ -86,6 +89,7 @@ def export_weights(
     from moco.export.load import load, weights_path
     from moco.export.subject import Subject
 
+    check_path("out", out)
     path = weights_path(run)
     subject = Subject(load(run, preprocessing=preprocessing, allow_factory=allow_factory))
     if format == "moco" and path is not None:
@@ -102,7 +106,8 @@ def _default(subject: Subject, path: Path | None, format: FormatName) -> Path:
     if path is None:
         raise ConfigError("out=None with a module: name the file or folder to write")
     target = run_folder(path) / "export" / (format + fitting(subject, format).suffix)
-    target.parent.mkdir(exist_ok=True)
+    with written(target):
+        target.parent.mkdir(exist_ok=True)
     return target
 
 

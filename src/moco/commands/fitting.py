@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from moco.config import Config
 from moco.errors import ConfigError
 from moco.recipes import configure
+from moco.training.launcher import check_nodes, is_first_process, launcher
 
 if TYPE_CHECKING:
     from moco.training.images import RunImages
@@ -19,11 +20,6 @@ if TYPE_CHECKING:
     from moco.training.run_folder import RunFolder
 
 FITTED = "MOCO_FITTED"  # environment of processes that are started for further devices: what the first one has fitted
-
-
-def is_first_process() -> bool:
-    """Whether this is the process that the user started, and not one that it launched for a further device."""
-    return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("NODE_RANK", "0") == "0"
 
 
 def is_fitted(data: Any, recipe: str | None) -> bool:
@@ -37,12 +33,16 @@ def is_fitted(data: Any, recipe: str | None) -> bool:
     return data is not None and recipe in (None, "auto")
 
 
-def check_budget(budget: str | None, dry_run: bool, *, fits: bool, recipe: str | None, resume: bool) -> None:
-    """Refuse a budget, or a dry run, where it would be ignored.
+def check_ignored(
+    budget: str | None, dry_run: bool, changed_images: bool, *, fits: bool, recipe: str | None, resume: bool
+) -> None:
+    """Refuse a budget, a dry run or changed images where they would be ignored.
 
     Raises:
-        ConfigError: on resume, and a budget for what is not fitted.
+        ConfigError: the first two on resume, the last without, and a budget for what is not fitted.
     """
+    if changed_images and not resume:
+        raise ConfigError("changed_images without resume: it takes a folder that has changed since the run began")
     if resume and (budget is not None or dry_run):
         what = "dry_run" if budget is None else f"budget={budget}"
         raise ConfigError(f"{what} with resume: a run is resumed with the length that it has, leave it out")
@@ -71,6 +71,7 @@ def carry_out(
         resume, dry_run: as `moco.pretrain` takes them.
         extras: what else `Pretraining` takes.
     """
+    check_nodes(config.num_nodes)
     run = _assembled(data, config, folder, stated, budget, resume=resume, dry_run=dry_run, **extras)
     if not dry_run:
         with _told_to_further_ranks(None if stated is None else run.config):
@@ -100,14 +101,14 @@ def _assembled(
     def assemble(config: Config, images: RunImages | None = None) -> Pretraining:
         return Pretraining(data, config, folder, images=images, quiet=quiet, start=start, **extras)
 
+    fits = stated is not None and not plan.is_complete(stated) and not resume
+    if fits and (launched := launcher()) and launched.devices * launched.num_nodes > 1:  # each would decide by itself
+        cure = "give --recipe, or --config with what moco pretrain has fitted in one process"
+        raise ConfigError(f"no recipe under {launched.name}: {cure}")
     if not is_first_process() or resume:
         told = None if resume else os.environ.get(FITTED)
         return assemble(config if told is None else configure("auto", json.loads(told)))
-    if stated is not None and not plan.is_complete(stated):
-        if "LOCAL_RANK" in os.environ:  # torchrun starts all processes at once: each would measure and decide by itself
-            raise ConfigError(
-                "no recipe under torchrun: give --config with what moco pretrain has fitted in one process"
-            )
+    if stated is not None and fits:
         return plan.fitted(data, stated, budget=budget, assemble=assemble, start=start, quiet=quiet)
     if budget is not None:
         raise ConfigError(f"budget={budget} with a configuration that states its length: leave it out")

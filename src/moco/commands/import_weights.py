@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from moco.atomic import write_json, written
 from moco.errors import RunError
+from moco.fields import LARGEST_SIDE, check_number, check_path
 from moco.normalization import normalization_values
+from moco.printable import printable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,7 +59,7 @@ class Imported:
                 f"{self.kind}, {self.parameters:,} parameters: {self.architecture}, stem {self.stem}{heads}",
                 f"left out: {', '.join(left_out) or 'nothing'}",
                 f"images: centre square at {self.image_size} px, mean {mean} ({source})",
-                f"run folder {self.path}: backbone.safetensors, {self.feature_dim} features",
+                f"run folder {printable(self.path)}: backbone.safetensors, {self.feature_dim} features",
             ]
         )
 
@@ -96,6 +99,12 @@ def import_weights(
     from moco.export.convert import convert
     from moco.export.foreign import read_foreign
 
+    for name, value in (("file", file), ("out", out)):
+        check_path(name, value)
+    if image_size is not None:
+        check_number("image_size", image_size, 8, LARGEST_SIDE)
+    if num_heads is not None:
+        check_number("num_heads", num_heads, 1)
     channels = None if normalization is None else normalization_values(normalization)
     folder = _free_folder(path := Path(file).expanduser(), out)
     foreign = read_foreign(path)
@@ -134,15 +143,20 @@ def _written(imported: Imported, model: Pretrained, file: Path) -> Imported:
     from moco.export.reading import FILE_NAME
 
     folder = imported.path
+    made = not folder.exists()
+    with file.open("rb") as opened:
+        digest = hashlib.file_digest(opened, "sha256").hexdigest()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        with written(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         write_backbone(model.backbone, folder / FILE_NAME, metadata=model.metadata())
-        with file.open("rb") as opened:
-            digest = hashlib.file_digest(opened, "sha256").hexdigest()
-        stated = {**imported.as_dict(), "file": file.name, "sha256": digest}
-        (folder / "import.json").write_text(json.dumps(stated, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise RunError(f"cannot write {folder}: {error.strerror or error}") from error
+        write_json(folder / "import.json", {**imported.as_dict(), "file": file.name, "sha256": digest})
+    except BaseException:  # half a run would be in the way of the same command
+        with contextlib.suppress(OSError):
+            (folder / FILE_NAME).unlink(missing_ok=True)
+            if made:
+                folder.rmdir()
+        raise
     return imported
 
 

@@ -7,8 +7,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+from moco.atomic import replaced
 from moco.commands.embed import embed, open_images
-from moco.errors import ConfigError, DataError, RunError
+from moco.errors import ConfigError, DataError
+from moco.fields import LARGEST_SEED, check_number, check_path
+from moco.printable import plain_name, printable
 
 TYPE_CHECKING = False  # not typing's, whose imports the command line's parser would run, and so load PyTorch
 if TYPE_CHECKING:
@@ -25,6 +28,7 @@ else:
     Images = Weights = str  # the command line gives text
     Preprocessing = object
 
+MOST_NEIGHBOURS = 400  # of a row in the picture, which is 134 pixels for each
 ROWS = 5  # queries drawn where none is named
 
 
@@ -45,8 +49,8 @@ class Neighbours:
     def __str__(self) -> str:
         lines = []
         for query, found in zip(self.queries, self.nearest, strict=True):
-            lines += [query, *(f"  {neighbour.similarity:6.3f}  {neighbour.name}" for neighbour in found)]
-        return "\n".join([*lines, f"picture: {self.path}"])
+            lines += [printable(query), *(f"  {one.similarity:6.3f}  {printable(one.name)}" for one in found)]
+        return "\n".join([*lines, f"picture: {printable(self.path)}"])
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data."""
@@ -86,9 +90,13 @@ def neighbours(
         quiet: no progress bar.
         preprocessing: how images go in, for a module; instead of the run's own for the others.
     """
+    for name, value in (("out", out), ("query", query), ("features", features)):
+        check_path(name, value)
     picture = Path(out).expanduser()
-    if count < 1:
-        raise ConfigError(f"count={count}: need at least 1")
+    check_number("count", count, 1, MOST_NEIGHBOURS)
+    check_number("seed", seed, 0, LARGEST_SEED)
+    if query is not None and seed != 0:
+        raise ConfigError(f"seed={seed} with query={os.fspath(query)}: nothing is drawn, leave one of them out")
     import torch
 
     from moco.evaluation.nearest import nearest
@@ -127,7 +135,6 @@ def _named(path: Path, source: Source, model: Pretrained) -> _Query:
     from moco.data.bit_depth import Depth
     from moco.data.decode import as_image, read_pixels
     from moco.data.folder import FolderSource
-    from moco.export.table import plain_name
 
     pixels = read_pixels(path, depth=Depth.of(source.value_range), channels=source.channels)
     with torch.inference_mode():
@@ -164,7 +171,6 @@ def _stored(file: Path, model: Pretrained, source: Source) -> Table:
 def _draw(source: Source, queries: list[_Query], found: list[list[Neighbour]], picture: Path) -> None:
     from moco.data.contact_sheet import contact_sheet
     from moco.data.decode import as_image
-    from moco.export.table import plain_name
 
     places = {plain_name(source.item_name(index)): index for index in range(len(source))}
 
@@ -172,11 +178,9 @@ def _draw(source: Source, queries: list[_Query], found: list[list[Neighbour]], p
         return as_image(source.pixels(places[name]))
 
     rows = [
-        [(query.image or shown(query.name), query.name)]
-        + [(shown(one.name), f"{one.similarity:.3f} {one.name}") for one in row]
+        [(query.image or shown(query.name), printable(query.name))]
+        + [(shown(one.name), f"{one.similarity:.3f} {printable(one.name)}") for one in row]
         for query, row in zip(queries, found, strict=True)
     ]
-    try:
-        contact_sheet(rows).save(picture)
-    except OSError as error:
-        raise RunError(f"cannot write {picture}: {error.strerror or error}") from error
+    with replaced(picture) as partial:
+        contact_sheet(rows).save(partial)

@@ -83,3 +83,4 @@ class Options(TypedDict, total=False):
     data_root: str | None
     log_every: int
     checkpoint_minutes: float
+    keep_checkpoints: int

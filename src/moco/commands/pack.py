@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
+import inspect
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from moco.atomic import reason
 from moco.data.skipped import damaged_were
-from moco.errors import ConfigError, DataError, RunError
+from moco.errors import BrokenOffError, ConfigError, DataError, RunError
+from moco.fields import check_path, check_processes
+from moco.printable import printable
 
 if TYPE_CHECKING:
     from moco.data.folder import FolderSource
@@ -52,12 +55,12 @@ class Packed:
         size = "sizes differ" if self.shape is None else f"all of {self.shape[1]} x {self.shape[0]}"
         classes = f" of {self.classes} classes" if self.classes else ""
         lines = [
-            f"{self.path} ({self.done}): {self.images:,} images{classes}, {self.bytes / 2**20:,.1f} MiB, "
+            f"{printable(self.path)} ({self.done}): {self.images:,} images{classes}, {self.bytes / 2**20:,.1f} MiB, "
             f"{self.format}, {size}"
         ]
         if self.damaged:
-            lines.append(f"{damaged_were(self.damaged, 'file')} left out: see {self.path / 'damaged.jsonl'}")
-        return "\n".join([*lines, f"to learn from it: moco pretrain {self.path}"])
+            lines.append(f"{damaged_were(self.damaged, 'file')} left out: see {printable(self.path / 'damaged.jsonl')}")
+        return "\n".join([*lines, f"to learn from it: moco pretrain {printable(self.path)}"])
 
 
 def pack(
@@ -92,9 +95,23 @@ def pack(
     Raises:
         MocoError: options that do not go together, images or a pack that cannot be used, a full disk.
     """
+    for name, value in (("data", data), ("out", out)):
+        check_path(name, value)
     if verify or detach:
-        if out is not None or replace or verify == detach:
-            raise ConfigError("verify and detach go alone with a pack: give one of them and neither out nor replace")
+        making = {
+            "short_side": short_side,
+            "format": format,
+            "quality": quality,
+            "channels": channels,
+            "workers": workers,
+        }
+        defaults = inspect.signature(pack).parameters
+        stated = [name for name, value in making.items() if value != defaults[name].default]
+        if out is not None or replace or verify == detach or stated:
+            more = "".join(f", {name}" for name in stated)
+            raise ConfigError(
+                f"verify and detach go alone with a pack: give one of them and neither out nor replace{more}"
+            )
         return _verified_or_detached(Path(data), verify=verify, quiet=quiet)
     if out is None:
         raise ConfigError(f"pack {data} without out: name the pack, as in --out {Path(data).name}.pack")
@@ -128,13 +145,13 @@ def _packed(
     quiet: bool,
 ) -> Packed:
     from moco.data.folder import FolderSource
-    from moco.data.pack_format import PackOptions
+    from moco.data.pack_format import PARTIAL, PackOptions
     from moco.data.packed import PackedSource
     from moco.data.packing import PackWriter
     from moco.data.source import open_source
 
-    if workers is not None and workers < 1:
-        raise ConfigError(f"workers={workers}: need at least 1")
+    if workers is not None:
+        check_processes("workers", workers, least=1)
     options, (source, _) = PackOptions(**chosen), open_source(data, channels=channels)
     if isinstance(source, PackedSource):
         raise DataError(f"{data}: a pack already; check it with --verify, or give the folder that it was made from")
@@ -145,7 +162,7 @@ def _packed(
     if target.exists() and not replace:
         meta.check_same(target)
         return _report(PackedSource(target), "unchanged")
-    say: Any = (lambda _: None) if quiet else functools.partial(print, file=sys.stderr)
+    say: Any = (lambda _: None) if quiet else lambda line: print(printable(line), file=sys.stderr)
     for line in source.remarks:
         say(line)
     try:
@@ -153,7 +170,8 @@ def _packed(
             packed = _report(_filled(writer, source, workers, quiet, say), "packed")
     except OSError as error:
         cure = "once that is cured, the same command goes on"
-        raise RunError(f"cannot write {target}: {error.strerror or error}; {cure}") from error
+        kind = BrokenOffError if target.with_name(target.name + PARTIAL).is_dir() else RunError
+        raise kind(f"cannot write {target}: {reason(error)}; {cure}") from error
     if line := source.clipped_line():
         say(line)
     return packed

@@ -13,12 +13,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from moco.commands.fitting import carry_out, check_budget, is_first_process, is_fitted
+from moco.commands.fitting import carry_out, check_ignored, is_fitted
 from moco.commands.options import Options
+from moco.commands.resuming import check_own_views, resumed_module, say_finished, stored_run
 from moco.config import Config
+from moco.config_checks import check_factory, check_stated
 from moco.errors import ConfigError, RunError
-from moco.normalization import AUTO
-from moco.recipes import OWN_VIEWS, configure, default_recipe, read_config
+from moco.fields import check_path
+from moco.recipes import configure, default_recipe, read_config
+from moco.training.launcher import is_first_process, options_of_launcher
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,7 +33,6 @@ if TYPE_CHECKING:
     from moco.export.load import Pretrained
     from moco.training.callbacks import Callback
     from moco.training.loggers import Chosen
-    from moco.training.run_folder import RunFolder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,10 +42,12 @@ class Run:
     Attributes:
         path: the run folder.
         module: the user's own backbone, where the run was given one; it has trained in place.
+        allow_factory: whether `model` may call a function (package.module:factory) that its files name as backbone.
     """
 
     path: Path
     module: nn.Module | None = dataclasses.field(default=None, repr=False)
+    allow_factory: bool = dataclasses.field(default=False, repr=False)
 
     @functools.cached_property
     def summary(self) -> dict[str, Any]:
@@ -55,7 +59,7 @@ class Run:
         file = Path(self.path) / "summary.json"
         try:
             return dict(json.loads(file.read_text(encoding="utf-8")))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise RunError(f"{file} cannot be read ({error}): resume the run, or name another") from error
 
     @property
@@ -86,6 +90,7 @@ class Run:
         from moco.training.mechanism import restored_model
         from moco.training.run_folder import RunFolder
 
+        check_factory(self.config.backbone, file=self.path, allowed=self.allow_factory)
         return restored_model(self.config, RunFolder(Path(self.path)).checkpoint, copy.deepcopy(self.module))
 
 
@@ -97,8 +102,10 @@ def pretrain(
     config: Config | None = None,
     budget: str | None = None,
     resume: bool = False,
+    changed_images: bool = False,
     dry_run: bool = False,
     quiet: bool = False,
+    allow_factory: bool = False,
     backbone: str | nn.Module | None = None,
     init: Init | None = None,
     transform: Transform | tuple[Transform, Transform] | None = None,
@@ -117,10 +124,15 @@ def pretrain(
             images, machine and time (`moco.fit.rules`), and picturebook for the embedded set.
         config: a whole configuration instead of recipe and options.
         budget: time for a fitted run, such as 90s, 30m or 8h; None means 30m on a CPU, 8h on a GPU.
-        resume: continue the run in `out`; its options are those of the run, but for workers, cache_gib,
-            checkpoint_minutes and data_root.
+        resume: continue the run in `out` with its own options. Others may be stated for its length (steps, epochs,
+            patience), for where and how fast it goes on (devices, num_nodes, accelerator, precision, layout, compile,
+            threads, workers, cache_gib), for log_every, knn_evaluations and checkpoints, and for places that have
+            moved (data, test, labels, data_root). A run that has finished is left as it is, but for another length.
+        changed_images: resume although images have changed, come or gone; those that were held out stay so.
         dry_run: say what the run would be and take, and write nothing.
         quiet: neither messages nor a progress bar.
+        allow_factory: whether a backbone that is a function (package.module:factory) may be called where only the
+            run that is resumed names it.
         backbone: name, or a module (N, C, H, W) -> (N, D) of your own, which is trained in place.
         init: trained weights to start from, see `moco.Config`; also a `moco.Run`, a `moco.Pretrained`, or a trained
             module (N, C, H, W) -> (N, D) of your own, which is trained in place.
@@ -139,18 +151,25 @@ def pretrain(
 
     start = time.perf_counter()
     given: dict[str, Any] = dict(options)
+    check_path("out", out)
+    check_stated(given, own_views=transform is not None)
     module = None if isinstance(backbone, str) else backbone
     if backbone is not None:
         given["backbone"] = backbone if isinstance(backbone, str) else f"module/{type(backbone).__name__}"
-    if config is not None:
-        config = _checked(config, given, module, recipe, resume)
+    config = _checked(config, given, module, recipe, resume)
     fits = config is None and not resume and is_fitted(data, recipe)
-    check_budget(budget, dry_run, fits=fits, recipe=recipe, resume=resume)
-    starting = None
+    check_ignored(budget, dry_run, changed_images, fits=fits, recipe=recipe, resume=resume)
+    starting = earlier = None
     if resume:
-        module = _resumed(init, given, module)
-        folder, data, config = _stored(data, out, recipe, given)
-        _check_own_views(folder, transform)
+        module = resumed_module(init, given, module)
+        stored = stored_run(data, out, recipe, given, changed_images=changed_images)
+        folder, data, config, earlier = stored.folder, stored.data, stored.config, stored.earlier
+        if config.backbone != given.get("backbone"):
+            check_factory(config.backbone, file=folder.config, allowed=allow_factory)
+        check_own_views(folder, transform)
+        if stored.finished:
+            say_finished(stored, quiet=quiet)
+            return Run(folder.path, module)
     else:
         starting, module = _starting(init, given, module, config)
         config = _configured(config, recipe or ("auto" if fits else default_recipe(data)), given, starting)
@@ -159,15 +178,22 @@ def pretrain(
         raise ConfigError(f"backbone={config.backbone!r} is a module of the user's: hand it over with backbone=")
     if is_first_process():
         folder.check(resume=resume)
+    quiet = quiet or not is_first_process()
     extras: Any = {"module": module, "transform": transform, "callbacks": callbacks, "loggers": loggers, "start": start}
-    extras |= {"starting": None if starting is None else starting.tensors, "quiet": quiet}
+    extras |= {"starting": None if starting is None else starting.tensors, "quiet": quiet, "earlier": earlier}
     stated = _stated(given, starting, config) if fits else None
     carry_out(data, config, folder, stated, budget, resume=resume, dry_run=dry_run, **extras)
-    return Run(folder.path, module)
+    return Run(folder.path, module, allow_factory=True)
 
 
-def _checked(config: Any, given: dict[str, Any], module: nn.Module | None, recipe: str | None, resume: bool) -> Config:
-    """A whole configuration of the user's, beside which nothing else may be stated but a module."""
+def _checked(
+    config: Any, given: dict[str, Any], module: nn.Module | None, recipe: str | None, resume: bool
+) -> Config | None:
+    """A whole configuration of the user's, beside which nothing else may be stated but a module. A launcher's devices
+    go into it, or into the options that are `given` instead."""
+    if config is None:
+        given |= options_of_launcher(given)
+        return None
     if not isinstance(config, Config):
         raise ConfigError(f"config is a {type(config).__name__}: expected a moco.Config")
     if resume:
@@ -176,8 +202,13 @@ def _checked(config: Any, given: dict[str, Any], module: nn.Module | None, recip
         config = dataclasses.replace(config, backbone=given.pop("backbone"))
     if recipe is not None or given:
         raise ConfigError(f"config with {', '.join(['recipe'] * (recipe is not None) + list(given))}: give one of both")
-    checked: Config = config
+    checked: Config = dataclasses.replace(config, **_of_launcher(config))
     return checked
+
+
+def _of_launcher(config: Config) -> dict[str, int]:
+    several = config.devices * config.num_nodes > 1
+    return options_of_launcher({"devices": config.devices, "num_nodes": config.num_nodes} if several else {})
 
 
 def _starting(
@@ -216,62 +247,6 @@ def _stated(given: dict[str, Any], starting: StartingWeights | None, config: Con
     if starting.any_size and "image_size" not in given:
         del stated["image_size"]
     return stated
-
-
-def _resumed(init: Init | None, given: dict[str, Any], module: nn.Module | None) -> nn.Module | None:
-    """The module to train; what a run that started from these weights has goes into `given`."""
-    if init is None:
-        return module
-    from moco.commands.starting_weights import label, own_module
-
-    given["init"] = label(init)
-    if own_module(init):
-        given["backbone"], module = f"module/{type(init).__name__}", init  # type: ignore[assignment]
-    return module
-
-
-# What a run may be resumed with: it changes how fast the run goes and no number in it.
-MAY_CHANGE = ("workers", "cache_gib", "checkpoint_minutes", "data_root")
-
-
-def _stored(
-    data: Any, out: str | os.PathLike[str] | None, recipe: str | None, given: dict[str, Any]
-) -> tuple[RunFolder, Any, Config]:
-    """The folder, data and configuration of the run to resume; options that contradict it are refused."""
-    from moco.training.run_folder import RunFolder
-
-    if out is None:
-        raise ConfigError("resume without out: name the run folder to continue")
-    folder = RunFolder(Path(out))
-    folder.check(resume=True)
-    config, stored_data = read_config(folder.config)
-    config = dataclasses.replace(config, **{name: given[name] for name in MAY_CHANGE if name in given})
-    measured = {"normalization"} if given.get("normalization") == AUTO else set()
-    changed = {k: v for k, v in given.items() if _plain(v) != _plain(getattr(config, k, None)) and k not in measured}
-    if recipe is not None and recipe != config.recipe:
-        changed["recipe"] = recipe
-    if isinstance(data, str | os.PathLike) and stored_data != os.fspath(data):
-        changed["data"] = os.fspath(data)
-    if changed:
-        raise ConfigError(
-            f"{', '.join(f'{k}={v}' for k, v in changed.items())} differs from the run in {folder.path}: "
-            "resume it with its own options, or start a new run in another folder"
-        )
-    if data is None and stored_data == "array":
-        raise ConfigError(f"the run in {folder.path} learns from an object of the user's: hand it over as data")
-    return folder, stored_data if data is None else data, config
-
-
-def _check_own_views(folder: RunFolder, transform: Any) -> None:
-    own = OWN_VIEWS in folder.config.read_text(encoding="utf-8")
-    if own and transform is None:
-        raise ConfigError(f"the run in {folder.path} has a transform of the user's: hand it over with transform=")
-    if not own and transform is not None:
-        raise ConfigError(f"the run in {folder.path} has the views of its configuration: resume it without transform=")
-
-
-def _plain(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _free_folder(data: Any, recipe: str) -> Path:

@@ -135,6 +135,15 @@ class Source(Dataset[np.ndarray], ABC):
     def item_name(self, index: int) -> str:
         """What the user calls the image."""
 
+    def record_name(self, index: int) -> str:
+        """What tells the image apart from the others wherever the whole lies."""
+        return self.item_name(index)
+
+    def content_key(self, index: int) -> int:
+        """A number that is another one, most likely, where the image has changed, found without decoding: the size of
+        a file in bytes, a checksum; 0 where nothing is known, -1 for a file that is gone."""
+        return 0
+
     def subset(self, indices: Sequence[int] | np.ndarray) -> Self:
         """The images at `indices`, in that order; shares everything with this source.
 

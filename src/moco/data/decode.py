@@ -18,10 +18,12 @@ from typing import IO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from moco.atomic import reason
 from moco.data.bands import RGB, Layout, file_layout, in_channels, layout_of, open_values
 from moco.data.bit_depth import FULL, Depth, deep_values, eight_bit, is_deep
 from moco.data.open_image import JPEG_START, check_size, open_image
 from moco.errors import DataError
+from moco.printable import printable
 
 IMAGE_EXTENSIONS = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
@@ -56,7 +58,7 @@ class DamagedImage(DataError):  # noqa: N818 - a state of the file, named as use
         self.item, self.reason = item, reason
 
     def __str__(self) -> str:
-        return f"{self.item}: {self.reason}"
+        return printable(f"{self.item}: {self.reason}")
 
 
 def read_image(
@@ -295,6 +297,4 @@ def _reason(error: Exception) -> str:
     """A few words on one line, without the path."""
     if isinstance(error, UnidentifiedImageError):
         return "not an image in a known format"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return " ".join(str(error).split()) or type(error).__name__
+    return reason(error)

@@ -106,6 +106,13 @@ class FolderSource(RangedSource):
             found = pool.map(lambda part: [image_shape(self.path(int(i)), min_side=min_side) for i in part], parts)
             return np.array([shape for part in found for shape in part], dtype=np.int32).reshape(-1, 2)
 
+    def content_key(self, index: int) -> int:
+        """See `Source.content_key`."""
+        try:
+            return os.stat(os.path.join(self.root, os.fsdecode(self._paths[self._place(index)]))).st_size
+        except OSError:
+            return -1
+
     def item_name(self, index: int) -> str:
         """Path relative to the folder, with forward slashes."""
         return os.fsdecode(self._paths[self._place(index)]).replace(os.sep, "/")

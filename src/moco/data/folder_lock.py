@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import IO
 
 from moco.errors import RunError
+
+_ATTEMPTS, _PAUSE = 10, 0.1  # seconds
 
 
 def locked(folder: Path, other: str) -> IO[str]:
@@ -26,11 +29,15 @@ def locked(folder: Path, other: str) -> IO[str]:
         import fcntl
     except ImportError:  # Windows: no advisory locks
         return lock
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock.close()
-        raise RunError(f"{folder} is in use by another {other}") from error
+    for attempt in range(_ATTEMPTS):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except OSError as error:
+            if attempt == _ATTEMPTS - 1:
+                lock.close()
+                raise RunError(f"{folder} is in use by another {other}") from error
+            time.sleep(_PAUSE)  # the workers of a process that was killed end a moment after it
     if not _is_at(lock, path):  # the holder removed it while it was opened
         lock.close()
         raise RunError(f"{folder} is in use by another {other}")

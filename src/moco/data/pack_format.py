@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from moco.atomic import write_text
 from moco.data.bands import RGB
 from moco.data.bit_depth import ValueRange
 from moco.data.fingerprint import Fingerprint
@@ -22,6 +23,7 @@ from moco.errors import ConfigError, DataError
 KIND, VERSION = "moco-pack", 1
 META, DATA, INDEX, NAMES, DAMAGED = "meta.json", "data.bin", "index.bin", "names.bin", "damaged.jsonl"
 PARTIAL = ".partial"
+LONGEST_SIDE = 65535  # pixels; no JPEG file has a longer one
 ROW = np.dtype(
     [
         ("end", "<i8"),  # of the record in data.bin; it starts where the one before ends
@@ -50,10 +52,13 @@ class PackOptions:
     def __post_init__(self) -> None:
         if self.format not in ("jpeg", "raw"):
             raise ConfigError(f"format={self.format!r}: choose one of jpeg, raw")
-        if self.short_side < 0:
-            raise ConfigError(f"short_side={self.short_side}: need a length in pixels, or 0 to keep every size")
+        if not 0 <= self.short_side <= LONGEST_SIDE:
+            need = f"a length of at most {LONGEST_SIDE} pixels, or 0 to keep every size"
+            raise ConfigError(f"short_side={self.short_side}: need {need}")
         if not 1 <= self.quality <= 100:
             raise ConfigError(f"quality={self.quality}: need a JPEG quality from 1 to 100")
+        if self.format == "raw" and self.quality != PackOptions.quality:
+            raise ConfigError(f"quality={self.quality} with format='raw', which compresses nothing: leave it out")
 
     def arguments(self) -> str:
         """As on the command line; what is left at its default is left out."""
@@ -83,9 +88,7 @@ class Meta:
     def write(self, folder: Path) -> None:
         """Replace meta.json whole."""
         text = json.dumps({"kind": KIND, "version": VERSION, **dataclasses.asdict(self)}, indent=1)
-        partial = folder / f".{META}.{os.getpid()}"
-        partial.write_text(text + "\n", encoding="utf-8")
-        os.replace(partial, folder / META)
+        write_text(folder / META, text + "\n")
 
     @classmethod
     def read(cls, folder: Path) -> Meta:
@@ -109,8 +112,9 @@ class Meta:
             if isinstance(stored.get("value_range"), list):
                 stored["value_range"] = tuple(stored["value_range"])
             stored["shape"] = None if stored["shape"] is None else tuple(stored["shape"])
+            _check_types(stored)
             return cls(**stored)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise DataError(
                 f"{folder / META} cannot be read ({' '.join(str(error).split())}): make the pack again with "
                 f"moco pack DIR --out {folder} --replace"
@@ -133,6 +137,21 @@ class Meta:
     def repair(self, folder: Path) -> str:
         """What to do where the pack cannot be used."""
         return f"make it again with moco pack {self.source or 'DIR'} --out {folder}{self.options.arguments()} --replace"
+
+
+def _check_types(stored: dict[str, Any]) -> None:
+    """Raise TypeError where a number, a text or a list of meta.json is something else."""
+    numbers = [field.name for field in dataclasses.fields(Meta) if field.type == "int"]
+    shape, ranged = stored["shape"], stored.get("value_range")
+    wrong = [name for name in numbers if type(stored.get(name, 0)) is not int or stored.get(name, 0) < 0]
+    wrong += ["shape"] * (shape is not None and [type(side) for side in shape] != [int, int])
+    wrong += ["source"] * (not isinstance(stored["source"], str | None))
+    wrong += ["class_names"] * (not all(isinstance(name, str) for name in stored["class_names"]))
+    wrong += ["complete"] * (type(stored.get("complete", False)) is not bool)
+    pair = ranged if isinstance(ranged, tuple) else (ranged,) * 2
+    wrong += ["value_range"] * (len(pair) != 2 or not all(isinstance(end, int | float | None) for end in pair))
+    if wrong:
+        raise TypeError(f"{wrong[0]} is {stored.get(wrong[0])!r}")
 
 
 def is_pack(path: Path) -> bool:

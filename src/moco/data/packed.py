@@ -37,7 +37,8 @@ class PackedSource(Source):
         meta: what the pack says of itself.
 
     Raises:
-        DataError: a pack that is not whole, of another version, cut short, or whose source has changed.
+        DataError: a pack that is not whole, of another version, cut short, whose tables are not as they were written
+            (their checksum is looked at), or whose source has changed.
     """
 
     def __init__(self, path: str | Path, *, check_source: bool = True) -> None:
@@ -52,6 +53,8 @@ class PackedSource(Source):
             self._names = _mapped(self.path / NAMES, np.dtype(np.uint8))
         except OSError as error:
             raise DataError(f"{self.path}: the pack cannot be read ({error.strerror}): check permissions") from error
+        if zlib.crc32(self._names.data, zlib.crc32(self._index.data)) != self.meta.tables_crc32:
+            raise DataError(f"{self.path}: {INDEX} or {NAMES} is damaged: {self.meta.repair(self.path)}")
         labels = self._index["label"] if self.meta.class_names else None
         super().__init__(len(self._index), name=self.path.name, labels=labels, class_names=self.meta.class_names)
         self.root = None if self.meta.source is None else Path(self.meta.source)
@@ -161,14 +164,12 @@ class PackedSource(Source):
         start = self._index["name_end"][place - 1] if place else 0
         return os.fsdecode(self._names[start : self._index["name_end"][place]].tobytes())
 
-    def damaged_records(self, *, show_progress: bool = False) -> list[str]:
-        """Names of the records whose checksum is wrong.
+    def content_key(self, index: int) -> int:
+        """See `Source.content_key`: the checksum of its record."""
+        return int(self._index["crc32"][self._place(index)])
 
-        Raises:
-            DataError: the tables themselves are damaged.
-        """
-        if zlib.crc32(self._names.data, zlib.crc32(self._index.data)) != self.meta.tables_crc32:
-            raise DataError(f"{self.path}: {INDEX} or {NAMES} is damaged: {self.meta.repair(self.path)}")
+    def damaged_records(self, *, show_progress: bool = False) -> list[str]:
+        """Names of the records whose checksum is wrong."""
         places = tqdm(range(len(self)), unit="images", desc="verifying", leave=False, disable=not show_progress)
         return [self.item_name(p) for p in places if zlib.crc32(self.record(p)) != int(self._index["crc32"][p])]
 
@@ -176,7 +177,7 @@ class PackedSource(Source):
         """Compare every record with its checksum, and every file of the folder that was packed with what it was.
 
         Raises:
-            DataError: a record or a table is damaged, or the folder has changed.
+            DataError: a record is damaged, or the folder has changed.
         """
         wrong = self.damaged_records(show_progress=show_progress)
         if wrong:

@@ -28,6 +28,7 @@ from moco.data.packed import PackedSource
 from moco.data.preprocess import by_pillow
 from moco.data.workers import default_workers
 from moco.errors import DataError
+from moco.printable import plain_name
 
 CHECKPOINT = 1000  # images between two moments at which all that was written is safe on the disk
 _AHEAD = 32  # images for each worker that are read before the next ones are handed out
@@ -122,7 +123,9 @@ class PackWriter:
     def add(self, image: Encoded, *, name: str, label: int) -> None:
         """Append the image at `position` and go on to the next; a damaged one is listed."""
         if image.content is None:
-            self._notes.append(json.dumps({"path": name, "reason": image.damage, "position": self.position}) + "\n")
+            self._notes.append(
+                json.dumps({"path": plain_name(name), "reason": image.damage, "position": self.position}) + "\n"
+            )
             self.damaged += 1
         else:
             self._end += self._files[DATA].write(image.content)
@@ -195,7 +198,10 @@ class PackWriter:
         last["position"] = -1
         last = index[self.images - 1 : self.images] if self.images else last
         notes = [line for line in self._files[DAMAGED] if line.endswith(b"\n")]
-        notes = [line for line in notes if json.loads(line)["position"] < last["position"][0]]
+        try:
+            notes = [line for line in notes if json.loads(line)["position"] < last["position"][0]]
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
+            raise DataError(f"{self.folder / DAMAGED} is not what moco pack writes: add --replace") from error
         self.damaged = len(notes)
         kept = {INDEX: self.images * ROW.itemsize, DATA: int(last["end"][0]), NAMES: int(last["name_end"][0])}
         for name, size in {**kept, DAMAGED: sum(map(len, notes))}.items():

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 from pathlib import Path
+
+from moco.atomic import write_bytes
+from moco.printable import plain_name
 
 
 def damaged_were(count: int, what: str = "image") -> str:
@@ -13,24 +16,48 @@ def damaged_were(count: int, what: str = "image") -> str:
 
 
 class SkippedFiles:
-    """Collects damaged files; each counts once, however often it is met."""
+    """Collects damaged files; each counts once, however often it is met.
 
-    def __init__(self) -> None:
+    Args:
+        journal: file to which each is added as it is met, so that a kill loses none; None for none.
+    """
+
+    def __init__(self, journal: Path | None = None) -> None:
         self._reasons: dict[str, str] = {}
+        self._journal = journal
+
+    @classmethod
+    def of_run(cls, folder: Path, rank: int = 0) -> SkippedFiles:
+        """Those that a rank of a run has met, with its journal: skipped.jsonl, of further ranks skipped-1.jsonl, ..."""
+        journal = folder / ("skipped.jsonl" if rank == 0 else f"skipped-{rank}.jsonl")
+        skipped = cls.read(journal)
+        if journal.is_file():
+            skipped.write(journal)  # without a line that a kill has cut short
+        skipped._journal = journal
+        return skipped
 
     @classmethod
     def read(cls, path: Path) -> SkippedFiles:
-        """What an earlier part of the run noted with `write`; empty where there is no such file."""
+        """What an earlier part of the run noted; nothing where there is no file. Lines of another kind are left out."""
         skipped = cls()
         if path.is_file():
-            for line in path.read_text(encoding="utf-8").splitlines():
-                noted = json.loads(line)
-                skipped.add(noted["path"], noted["reason"])
+            for line in path.read_bytes().splitlines():
+                try:
+                    noted = json.loads(line)
+                    skipped.add(str(noted["path"]), str(noted["reason"]))
+                except (ValueError, LookupError, TypeError, RecursionError):
+                    continue
         return skipped
 
     def add(self, item: str, reason: str) -> None:
-        """Note one file; the first reason stays."""
-        self._reasons.setdefault(item, reason)
+        """Note one file, by its name as valid Unicode; the first reason stays."""
+        item, reason = plain_name(item), plain_name(reason)
+        if item in self._reasons:
+            return
+        self._reasons[item] = reason
+        if self._journal is not None:
+            with contextlib.suppress(OSError), self._journal.open("ab") as file:  # `gather` says if the disk is full
+                file.write(_line(item, reason))
 
     @property
     def count(self) -> int:
@@ -43,8 +70,20 @@ class SkippedFiles:
 
     def write(self, path: str | Path) -> None:
         """Write one JSON object a line with `path` and `reason`; the file is replaced whole."""
-        path = Path(path)
-        lines = [json.dumps({"path": item, "reason": reason}) + "\n" for item, reason in self.items()]
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        partial.write_text("".join(lines), encoding="ascii")
-        os.replace(partial, path)
+        write_bytes(Path(path), b"".join(_line(item, reason) for item, reason in self.items()))
+
+    def gather(self) -> None:
+        """Put what all ranks have met into the first one's journal, sorted; to be called by it, after training."""
+        assert self._journal is not None
+        others = list(self._journal.parent.glob("skipped-*.jsonl"))
+        for other in others:
+            for item, reason in self.read(other).items():
+                self.add(item, reason)
+        if self.count:
+            self.write(self._journal)
+        for other in others:
+            other.unlink()
+
+
+def _line(item: str, reason: str) -> bytes:
+    return json.dumps({"path": item, "reason": reason}).encode("ascii") + b"\n"

@@ -26,6 +26,8 @@ class TransformViews:
         transform: a callable that returns two tensors (C, S, S), or a pair of callables that return one each.
         seed: of torch's, NumPy's and Python's global generators, with step and position.
         views: 2, or 1 for the first alone.
+        size: height and width that the views must have, or one number for both, as the network is built for it and the
+            evaluation prepares images for it; None takes any.
 
     Raises:
         DataError: it cannot be called; or, when called, it raises, or anything but two float tensors (C, H, W) of one
@@ -34,9 +36,12 @@ class TransformViews:
 
     min_side: int | None = None
 
-    def __init__(self, transform: Transform | tuple[Transform, Transform], *, seed: int, views: int = 2) -> None:
+    def __init__(
+        self, transform: Transform | tuple[Transform, Transform], *, seed: int, views: int = 2, size: Any = None
+    ) -> None:
         self._transform = tuple(transform) if isinstance(transform, list) else transform
         self._seed, self._views = seed, views
+        self._size = None if size is None else tuple(np.broadcast_to(size, 2).tolist())
         for each in self._transform if isinstance(self._transform, tuple) else (self._transform,):
             if not callable(each):
                 raise DataError(f"transform is a {type(each).__name__}: expected a callable, or a pair of callables")
@@ -71,6 +76,12 @@ class TransformViews:
         for view in both:
             if not isinstance(view, Tensor) or view.ndim != 3 or len(view) != count or not view.is_floating_point():
                 raise DataError(f"transform returned {_told(view)} as a view: expected a float tensor ({count}, H, W)")
+            if self._size is not None and tuple(view.shape[1:]) != self._size:
+                stated, (height, width) = " x ".join(map(str, self._size)), view.shape[1:]
+                raise DataError(
+                    f"transform returned views of {height} x {width} pixels, expected {stated} (image_size): resize "
+                    f"them, or state image_size={height if height == width else (height, width)}"
+                )
         return first, second
 
 

@@ -17,6 +17,7 @@ from moco.errors import ConfigError, DataError
 from moco.evaluation.settings import Search
 
 PIXELS_SIDE = 32  # of the squares whose raw pixels are a baseline
+PIXELS_BLOCK = 1024  # images resized at a time
 _INDEX_BITS = 32
 _LARGEST_INDEX = (1 << _INDEX_BITS) - 1
 
@@ -70,7 +71,7 @@ def knn_accuracy(train_ND: Tensor, train_labels: Tensor, test_MD: Tensor, test_l
 def pixel_features(images_NHWC: np.ndarray, *, size: int = PIXELS_SIDE) -> Tensor:
     """Raw pixels of uint8 images as features, (N, size * size * C) float32 in [0, 1]; resized with antialiasing."""
     blocks = []
-    for block_BHWC in torch.split(torch.from_numpy(images_NHWC), 1024):
+    for block_BHWC in torch.split(torch.from_numpy(images_NHWC), PIXELS_BLOCK):
         pixels = block_BHWC.permute(0, 3, 1, 2).float() / 255
         if pixels.shape[-2:] != (size, size):
             pixels = F.interpolate(pixels, (size, size), mode="bilinear", antialias=True, align_corners=False)

@@ -134,23 +134,46 @@ def prepare_monitor(
         ConfigError: fewer bank images than num_neighbors.
         DataError: no image can be read.
     """
-    known, asked = _labelled(source, bank_indices), _labelled(test, test_indices)
-    count = min(len(asked), max(1, int(QUERIES * most_images), most_images - len(known)))
+    known, asked, count = _counted(source, bank_indices, test, test_indices, most_images)
     sides = []
     for side, indices, most in ((source, known, most_images - count), (test, asked, count)):
         assert side.labels is not None
         order = np.random.default_rng(seed).permutation(len(indices))[: max(1, most)]
         sides.append(LabelledImages.read(side, indices[order], side.labels, size=image_size, skipped=skipped))
     bank, queries = sides
-    if len(bank) < num_neighbors:
-        more = ", raise --knn-images" if len(bank) < len(known) else ""
-        raise ConfigError(
-            f"num_neighbors={num_neighbors} with {len(bank)} labelled images: "
-            f"lower --num-neighbors{more}, or switch the monitor off with --knn-evaluations 0"
-        )
+    _check_neighbors(num_neighbors, len(bank), len(known))
     left_out = max(0, len(known) + len(asked) - most_images)
     preprocess = Preprocessing(image_size, mean, std)
     return Monitor(bank, queries, preprocess, num_neighbors, knn_temperature, bf16, left_out)
+
+
+def check_neighbors(
+    source: Source, bank_indices: np.ndarray, test: Source, test_indices: np.ndarray, *, num_neighbors: int, most: int
+) -> None:
+    """What `prepare_monitor` will find if every image can be read; no image is.
+
+    Raises:
+        ConfigError: fewer bank images than num_neighbors.
+    """
+    known, _, count = _counted(source, bank_indices, test, test_indices, most)
+    _check_neighbors(num_neighbors, min(len(known), max(1, most - count)), len(known))
+
+
+def _check_neighbors(num_neighbors: int, bank: int, known: int) -> None:
+    if bank < num_neighbors:
+        more = ", raise --knn-images" if bank < known else ""
+        raise ConfigError(
+            f"num_neighbors={num_neighbors} with {bank} labelled images: "
+            f"lower --num-neighbors{more}, or switch the monitor off with --knn-evaluations 0"
+        )
+
+
+def _counted(
+    source: Source, bank_indices: np.ndarray, test: Source, test_indices: np.ndarray, most_images: int
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """The labelled images of both sides, and how many queries there will be."""
+    known, asked = _labelled(source, bank_indices), _labelled(test, test_indices)
+    return known, asked, min(len(asked), max(1, int(QUERIES * most_images), most_images - len(known)))
 
 
 def _labelled(source: Source, indices: np.ndarray) -> np.ndarray:

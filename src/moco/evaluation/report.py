@@ -7,6 +7,7 @@ import statistics
 from typing import Any
 
 from moco.evaluation.verdict import Compared, Outcome, verdict
+from moco.printable import printable
 from moco.version import versions
 
 Range = tuple[float, float]
@@ -148,25 +149,25 @@ class Report:
         if self.differences:
             lines += ["", *(_sentence(difference) for difference in self.differences)]
         how = list(dict.fromkeys(f"{row.measure}: {row.how}" for row in self.rows))
-        lines += ["", *how, *(f"note: {note}" for note in self.notes)]
+        lines += ["", *how, *(f"note: {printable(note)}" for note in self.notes)]
         lines += [f"verdict: {self.verdict}"] if self.verdict else []
         return "\n".join(lines)
 
     def _heading(self) -> str:
         data, network = self.data, self.network
-        what = f"{network['name']} ({network['architecture']}, {network['image_size']} px)"
+        what = f"{printable(network['name'])} ({network['architecture']}, {network['image_size']} px)"
         if data["train_images"] is None:
-            return f"{what} on {data['test_images']:,} images of {data['test']}, no labels used"
+            return f"{what} on {data['test_images']:,} images of {printable(data['test'])}, no labels used"
         held = "held-out images" if data["held_out"] else "test images"
         return (
-            f"{what} on {data['test_images']:,} {held} of {data['test']}, "
+            f"{what} on {data['test_images']:,} {held} of {printable(data['test'])}, "
             f"{data['classes']} classes, {data['train_images']:,} train images"
         )
 
 
 def _cells(row: Row, name: str) -> tuple[str, ...]:
     part = _part(row.label_fraction)
-    network = f"{name}" if row.network == "run" else SHOWN[row.network]
+    network = printable(name) if row.network == "run" else SHOWN[row.network]
     if row.interval is None:
         return network, f"{row.measure} on {row.inputs}", f"{row.mean:.4g}", "", _spread(row, 1.0, "")
     low, high = (f"{100 * end:.1f}" for end in row.interval)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
 from moco.errors import ConfigError
+from moco.fields import LARGEST, LARGEST_REAL, LARGEST_SEED, LARGEST_SIDE, check_number
 
 Protocol = Literal["knn", "linear", "finetune", "scores"]
 Probe = Literal["fast", "paper", "both"]
@@ -49,18 +50,20 @@ class Settings:
         for field, choices in _CHOICES.items():
             if getattr(self, field) not in get_args(choices):
                 raise ConfigError(f"{field}={getattr(self, field)!r}: choose one of {', '.join(get_args(choices))}")
-        for field, minimum in _AT_LEAST.items():
-            value = getattr(self, field)
-            if value is not None and value < minimum:
-                raise ConfigError(f"{field}={value}: need at least {minimum}")
+        for field, limits in _LIMITS.items():
+            if getattr(self, field) is not None:
+                check_number(field, getattr(self, field), *limits)
         if not 0 < self.held_out < 1:
             raise ConfigError(f"held_out={self.held_out}: need a share above 0 and below 1")
-        if not self.knn_temperature > 0:
+        if not 0 < self.knn_temperature <= LARGEST_REAL:
             raise ConfigError(f"knn_temperature={self.knn_temperature}: need a value above 0, such as 0.07")
-        if not self.learning_rates or not all(rate > 0 for rate in self.learning_rates):
+        if not self.learning_rates or not all(0 < rate <= LARGEST_REAL for rate in self.learning_rates):
             raise ConfigError(f"learning_rates={list(self.learning_rates)}: need at least one, each above 0")
         if not self.label_fractions or not all(0 < share <= 1 for share in self.label_fractions):
             raise ConfigError(f"label_fractions={list(self.label_fractions)}: need shares above 0, at most 1")
+        for field in ("learning_rates", "label_fractions"):
+            if len(set(getattr(self, field))) < len(getattr(self, field)):
+                raise ConfigError(f"{field}={list(getattr(self, field))}: a value stands there twice, drop one")
         self._check_needless()
 
     def _check_needless(self) -> None:
@@ -87,8 +90,8 @@ def _plain(value: Any) -> Any:
 
 
 _CHOICES = {"protocol": Protocol, "probe": Probe, "search": Search, "baselines": Baselines}
-_AT_LEAST = {"num_neighbors": 1, "probe_epochs": 1, "epochs": 1, "image_size": 8}
-_AT_LEAST |= {"seed": 0, "seeds": 1}
+_LIMITS = {"num_neighbors": (1, LARGEST), "probe_epochs": (1, 100_000), "epochs": (1, 100_000)}
+_LIMITS |= {"image_size": (8, LARGEST_SIDE), "seed": (0, LARGEST_SEED - 1000), "seeds": (1, 1000)}
 _DECIDING: dict[str, tuple[str, ...]] = {
     "knn": ("num_neighbors", "knn_temperature", "search"),
     "linear": ("probe", "probe_epochs", "learning_rates"),

@@ -5,6 +5,7 @@ N: images   D: feature width
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -17,13 +18,15 @@ from typing import IO, Any
 import numpy as np
 import torch
 
+from moco.atomic import reason, replaced, write_json
 from moco.data.base import Source
 from moco.data.folder_lock import locked
 from moco.data.image_batches import ImageBatch
 from moco.data.skipped import SkippedFiles
-from moco.errors import RunError
+from moco.errors import BrokenOffError, RunError
 from moco.export.load import Pretrained
-from moco.export.table import WRITERS, Table, plain_name
+from moco.export.table import WRITERS, Table
+from moco.printable import plain_data, plain_name
 
 COMMIT_SECONDS = 20.0  # work that a kill may cost
 Features = tuple[int, np.ndarray, np.ndarray]  # index after the last image looked at, indices (n,), features (n, D)
@@ -99,20 +102,41 @@ class Store:
             self.remove()
             raise RunError(f"{self.out} is there already: choose another --out, or add --overwrite")
         if self._state.is_file():
-            state = json.loads(self._state.read_text(encoding="utf-8"))
+            state = self._stored()
             other = [name for name, value in self._identity.items() if state["identity"].get(name) != value]
             if other:
                 raise RunError(
                     f"{self.folder} holds features of other {', '.join(other)}: delete it, or choose another --out"
                 )
             self.done, self._rows = state["done"], state["rows"]
-        for file, size in ((self._features, 4 * self._width), (self._indices, 8)):
+        for file, size in self._files():
             with file.open("ab") as opened:
                 opened.truncate(self._rows * size)
 
+    def _stored(self) -> dict[str, Any]:
+        """The last commit."""
+        try:
+            state = json.loads(self._state.read_text(encoding="utf-8"))
+            sizes = (state["done"], state["rows"])
+            if not isinstance(state["identity"], dict) or not all(type(size) is int and size >= 0 for size in sizes):
+                raise ValueError("not a state of moco embed")
+            if any(file.stat().st_size < size * state["rows"] for file, size in self._files()):
+                raise ValueError("its features are cut short")
+        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+            raise RunError(f"{self._state} cannot be read ({reason(error)}): delete {self.folder}") from error
+        return dict(state)
+
+    def _files(self) -> tuple[tuple[Path, int], ...]:
+        """The files that grow, and the bytes of a row in each."""
+        return (self._features, 4 * self._width), (self._indices, 8)
+
     def append(self, features: Iterable[Features], tell: Callable[[int], object]) -> None:
-        """Add rows as they come and commit now and then; `tell` hears of each batch's number of images."""
-        with self._features.open("ab") as values, self._indices.open("ab") as indices:
+        """Add rows as they come and commit now and then; `tell` hears of each batch's number of images.
+
+        Raises:
+            RunError: the disk took no more.
+        """
+        with self._safe(), self._features.open("ab") as values, self._indices.open("ab") as indices:
             done, rows, last = self.done, self._rows, time.monotonic()
             try:
                 for stop, chosen, batch in features:
@@ -133,25 +157,44 @@ class Store:
             file.flush()
             os.fsync(file.fileno())
         self.skipped.write(self.folder / "skipped.jsonl")
-        partial = self._state.with_name("state.json.partial")
-        partial.write_text(json.dumps({"identity": self._identity, "done": done, "rows": rows}), encoding="utf-8")
-        os.replace(partial, self._state)
+        write_json(self._state, {"identity": self._identity, "done": done, "rows": rows})
         self.done, self._rows = done, rows
 
     def finish(self, item_name: Callable[[int], str], about: dict[str, Any]) -> int:
-        """Write `out`, and OUT.skipped.jsonl if files were damaged; remove the folder. Returns the number of rows."""
-        indices = np.fromfile(self._indices, dtype="<i8")
-        features = np.memmap(self._features, "<f4", "c", shape=(self._rows, self._width))
-        table = Table(features, [plain_name(item_name(int(index))) for index in indices], about)
-        partial = self.folder / f"whole{self.out.suffix}"
-        WRITERS[self.out.suffix.lower()](table, partial)
-        listed = self.out.with_name(self.out.name + ".skipped.jsonl")
-        listed.unlink(missing_ok=True)
-        if self.skipped.count:
-            self.skipped.write(listed)
-        os.replace(partial, self.out)
-        self.remove()
+        """Write `out`, and OUT.skipped.jsonl if files were damaged; remove the folder. Returns the number of rows.
+
+        Raises:
+            RunError: the disk took no more.
+        """
+        with self._safe():
+            indices = np.fromfile(self._indices, dtype="<i8")
+            features = np.memmap(self._features, "<f4", "c", shape=(self._rows, self._width))
+            table = Table(features, [plain_name(item_name(int(index))) for index in indices], plain_data(about))
+            listed = self.out.with_name(self.out.name + ".skipped.jsonl")
+            with replaced(self.out) as partial:
+                WRITERS[self.out.suffix.lower()](table, partial)
+                listed.unlink(missing_ok=True)
+                if self.skipped.count:
+                    self.skipped.write(listed)
+            self.remove()
         return self._rows
+
+    @contextlib.contextmanager
+    def _safe(self) -> Iterator[None]:
+        """Says what is left where the file system refuses: features that the same command goes on with, or nothing."""
+        try:
+            yield
+        except (OSError, RunError) as error:
+            if isinstance(error, RunError) and not isinstance(error.__cause__, OSError | RuntimeError):
+                raise
+            if not self.done:
+                self.remove()
+                said = "nothing was kept"
+            else:
+                said = f"the features of {self.done:,} images are safe in {self.folder}: the same command goes on"
+            cause = error.__cause__ if isinstance(error, RunError) else error
+            kind = BrokenOffError if self.done else RunError
+            raise kind(f"cannot write {self.out}: {reason(cause or error)}; {said}") from error
 
     def remove(self) -> None:
         """Throw the folder away."""

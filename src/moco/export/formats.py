@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import shutil
@@ -11,8 +12,9 @@ from typing import NamedTuple
 
 import torch
 
+from moco.atomic import written
 from moco.data.bands import RGB, count_of
-from moco.errors import ArchitectureError, ConfigError, RunError
+from moco.errors import ArchitectureError, ConfigError
 from moco.export import to_detectron2, to_huggingface, to_moco, to_onnx, to_safetensors, to_timm, to_torchvision
 from moco.export.proof import Proof, prove, quiet
 from moco.export.subject import Subject
@@ -83,16 +85,19 @@ def export(subject: Subject, name: str, out: Path, *, overwrite: bool = False) -
     check_free(out, overwrite=overwrite)
     partial = out.with_name(f".{out.name}.partial{form.suffix}")
     try:
-        _remove(partial)
-        with quiet(), torch.random.fork_rng(devices=[]):  # targets draw random weights before they load ours
+        with (
+            written(out),
+            quiet(),
+            torch.random.fork_rng(devices=[]),
+        ):  # targets draw random weights before they load ours
+            _remove(partial)
             form.module.write(subject, partial)
             proof = prove(subject.model, form.module.read(partial), what=f"{name}'s reading of the export")
-        _remove(out)
-        os.replace(partial, out)
-    except OSError as error:
-        raise RunError(f"cannot write {out}: {error.strerror or error}") from error
+            _remove(out)
+            os.replace(partial, out)
     finally:
-        _remove(partial)
+        with contextlib.suppress(OSError):
+            _remove(partial)
     return proof
 
 

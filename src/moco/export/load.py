@@ -16,6 +16,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor, nn
 
+from moco.config_checks import check_factory
 from moco.data.preprocess import Preprocessing
 from moco.encoder import Backbone, build_backbone
 from moco.encoder.backbone import GIVEN
@@ -171,11 +172,7 @@ def _read(file: Path, module: nn.Module | None, allow_factory: bool) -> Pretrain
     if module is None and architecture.startswith(GIVEN):
         name = architecture.removeprefix(GIVEN)
         raise ArchitectureError(f"{file} holds the weights of a module {name}: build it, moco.load(..., backbone=it)")
-    if ":" in architecture and module is None and not allow_factory:
-        raise ArchitectureError(
-            f"{file} names the function {architecture}, which would be called: allow it if you trust it "
-            "(allow_factory=True, --allow-factory; pretrain takes its name as --backbone)"
-        )
+    check_factory(architecture, file=file, allowed=allow_factory or module is not None)
     with torch.random.fork_rng(devices=[]):  # its random start is overwritten
         if module is None:
             options: Any = {"stem": cast(Stem, stem), "num_heads": num_heads, "channels": preprocess.channels}

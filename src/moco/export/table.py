@@ -29,7 +29,7 @@ class Table:
 
     Attributes:
         features: (N, D) float32; mapped from the file where it allows that, so that pages are read when they are used.
-        paths: of each row; valid Unicode, see `plain_name`.
+        paths: of each row; valid Unicode, see `moco.printable.plain_name`.
         about: plain data that travels with them.
     """
 
@@ -73,11 +73,6 @@ def read_table(path: Path) -> Table:
     except (OSError, KeyError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DataError(f"{path} is not a file of `moco embed` ({reason}): make it again") from error
-
-
-def plain_name(name: str) -> str:
-    """A path as valid Unicode: bytes that are none are written out as \\xff."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _write_npz(table: Table, path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from moco.encoder.backbone import GIVEN
-from moco.export.backbone import write_backbone
+from moco.export.backbone import header_of, write_tensors
 from moco.export.load import load
 from moco.export.proof import Reader
 from moco.export.subject import Subject
@@ -20,7 +20,7 @@ def refusal(subject: Subject) -> str | None:
 
 def write(subject: Subject, path: Path) -> None:
     """Write one file with the tensors under their library's names; its header says what they are."""
-    write_backbone(subject.model.backbone, path, metadata=subject.model.metadata())
+    write_tensors(subject.model.backbone.state_dict(), path, metadata=header_of(subject.model.metadata()))
 
 
 def read(path: Path) -> Reader:

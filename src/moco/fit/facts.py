@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
-import torch
 
 from moco.config import Config
 from moco.data.base import Source, spaced
@@ -18,9 +15,9 @@ from moco.fit.budget import ON_CPU, ON_GPU
 from moco.fit.rules import LEAST_IMAGES, Facts
 from moco.training.device import expected_device
 from moco.training.images import RunImages
+from moco.training.memory import memory_bytes
 
 _SIZES, _COLOURS = 256, 16  # images looked at
-_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # of a container
 
 
 def look(images: RunImages, config: Config, budget: float | None) -> Facts:
@@ -71,18 +68,3 @@ def _pixels(source: Source, sample: np.ndarray, min_side: int | None) -> Iterato
                 yield source.pixels(int(index), min_side=min_side)
         except DamagedImage:
             continue
-
-
-def memory_bytes(device: torch.device) -> float:
-    """Bytes of the device, or of the machine as far as this process may use it."""
-    if device.type == "cuda":
-        return float(torch.cuda.get_device_properties(device).total_memory)
-    found = []
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        found.append(float(os.sysconf("SC_PHYS_PAGES")) * os.sysconf("SC_PAGE_SIZE"))
-    for path in map(Path, _LIMITS):
-        try:
-            found.append(float(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError):  # no such limit, or "max"
-            continue
-    return min(found, default=8.0 * 2**30)

@@ -18,6 +18,7 @@ from moco.data.preprocess import centre_pixels
 from moco.data.skipped import SkippedFiles
 from moco.data.workers import default_workers
 from moco.evaluation.features import extract_features
+from moco.evaluation.knn import PIXELS_BLOCK, PIXELS_SIDE
 from moco.evaluation.monitor import CURVE_BANK, CURVE_QUERIES, QUERIES
 from moco.training import loop
 from moco.training.checkpoint import Position
@@ -94,6 +95,15 @@ def evaluated(run: Pretraining) -> tuple[int, int]:
     most = run.config.knn_images
     asked = min(asked, max(1, int(QUERIES * most), most - known))
     return min(CURVE_BANK, known) + min(CURVE_QUERIES, asked), known + asked
+
+
+def evaluation_bytes(run: Pretraining) -> int:
+    """Memory that the kNN figures before training take on a CPU: the images in 8 bits, their raw pixels three times (in
+    blocks, whole, normalised), and a block of them in fp32."""
+    side, channels = run.config.image_size, run.images.source.channels
+    images = min(evaluated(run)[1], run.config.knn_images)
+    each = channels * side**2
+    return images * (each + 3 * 4 * channels * PIXELS_SIDE**2) + 4 * min(images, PIXELS_BLOCK) * each
 
 
 def _steps(run: Pretraining, config: Config, deadline: float) -> tuple[float, float]:

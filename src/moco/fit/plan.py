@@ -14,10 +14,13 @@ from moco.errors import ConfigError
 from moco.fit import budget as times
 from moco.fit import rules
 from moco.fit.facts import look
-from moco.fit.measure import Measured, evaluated, measure
+from moco.fit.measure import Measured, evaluated, evaluation_bytes, measure
+from moco.printable import printable
 from moco.recipes import configure
 from moco.training.alive import doing
+from moco.training.device import expected_device
 from moco.training.images import RunImages, check_batch, open_images
+from moco.training.memory import memory_bytes
 from moco.training.pretrain import Pretraining
 from moco.training.summary import Predicted
 
@@ -104,7 +107,7 @@ def table(choices: Sequence[rules.Choice]) -> list[str]:
 def say(*lines: str, quiet: bool) -> None:
     """Print to stderr."""
     if not quiet:
-        print(*lines, sep="\n", file=sys.stderr, flush=True)
+        print(*map(printable, lines), sep="\n", file=sys.stderr, flush=True)
 
 
 def _finish(run: Pretraining, facts: rules.Facts, settled: Mapping[str, Any], *, start: float, quiet: bool) -> None:
@@ -117,6 +120,11 @@ def _finish(run: Pretraining, facts: rules.Facts, settled: Mapping[str, Any], *,
         measured = measure(run, min(MEASURING, 0.1 * facts.budget))
     pace = pace_of(run, measured, facts.images, start)
     choices = rules.length_choices(facts, settled, pace)
+    if measured.memory > facts.memory:
+        raise ConfigError(
+            f"a step takes {measured.memory / 2**30:.0f} GiB, of {facts.memory / 2**30:.0f}: state a smaller "
+            "--batch-size or --image-size"
+        )
     values = {choice.what: choice.value for choice in choices}
     if not stated:
         _check_length({**dataclasses.asdict(run.config), **values}, facts, pace)
@@ -151,9 +159,12 @@ def _predict(run: Pretraining, measured: Measured, *, start: float, quiet: bool)
     steps = config.steps or (config.epochs or 0) * (images // config.batch_size)
     pace = pace_of(run, measured, min(images, steps * config.batch_size), start)
     seconds = rules.fixed_seconds(dataclasses.asdict(config), pace) + steps * measured.step
-    run.predicted = Predicted(round(seconds, 1), measured.memory)
-    memory = f"memory about {measured.memory / 2**30:.2g} GiB"
-    say(f"about {times.said(seconds)}: {steps:,} steps at {measured.step:.2g} s; {memory}", quiet=quiet)
+    device = expected_device(config)
+    memory = measured.memory + (evaluation_bytes(run) if device.type == "cpu" else 0)
+    run.predicted = Predicted(round(seconds, 1), memory)
+    enough = memory <= memory_bytes(device)
+    said = f"memory about {memory / 2**30:.2g} GiB" + ("" if enough else ", more than there is: lower --batch-size")
+    say(f"about {times.said(seconds)}: {steps:,} steps at {measured.step:.2g} s; {said}", quiet=quiet)
 
 
 def _weights(stated: Mapping[str, Any]) -> rules.Choice:

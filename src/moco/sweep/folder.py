@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from moco.atomic import write_json
 from moco.config import Config
 from moco.data.folder_lock import locked
 from moco.errors import ConfigError, RunError
@@ -121,10 +122,3 @@ def read_json(file: Path) -> dict[str, Any] | None:
         return None
     except (OSError, ValueError, TypeError) as error:
         raise RunError(f"{file} cannot be read ({str(error).splitlines()[0]}): remove it") from error
-
-
-def write_json(file: Path, content: dict[str, Any]) -> None:
-    """An indented JSON object, whole or not at all."""
-    partial = file.with_name(f"{file.name}.partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, file)

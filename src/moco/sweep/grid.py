@@ -18,6 +18,7 @@ from tqdm import tqdm
 from moco.config import Config
 from moco.data.workers import cores
 from moco.errors import ConfigError, RunError
+from moco.printable import printable
 from moco.recipes import configure
 from moco.sweep.folder import GridFolder
 from moco.sweep.job import PILOT_STEPS, Commands, Job, carry_out, pilot, write_failure
@@ -171,7 +172,7 @@ class Grid:
 
     def _say(self, message: str) -> None:
         if not self.settings.quiet:
-            print(message, file=sys.stderr)
+            print(printable(message), file=sys.stderr)
 
 
 def spell(seconds: float) -> str:

@@ -12,10 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from moco.atomic import write_json
 from moco.config import Config
 from moco.errors import MocoError
 from moco.recipes import configure
-from moco.sweep.folder import read_json, write_json
+from moco.sweep.folder import read_json
 from moco.training.callbacks import Callback
 from moco.training.images import open_images
 
@@ -88,7 +89,8 @@ def _pretrain(
         os.environ[_FURTHER_RANK] = json.dumps(given)
     options: dict[str, Any] = {"config": config}
     if resume:
-        options = {"resume": True, **{name: getattr(config, name) for name in _MAY_CHANGE}}
+        allowed = ":" in config.backbone  # it is the one that the grid was called with
+        options = {"resume": True, "allow_factory": allowed, **{name: getattr(config, name) for name in _MAY_CHANGE}}
     return run.pretrain(data, out=folder, quiet=True, callbacks=callbacks, **options)
 
 

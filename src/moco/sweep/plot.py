@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from moco.atomic import replaced
 from moco.sweep.rows import ACCURACIES, Row, Table
 from moco.sweep.study import number
 
@@ -43,7 +44,8 @@ def draw(table: Table, folder: Path) -> list[Path]:
             _panel(axes, table, measure)
         figure.suptitle(table.study.title)
         for file in files:
-            figure.savefig(file, dpi=130, metadata={"Date": None} if file.suffix == ".svg" else None)
+            with replaced(file) as partial:
+                figure.savefig(partial, dpi=130, metadata={"Date": None} if file.suffix == ".svg" else None)
     return files
 
 

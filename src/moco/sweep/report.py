@@ -8,8 +8,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from moco.atomic import write_json, write_text
 from moco.errors import INTERRUPTED
-from moco.sweep.folder import GridFolder, write_json
+from moco.printable import printable_lines
+from moco.sweep.folder import GridFolder
 from moco.sweep.plan import Plan
 from moco.sweep.plot import draw
 from moco.sweep.rows import MEASURES, Row, Table, tables
@@ -84,7 +86,7 @@ def write(settings: Settings, folder: GridFolder, plan: Plan, ending: str, budge
     for table in found:
         parts += [f"## {table.study.title}", "\n".join(table_lines(table)), *_remarks(table)]
     page = folder.path / "ablation.md"
-    page.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    write_text(page, "\n\n".join(map(printable_lines, parts)) + "\n")
     pictures = [file for table in found for file in draw(table, folder.path)]
     return Ablation(folder.path, ending, found, plan, budget, (page, folder.path / "ablation.json", *pictures))
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from moco.errors import ConfigError
+from moco.fields import LARGEST_REAL, LARGEST_SEED, check_path, check_processes
 from moco.recipes import check_options, default_recipe
 from moco.sweep.studies import STUDIES, VARIED, study_names
 
@@ -67,21 +68,35 @@ class Settings:
         among = f"it is not among {', '.join(self.studies)}" if self.studies else "vary has values of its own"
         both, given = f"study={self.study!r} and vary={dict(self.vary)}", {**self.vary, **self.values}
         checks = [
+            (self.recipe == "auto", "recipe='auto' fits each run to itself: name another, so that the runs compare"),
             (bool(self.study) == bool(self.vary), f"{both}: give exactly one of the two"),
             *((name in self.options, f"{name} is set and varied: drop one of them") for name in self.vary),
             *((not values, f"{name} without values: give some, as in {name}=1,2") for name, values in given.items()),
+            *(
+                (
+                    len({json.dumps(value) for value in values}) < len(values),
+                    f"{name}={list(values)}: drop what is double",
+                )
+                for name, values in given.items()
+            ),
             (
-                not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0,
+                not self.seeds
+                or max(self.seeds) > LARGEST_SEED
+                or len(set(self.seeds)) < len(self.seeds)
+                or min(self.seeds) < 0,
                 f"seeds={list(self.seeds)}: need one or more different numbers from 0",
             ),
-            (self.jobs < 1, f"jobs={self.jobs}: need at least 1"),
-            (self.minutes is not None and not self.minutes > 0, f"minutes={self.minutes}: need a time above 0"),
+            (
+                self.minutes is not None and not 0 < self.minutes <= LARGEST_REAL,
+                f"minutes={self.minutes}: need a time above 0, at most {LARGEST_REAL:,.0f}",
+            ),
             (self.launcher not in ("local", "slurm"), f"launcher={self.launcher!r}: choose one of local, slurm"),
             (self.slurm and self.launcher != "slurm", f"slurm={dict(self.slurm)}: belongs to launcher slurm"),
             (self.out.exists() and not self.out.is_dir(), f"{self.out} is a file: out needs a folder"),
             *((name not in self.studies, f"values for the study {name!r}: {among}") for name in self.values),
             *((name not in VARIED, f"values for the study {name!r}: its rows are fixed") for name in self.values),
         ]
+        check_processes("jobs", self.jobs, least=1)
         for wrong, message in checks:
             if wrong:
                 raise ConfigError(message)
@@ -105,6 +120,7 @@ def make(study: str | None, data: Any, values: Any, **rest: Any) -> Settings:
         if len(names) != 1:
             raise ConfigError(f"values={list(values)} for {len(names)} studies: say for which, as in {{'queue': [8]}}")
         values = {names[0]: values}
+    check_path("out", rest["out"])
     given = {name: value for name, value in {**rest, "values": values}.items() if value is not None}
     given |= {"out": Path(rest["out"]).expanduser(), "seeds": tuple(rest["seeds"])}
     return Settings(study=study, data=None if data is None else os.fspath(data), **given)

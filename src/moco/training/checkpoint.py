@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import math
 import os
+import zipfile
 from pathlib import Path
 from pickle import UnpicklingError  # the exception alone; nothing is unpickled
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 
+from moco.atomic import reason
 from moco.errors import RunError
 
 FORMAT = 1
@@ -28,6 +33,7 @@ class Position:
         last: newest value of each logged name.
         seconds: seconds of training in earlier, interrupted parts of the run.
         no_better: kNN evaluations since the best one.
+        steps_per_epoch: steps in a pass over the images with which the run began; 0 where none was begun.
     """
 
     step: int = 0
@@ -37,13 +43,19 @@ class Position:
     last: dict[str, float] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
     no_better: int = 0
+    steps_per_epoch: int = 0
 
 
-def save_atomically(state: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint beside the old one and swap it in; a crash or a full disk leaves the old one usable.
+def save_atomically(state: dict[str, Any], path: Path, *, keep: int = 1) -> None:
+    """Write a checkpoint and swap it in; a crash or a full disk leaves the old ones usable.
+
+    Args:
+        state: tensors and plain values.
+        path: of the newest checkpoint; `keep` - 1 earlier ones lie beside it, see `candidates`.
+        keep: how many there are then at most, at least 1.
 
     Raises:
-        RunError: the file system refused; the previous checkpoint is untouched.
+        RunError: the file system refused; the checkpoints are as they were.
     """
     partial = path.with_name(path.name + ".partial")
     try:
@@ -51,10 +63,53 @@ def save_atomically(state: dict[str, Any], path: Path) -> None:
             torch.save({"format": FORMAT, **state}, file)
             file.flush()
             os.fsync(file.fileno())
+        kept = candidates(path, keep)
+        for older, newer in reversed(list(zip(kept[1:], kept, strict=False))):
+            if newer.exists():
+                os.replace(newer, older)
         os.replace(partial, path)
+        for surplus in candidates(path)[1:]:
+            if surplus not in kept:
+                surplus.unlink()
     except (OSError, RuntimeError) as error:
-        partial.unlink(missing_ok=True)
-        raise RunError(f"cannot write {path}: {error}; the previous checkpoint is untouched") from error
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        last = next((file for file in candidates(path) if file.is_file()), None)
+        kept_one = "there is no earlier one" if last is None else f"{last} is as it was"
+        cause = reason(error) if isinstance(error, OSError) else "the disk took no more"
+        raise RunError(f"cannot write {path}: {cause}; {kept_one}") from error
+
+
+def candidates(path: Path, count: int | None = None) -> list[Path]:
+    """The newest checkpoint and those before it: last.pt, last-1.pt, last-2.pt, ...; None: those that are there."""
+    if count is None:
+        numbered = (file for file in path.parent.glob(f"{path.stem}-*{path.suffix}") if _number(file) is not None)
+        return [path, *sorted(numbered, key=lambda file: _number(file) or 0)]
+    return [path, *(path.with_name(f"{path.stem}-{number}{path.suffix}") for number in range(1, count))]
+
+
+def _number(file: Path) -> int | None:
+    digits = file.stem.rpartition("-")[2]
+    return int(digits) if digits.isdecimal() else None
+
+
+def newest_sound(path: Path) -> tuple[Path, dict[str, Any], list[str]] | None:
+    """The newest of the checkpoints that can be read, its content, and why each newer one cannot; None without any.
+
+    Raises:
+        RunError: there are some, and none can be read.
+    """
+    damaged: list[str] = []
+    for file in candidates(path):
+        if not file.is_file():
+            continue
+        try:
+            return file, load(file), damaged
+        except RunError as error:
+            damaged.append(str(error))
+    if damaged:
+        raise RunError(damaged[0])
+    return None
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -64,15 +119,36 @@ def load(path: Path) -> dict[str, Any]:
         RunError: missing, cut short, foreign, or of another format.
     """
     try:
+        with zipfile.ZipFile(path) as archive:  # torch.load does not look at its checksums
+            if (wrong := archive.testzip()) is not None:
+                raise ValueError(f"{wrong} in it is damaged")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise RunError(f"{path}: no checkpoint there; give the folder of a run") from error
-    except (RuntimeError, UnpicklingError, EOFError, ValueError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RunError(f"{path} is not a readable checkpoint ({reason}); restore it or start a new run") from error
+    except (RuntimeError, UnpicklingError, EOFError, ValueError, OSError, zipfile.BadZipFile) as error:
+        raise RunError(
+            f"{path} is not a readable checkpoint ({_reason(error)}); restore it or start a new run"
+        ) from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise RunError(f"{path} is not a checkpoint of this version (format {FORMAT}): start a new run")
     return state
+
+
+def _reason(error: Exception) -> str:
+    """In one line, without PyTorch's advice to load files in a way that would run their code."""
+    if isinstance(error, UnpicklingError):
+        return "it holds more than tensors and plain values"
+    return "damaged, cut short or another file" if isinstance(error, RuntimeError | EOFError) else reason(error)
+
+
+def is_finite(model: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor) -> bool:
+    """Whether all that the next step follows from is: the sum of losses, parameters, the optimiser's tensors; buffers
+    are numbers (a user's module may have infinite constants)."""
+    kept = [value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor)]
+    learnt = get_total_norm([*model.parameters(), *(value for value in kept if value.is_floating_point())])
+    buffers = get_total_norm([value for value in model.buffers() if value.is_floating_point()])
+    total, size, rest = torch.stack([loss, learnt, buffers]).tolist()
+    return math.isfinite(total) and math.isfinite(size) and not math.isnan(rest)
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:
@@ -83,13 +159,14 @@ def random_state(device: torch.device) -> dict[str, Tensor]:
     return state
 
 
-def restore(model: nn.Module, optimizer: torch.optim.Optimizer, path: Path, device: torch.device) -> Position:
-    """Continue from a checkpoint: model, queue, optimiser, generators, position.
+def restore(
+    state: dict[str, Any], path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
+) -> Position:
+    """Continue from a checkpoint's content: model, queue, optimiser, generators, position. `path`: for messages.
 
     Raises:
-        RunError: the checkpoint cannot be read or belongs to another configuration.
+        RunError: the checkpoint belongs to another configuration.
     """
-    state = load(path)
     try:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
+import inspect
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,18 +15,12 @@ from torch import nn
 
 from moco.config import Config
 from moco.contrast import ContrastiveModel
-from moco.data.workers import cores, end_with_parent
-from moco.errors import ConfigError, RunError
+from moco.data.workers import cores
+from moco.errors import ConfigError
+from moco.training.processes import cluster_environment, load_fabric, warnings_only
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
-
-FIRST_PROCESS = "MOCO_FIRST_PROCESS"  # environment of processes that were started for further devices
-
-# Fabric speaks through the other two where somebody has loaded Lightning's trainer.
-LIGHTNING_LOGS = tuple(
-    f"{name}.utilities.rank_zero" for name in ("lightning_fabric", "pytorch_lightning", "lightning.pytorch")
-)
 
 
 def expected_device(config: Config) -> torch.device:
@@ -75,14 +68,16 @@ def make_fabric(config: Config) -> Fabric:
 
     several = config.devices * config.num_nodes > 1
     # The queue must not be broadcast at each forward, and f_q's buffers are its rank's own.
-    strategy: Any = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True) if several else "auto"
+    buffers: dict[str, Any] = {_broadcasts(): False}
+    strategy: Any = DDPStrategy(gradient_as_bucket_view=True, **buffers) if several else "auto"
     try:
-        with _warnings_only():
+        with warnings_only():
             return Fabric(
                 accelerator="cuda" if config.accelerator == "gpu" else config.accelerator,
                 devices=config.devices,
                 num_nodes=config.num_nodes,
                 strategy=strategy,
+                plugins=[cluster_environment(several=several)],
                 precision="bf16-mixed" if config.precision == "bf16" else "32-true",
             )
     except (RuntimeError, ValueError) as error:
@@ -96,55 +91,10 @@ def make_fabric(config: Config) -> Fabric:
         raise ConfigError(f"accelerator={config.accelerator!r} devices={config.devices}: {error}") from error
 
 
-@contextmanager
-def launched(fabric: Fabric) -> Iterator[None]:
-    """Within it the processes of all devices run. One that was started here for a further device ends with the first.
-
-    Otherwise a first process that is killed leaves the others waiting for it. Those of torchrun and SLURM have somebody
-    who ends them.
-
-    Raises:
-        RunError: this is such a process, and the first one has ended already.
-    """
-    first = os.environ.pop(FIRST_PROCESS, None)
-    if first is not None and not end_with_parent(int(first), signal.SIGKILL):
-        raise RunError("the process that started this one has ended")
-    try:
-        os.environ[FIRST_PROCESS] = str(os.getpid())
-        try:
-            fabric.launch()
-        finally:
-            del os.environ[FIRST_PROCESS]
-        yield
-    finally:
-        if first is not None:
-            end_with_parent(None, 0)
-
-
-def load_fabric() -> None:
-    """Fabric asks torchmetrics for its version by importing it, and with it scipy, matplotlib and transformers: 2.6 s.
-
-    None in `sys.modules` means "not installed"; Fabric then lacks nothing that is used here.
-    """
-    if "torchmetrics" not in sys.modules:
-        sys.modules["torchmetrics"] = None  # type: ignore[assignment]
-        import lightning_fabric  # noqa: F401
-
-        del sys.modules["torchmetrics"]
-
-
-@contextmanager
-def _warnings_only() -> Iterator[None]:
-    """What Lightning says of the precision we say ourselves, with its reason, or the user wants silence."""
-    loggers = [logging.getLogger(name) for name in LIGHTNING_LOGS]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+def _broadcasts() -> str:
+    """What PyTorch calls the option of DistributedDataParallel: another name since 2.13."""
+    options = inspect.signature(nn.parallel.DistributedDataParallel.__init__).parameters
+    return "forward_sync_buffers" if "forward_sync_buffers" in options else "broadcast_buffers"
 
 
 def place(model: ContrastiveModel, fabric: Fabric, config: Config) -> None:

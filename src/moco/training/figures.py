@@ -14,7 +14,7 @@ from moco.data.skipped import SkippedFiles
 from moco.data.views import ViewRecipe
 from moco.encoder import Encoder
 from moco.errors import ArchitectureError
-from moco.evaluation.monitor import Monitor, prepare_monitor
+from moco.evaluation.monitor import Monitor, check_neighbors, prepare_monitor
 from moco.evaluation.network import drawn_anew
 from moco.training.images import RunImages
 from moco.training.loop import Evaluate
@@ -39,6 +39,17 @@ def make_monitor(images: RunImages, config: Config, recipe: ViewRecipe, skipped:
         bf16=config.precision == "bf16",
         skipped=skipped,
     )
+
+
+def check_monitor(images: RunImages, config: Config) -> None:
+    """Refuse more neighbours than there are labelled images, before anything is written.
+
+    Raises:
+        ConfigError: there are.
+    """
+    if images.test is not None and images.held_out is not None:
+        sides = (images.source, images.pretraining, images.test, images.held_out)
+        check_neighbors(*sides, num_neighbors=config.num_neighbors, most=config.knn_images)
 
 
 def of_the_users(encoder: Encoder, module: nn.Module | None) -> bool:

@@ -1,4 +1,5 @@
-"""What a run says of its images before it begins: classes, doubts, what is left out, copies among the held-out."""
+"""What a run says before it begins: of its images (classes, doubts, what is left out, copies among the held-out), its
+views and itself."""
 
 from __future__ import annotations
 
@@ -13,7 +14,10 @@ from moco.data.folder import FolderSource
 from moco.data.layout import doubts
 from moco.data.leakage import shared_images
 from moco.normalization import NORMALIZATIONS
+from moco.training.device import busy_remark
 from moco.training.images import RunImages
+from moco.training.loop import Training
+from moco.training.mechanism import remarks
 
 _NAMED = 5  # class names in a line
 _COMPARED = 100_000  # files at most whose bytes are compared before a run begins
@@ -81,3 +85,20 @@ def _copies(train: Source, test: Source) -> Iterator[str]:
                 f"{len(pairs):,} of {len(test):,} held-out images are learnt from too, byte for byte "
                 f"({pairs[0][0]} = {pairs[0][1]}): kNN figures flatter, remove the copies"
             )
+
+
+def about_run(run: Training, images: RunImages, reason: str) -> Iterator[str]:
+    """Length, network and how it computes, with the `reason`; what may slow it down or surprise."""
+    config, device = run.config, run.fabric.device
+    yield (
+        f"{len(images.pretraining):,} images from {images.source.name}, {run.total_steps:,} steps of "
+        f"{config.batch_size} ({run.total_steps / run.steps_per_epoch:.1f} epochs), recipe {config.recipe}, "
+        f"{config.backbone} at {config.image_size} px on {device.type}, "
+        f"learning rate {config.learning_rate:g}, BatchNorm cure: {run.model.batchnorm}"
+    )
+    compiled = ", compiled" if config.compile else ""
+    yield f"computing in {config.precision}, {config.layout.replace('_', '-')}{compiled} ({reason})"
+    yield from remarks(config, len(images.pretraining))
+    busy = busy_remark(config, device)
+    if busy is not None:
+        yield busy

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from moco.data.channel_statistics import channel_statistics
 from moco.data.folder import FolderSource
 from moco.data.labels import same_classes, with_labels
 from moco.data.patterns import check_patterns, matching
+from moco.data.record import ImageRecord, RunRecord, joined
 from moco.data.source import open_source
 from moco.data.split import hold_out
 from moco.errors import ConfigError, DataError
@@ -29,13 +31,14 @@ class RunImages:
     """Images and indices into them.
 
     Attributes:
-        data: as the user gave it, "array" or "data set" for an object, None for the embedded set.
+        data: absolute path or name, "array" for an object of the user's, None for the embedded set.
         source: the images to learn from.
         pretraining: indices of those that are learnt from.
         test: where the held-out images are (the source itself, or another); None without labels.
         held_out: indices of the held-out images in `test`.
         left_out: images of the source that patterns have left out.
         remarks: what the user should know before they are learnt from, a line each.
+        record: what a later part of the run compares with.
     """
 
     data: str | None
@@ -45,13 +48,29 @@ class RunImages:
     held_out: np.ndarray | None
     left_out: int = 0
     remarks: tuple[str, ...] = ()
+    record: RunRecord | None = None
 
 
-def open_images(data: Any, config: Config) -> RunImages:
-    """Open the images, attach labels, keep a part out for the monitor.
+@dataclasses.dataclass(frozen=True)
+class Earlier:
+    """What the part of the run that is to be resumed had.
+
+    Attributes:
+        config: its configuration.
+        record: its images; None where it was of a version that kept none.
+        accepted: whether others are taken for them.
+    """
+
+    config: Config
+    record: RunRecord | None
+    accepted: bool = False
+
+
+def open_images(data: Any, config: Config, earlier: Earlier | None = None) -> RunImages:
+    """Open the images, attach labels, keep a part out for the monitor: on resume, the part that was kept out before.
 
     Raises:
-        DataError: images or labels that cannot be used.
+        DataError: images or labels that cannot be used, or that are not those of the earlier part of the run.
         ConfigError: a batch larger than the number of images.
     """
     source, own_test, left_out = _learnt_from(data, config)
@@ -76,10 +95,50 @@ def open_images(data: Any, config: Config) -> RunImages:
     elif config.held_out > 0:
         test = source
         pretraining, held_out = hold_out(source, fraction=config.held_out, seed=config.seed, maximum=MAX_HELD_OUT)
-    name = os.fspath(data) if isinstance(data, str | os.PathLike) else None if data is None else "array"
-    images = RunImages(name, source, pretraining, test, held_out, left_out, source.remarks)
+    images = RunImages(place_of(data), source, pretraining, test, held_out, left_out, source.remarks)
+    images = _recorded(images, config, earlier)
     check_batch(images, config)
     return images
+
+
+def place_of(data: Any) -> str | None:
+    """Where the images are, for the configuration: an absolute path, or the name of a data set as it is."""
+    if not isinstance(data, str | os.PathLike):
+        return None if data is None else "array"
+    path = Path(data).expanduser()
+    return os.path.abspath(path) if path.exists() else os.fspath(data)
+
+
+def _recorded(images: RunImages, config: Config, earlier: Earlier | None) -> RunImages:
+    """With the record of these images; the split of the earlier part of the run, whose images must be the same."""
+    own_test = images.test is not None and images.test is not images.source
+    learnt = ImageRecord.take(images.source)
+    test = ImageRecord.take(images.test) if images.test is not None and own_test else None
+    held_back = () if own_test or images.held_out is None else images.held_out
+    held_out = joined(images.source.record_name(int(index)) for index in held_back)
+    if earlier is None or earlier.record is None:
+        return dataclasses.replace(images, record=RunRecord(learnt, test, held_out))
+    before, remarks = earlier.record, list(images.remarks)
+    for then, now, what in ((before.learnt, learnt, images.source.name), (before.test, test, "test")):
+        found = then.differences(now) if then is not None and now is not None else []
+        if found and not (earlier.accepted and config.mechanism != "memory-bank"):
+            cure = "a memory bank has a row for each of them" if earlier.accepted else "or add --changed-images"
+            raise DataError(
+                f"{what}: not the images that the run began with: {'; '.join(found)}: restore them, name the place "
+                f"where they are now; {cure}"
+            )
+        if found:
+            remarks.append(f"{what}: taken with its changes: {'; '.join(found)}")
+    held_back = learnt.positions(before.held_out)
+    if images.test is images.source and not len(held_back):
+        raise DataError("the run has learnt from all its images, none is left to evaluate it on: knn_evaluations=0")
+    return dataclasses.replace(
+        images,
+        pretraining=np.setdiff1d(np.arange(len(images.source)), held_back, assume_unique=True),
+        held_out=held_back if images.test is images.source else images.held_out,
+        remarks=tuple(remarks),
+        record=RunRecord(learnt, test or before.test, before.held_out),
+    )
 
 
 def check_batch(images: RunImages, config: Config) -> None:
@@ -96,7 +155,7 @@ def check_batch(images: RunImages, config: Config) -> None:
 
 
 def settled_for(config: Config, images: RunImages) -> Config:
-    """The configuration with the range and the normalisation of its images.
+    """The configuration with the range and the normalisation of its images, and with absolute paths.
 
     Raises:
         ConfigError: a normalisation of another number of channels.
@@ -114,7 +173,8 @@ def settled_for(config: Config, images: RunImages) -> Config:
             "or auto"
         )
     ranged = config.value_range or source.value_range
-    return dataclasses.replace(config, value_range=ranged, normalization=text)
+    places: dict[str, Any] = {name: place_of(getattr(config, name)) for name in ("test", "labels", "data_root")}
+    return dataclasses.replace(config, value_range=ranged, normalization=text, **places)
 
 
 def _learnt_from(data: Any, config: Config) -> tuple[Source, Source | None, int]:

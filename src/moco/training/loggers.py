@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from moco.atomic import write_json
 from moco.errors import ConfigError
-from moco.training.device import load_fabric
+from moco.training.processes import load_fabric
 
 IDENTITIES = "loggers.json"  # under which names the services know the run
 _PROJECT = "moco"
@@ -66,7 +67,7 @@ def make_loggers(chosen: Chosen, folder: Path, *, step: int = 0) -> list[Logger]
 
     Args:
         chosen: names (tensorboard, csv, wandb, mlflow, trackio) and objects with Lightning's Logger interface, which
-            are taken as they are; None for TensorBoard.
+            are taken as they are; None for those by name of an earlier part of the run, else TensorBoard.
         folder: the run folder, which exists.
         step: where the run goes on; TensorBoard and CSV forget the figures of later steps, as they will come again.
 
@@ -74,13 +75,21 @@ def make_loggers(chosen: Chosen, folder: Path, *, step: int = 0) -> list[Logger]
         ConfigError: see `check_loggers`, and a service that does not start.
     """
     loggers: list[Logger] = []
-    for logger in check_loggers(chosen):
+    for logger in check_loggers(_earlier(folder) or None if chosen is None else chosen):
         try:
             loggers.append(_LOGGERS[logger][0](folder, step) if isinstance(logger, str) else logger)
         except Exception as error:  # each service has its own kinds
             reason = " ".join(str(error).split()) or type(error).__name__
             raise ConfigError(f"logger {logger!r} does not start in {folder}: {reason}") from error
     return loggers
+
+
+def _earlier(folder: Path) -> list[str]:
+    """The loggers whose files lie in a run folder."""
+    path = folder / IDENTITIES
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    files = {"tensorboard": "events.out.tfevents.*", "csv": "csv/metrics.csv"}
+    return [name for name in _LOGGERS if name in known or (name in files and any(folder.glob(files[name])))]
 
 
 def _tensorboard(folder: Path, step: int) -> Any:
@@ -170,7 +179,7 @@ def _identity(folder: Path, logger: str, new: str | None = None) -> str | None:
     path = folder / IDENTITIES
     known: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if new is not None and logger not in known:
-        path.write_text(json.dumps({**known, logger: new}), encoding="utf-8")
+        write_json(path, {**known, logger: new})
     return known.get(logger, new)
 
 

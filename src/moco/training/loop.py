@@ -12,19 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import get_total_norm
 
 from moco.config import Config
 from moco.contrast import ContrastiveModel, MoCo, MoCoV3
 from moco.contrast.collective import shapes_agreed
-from moco.errors import RunError
+from moco.errors import DataError, RunError
 from moco.training import checkpoint
 from moco.training.callbacks import Callback
 from moco.training.checkpoint import Position
 from moco.training.mechanism import STEPS
 from moco.training.metrics import MetricsWriter, Progress
 from moco.training.optimizer import leave_out_if_not_finite_
-from moco.training.schedule import key_momentum_at, late_start_factor, learning_rate_factor, spaced_steps
+from moco.training.schedule import key_momentum_at, late_start_factor, learning_rate, run_length, spaced_steps
 from moco.training.stop import StopRequest
 
 if TYPE_CHECKING:
@@ -85,7 +84,7 @@ class Training:
     @property
     def total_steps(self) -> int:
         """Optimiser steps in the whole run."""
-        return self.config.steps or (self.config.epochs or 0) * self.steps_per_epoch
+        return run_length(self.config, self.steps_per_epoch)
 
     @property
     def ended(self) -> bool:
@@ -95,17 +94,7 @@ class Training:
 
     def learning_rate(self, step: int) -> float:
         """Learning rate of a step, counted from 0."""
-        config = self.config
-        return config.learning_rate * learning_rate_factor(
-            step,
-            total_steps=self.total_steps,
-            steps_per_epoch=self.steps_per_epoch,
-            schedule=config.schedule,
-            unit=config.schedule_unit,
-            warmup_steps=config.warmup_steps or config.warmup_epochs * self.steps_per_epoch,
-            milestones=config.lr_milestones,
-            decay=config.lr_decay,
-        )
+        return learning_rate(self.config, step, self.steps_per_epoch)
 
     def call(self, moment: str, *arguments: Any) -> None:
         """Call a moment of every callback."""
@@ -136,7 +125,7 @@ def train(run: Training) -> Progress:
         run.call("on_train_start")
         while now.step < run.total_steps and not _should_stop(signal, run):
             with progress.waiting():
-                batch = next(batches)
+                batch = _next(run, batches)
             rate = one_step(run, batch)
             if now.step == first + 1:  # the loader's batches have one shape, as the first step has found
                 stack.enter_context(shapes_agreed())
@@ -153,6 +142,17 @@ def train(run: Training) -> Progress:
         save(run)
     run.call("on_train_end")
     return progress
+
+
+def _next(run: Training, batches: Generator[Batch]) -> Batch:
+    """The next batch; where the images have gone, the steps done are saved."""
+    try:
+        return next(batches)
+    except DataError as error:
+        if run.folder is None or not run.step:
+            raise
+        save(run)
+        raise DataError(f"{error}; {run.step:,} steps are saved, resume the run when the images are back") from error
 
 
 def one_step(run: Training, batch: Batch) -> float:
@@ -264,8 +264,13 @@ def _note_best(run: Training, accuracy: float | None) -> None:
 
 
 def _save_if_due(run: Training, progress: Progress, saved_at: float) -> float:
-    """Write a checkpoint if the last one is old; returns when the newest was written."""
+    """Write a checkpoint if the last one is old; returns when the newest was written.
+
+    With several ranks after a logged line alone: what it sums up is then empty, and the sums of a rank are its own.
+    """
     if time.monotonic() - saved_at <= 60 * run.config.checkpoint_minutes:
+        return saved_at
+    if run.fabric.world_size > 1 and run.position.loss_count:
         return saved_at
     with progress.pause():
         save(run)
@@ -279,16 +284,13 @@ def save(run: Training) -> None:
         RunError: the loss or a value of the model is no longer a number, or the file cannot be written.
     """
     if run.folder is not None:
-        model = run.model.state_dict()
-        size = get_total_norm([value for value in model.values() if value.is_floating_point()])
-        loss, size = torch.stack([run.position.loss_sum, size]).tolist()
-        if not math.isfinite(loss) or math.isnan(size):  # a user's module may have infinite constants
+        if not checkpoint.is_finite(run.model, run.optimizer, run.position.loss_sum):
             raise _diverged(run, math.nan)
         state: dict[str, Any] = {
-            "model": model,
+            "model": run.model.state_dict(),
             "optimizer": run.optimizer.state_dict(),
             "random": checkpoint.random_state(run.fabric.device),
             "progression": dataclasses.asdict(run.position),
         }
-        checkpoint.save_atomically(state, run.checkpoint)
+        checkpoint.save_atomically(state, run.checkpoint, keep=run.config.keep_checkpoints)
     run.call("on_checkpoint", run.checkpoint)

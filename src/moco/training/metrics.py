@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -41,9 +42,11 @@ class MetricsWriter:
 
     def __exit__(self, kind: object, *_: object) -> None:
         if self._file is not None:
-            self._file.close()
-            for logger in self._loggers:
-                logger.finalize("success" if kind is None else "failed")
+            # After an error it is the error that counts, not what the disk that caused it does to the loggers.
+            with contextlib.nullcontext() if kind is None else contextlib.suppress(Exception):
+                self._file.close()
+                for logger in self._loggers:
+                    logger.finalize("success" if kind is None else "failed")
 
 
 class Progress:

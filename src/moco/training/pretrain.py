@@ -6,6 +6,7 @@ import dataclasses
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,32 +16,35 @@ from moco.config import Config
 from moco.data.skipped import SkippedFiles
 from moco.data.user_transform import Transform
 from moco.data.views import view_recipe
-from moco.errors import ConfigError
+from moco.errors import BROKEN_OFF, ConfigError, MocoError
 from moco.evaluation.monitor import Monitor
 from moco.export.backbone import write_backbone
 from moco.export.load import fill
 from moco.export.reading import FILE_NAME
+from moco.printable import printable
 from moco.recipes import write_config
 from moco.training import checkpoint, loop
 from moco.training.alive import doing
 from moco.training.callbacks import Callback, check_callbacks
 from moco.training.device import (
-    busy_remark,
     convolutions_tried,
-    launched,
+    expected_device,
     make_fabric,
     peak_memory_bytes,
     place,
     settled,
 )
 from moco.training.encoder import build_checked_encoder
-from moco.training.figures import evaluator, make_monitor, of_the_users, random_beside
-from moco.training.first_lines import about_images, about_views
-from moco.training.images import RunImages, open_images, settled_for
+from moco.training.figures import check_monitor, evaluator, make_monitor, of_the_users, random_beside
+from moco.training.first_lines import about_images, about_run, about_views
+from moco.training.images import Earlier, RunImages, open_images, settled_for
 from moco.training.loggers import Chosen, check_loggers, make_loggers
-from moco.training.mechanism import bank_rows, build_model, check_images, remarks
+from moco.training.mechanism import bank_rows, build_model, check_images
+from moco.training.memory import check_memory
 from moco.training.metrics import Progress
 from moco.training.optimizer import check_optimizer, make_optimizer
+from moco.training.processes import launched
+from moco.training.resumed import restored, set_length
 from moco.training.run_folder import RunFolder
 from moco.training.run_loader import RunViews
 from moco.training.summary import Predicted, backbone_metadata, closing_lines, in_words, summarize
@@ -63,6 +67,7 @@ class Pretraining:
         folder: the run folder, not yet taken.
         start: time.perf_counter() when the command began.
         images: the data, where they have been opened already.
+        earlier: of the run that is resumed; None for a new one.
 
     Raises:
         MocoError: bad input; nothing has been written.
@@ -82,16 +87,19 @@ class Pretraining:
         quiet: bool,
         start: float,
         images: RunImages | None = None,
+        earlier: Earlier | None = None,
     ) -> None:
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         check_callbacks(callbacks)
-        self.folder, self.quiet, self.start = folder, quiet, start
+        self.folder, self.quiet, self.start, self.earlier = folder, quiet, start, earlier
         self.transform, self.callbacks, self.loggers = transform, callbacks, loggers
         with doing("looking at the images", show=not quiet):
-            self.images = images or open_images(data, config)
+            self.images = images or open_images(data, config, earlier)
         config = dataclasses.replace(config, channels=self.images.source.channels)
         check_images(config, len(self.images.pretraining))
+        check_memory(config, expected_device(config), len(self.images.pretraining))
+        check_monitor(self.images, config)
         check_optimizer(config)
         check_loggers(loggers)
         self.encoder = build_checked_encoder(config, module)
@@ -104,7 +112,7 @@ class Pretraining:
         self.config, self.reason = settled(settled_for(config, self.images), self.encoder)
         self.recipe = view_recipe(self.config)
         self.views = RunViews(self.images, self.config, self.recipe, transform)
-        self.predicted = Predicted()
+        self.predicted, self.digest = Predicted(), ""
         self._training: loop.Training | None = None
         self._new = self._introduced = False
 
@@ -114,32 +122,42 @@ class Pretraining:
 
     def run(self, *, resume: bool) -> dict[str, Any]:
         """Train, evaluate, export; returns the summary that was written."""
-        fabric = make_fabric(self.config)
-        with launched(fabric):
+        with launched(fabric := make_fabric(self.config), num_nodes=self.config.num_nodes):
             return self._run(fabric, resume=resume)
 
     def _run(self, fabric: Fabric, *, resume: bool) -> dict[str, Any]:
         first = fabric.is_global_zero
+        self.folder.path = Path(fabric.broadcast(str(self.folder.path)))  # where --out leaves the number to moco
         if first:
-            self.folder.take()
+            self.folder.take(resume=resume)
         self._new = first and not resume
         try:
             if first and not resume:
-                own_views = self.transform is not None
-                self.folder.write_text("config.yaml", write_config(self.config, self.images.data, own_views=own_views))
+                self._write_what_it_is()
             if first:
                 self.introduce()
             gpus = [fabric.device] if fabric.device.type == "cuda" else []
-            with convolutions_tried(), torch.random.fork_rng(devices=gpus):
+            with self.folder.disk_errors(), convolutions_tried(), torch.random.fork_rng(devices=gpus):
                 summary = self._train(fabric, resume=resume)
             fabric.barrier()  # every rank finds what the first one has written
             return summary
-        except BaseException:
+        except BaseException as error:
             self._clear_unbegun()
+            if isinstance(error, MocoError) and self._training is not None and self.folder.config.is_file():
+                error.exit_code = BROKEN_OFF
             raise
         finally:
             if first:
                 self.folder.close()
+
+    def _write_what_it_is(self) -> None:
+        """The configuration and the images, as they are from here on."""
+        own_views, record = self.transform is not None, self.images.record
+        self.folder.write_text("config.yaml", write_config(self.config, self.images.data, own_views=own_views))
+        if record is not None:
+            self.folder.write_bytes(self.folder.record.name, record.to_bytes())
+            self.digest = record.learnt.digest
+            self.images = dataclasses.replace(self.images, record=None)  # a million names are not needed again
 
     def introduce(self) -> None:
         """Say what there is to say of the images, once."""
@@ -163,21 +181,22 @@ class Pretraining:
 
     def _train(self, fabric: Fabric, *, resume: bool) -> dict[str, Any]:
         config, images, first = self.config, self.images, fabric.is_global_zero
-        skipped = SkippedFiles.read(self.folder.skipped) if resume else SkippedFiles()
+        skipped = SkippedFiles.of_run(self.folder.path, rank=fabric.global_rank)
         model = build_model(self.encoder, config, images=len(images.pretraining))
         place(model, fabric, config)
         model.train()
         optimizer = make_optimizer(model, config)
         monitor = self._monitor(skipped) if first else None
-        if resume and self.folder.checkpoint.is_file():
-            position = checkpoint.restore(model, optimizer, self.folder.checkpoint, fabric.device)
-            self._say(f"continuing at step {position.step}")
-        else:
-            position = checkpoint.Position(last=self._baselines(monitor))
-        if first:
-            self.folder.trim_metrics(position.step)
         loader, order = self.views.loader(fabric, skipped)
-        self._say(self.views.storage)
+        position, lines = restored(self.folder, model, optimizer, fabric.device) if resume else (None, [])
+        position = position or checkpoint.Position(last=self._baselines(monitor))
+        position.steps_per_epoch = position.steps_per_epoch or order.steps_per_epoch
+        lines += set_length(self.folder, self.earlier.config, config, position) if self.earlier else []
+        for line in (*lines, self.views.storage):
+            self._say(line)
+        if first and resume:
+            self._write_what_it_is()
+            self.folder.trim_metrics(position.step)
         rows = bank_rows(images.pretraining, config)
         run = self._training = loop.Training(
             config=config,
@@ -186,7 +205,7 @@ class Pretraining:
             optimizer=optimizer,
             batches=loader.batches,
             bank_rows=None if rows is None else rows.to(fabric.device),
-            steps_per_epoch=order.steps_per_epoch,
+            steps_per_epoch=position.steps_per_epoch,
             evaluate=evaluator(monitor) if monitor else None,
             keep_best=(lambda: self._write_weights(BEST)) if monitor else None,
             checkpoint=self.folder.checkpoint,
@@ -197,7 +216,8 @@ class Pretraining:
             show_progress=first and not self.quiet,
             abandon=self._abandon,
         )
-        self._announce(run)
+        for line in about_run(run, images, self.reason):
+            self._say(line)
         progress = loop.train(run)
         return self._finish(run, progress, monitor, skipped) if first else {"finished": run.ended}
 
@@ -227,20 +247,6 @@ class Pretraining:
         metadata = backbone_metadata(self.config, self.recipe, self.encoder)
         write_backbone(self.encoder.backbone, self.folder.path / name, metadata=metadata)
 
-    def _announce(self, run: loop.Training) -> None:
-        config, images = self.config, self.images
-        self._say(
-            f"{len(images.pretraining):,} images from {images.source.name}, {run.total_steps:,} steps of "
-            f"{config.batch_size} ({run.total_steps / run.steps_per_epoch:.1f} epochs), recipe {config.recipe}, "
-            f"{config.backbone} at {config.image_size} px on {run.fabric.device.type}, "
-            f"learning rate {config.learning_rate:g}, BatchNorm cure: {run.model.batchnorm}"
-        )
-        compiled = ", compiled" if config.compile else ""
-        self._say(f"computing in {config.precision}, {config.layout.replace('_', '-')}{compiled} ({self.reason})")
-        busy = busy_remark(config, run.fabric.device)
-        for remark in [*remarks(config, len(images.pretraining)), *([busy] if busy else [])]:
-            self._say(remark)
-
     def _finish(
         self, run: loop.Training, progress: Progress, monitor: Monitor | None, skipped: SkippedFiles
     ) -> dict[str, Any]:
@@ -251,8 +257,7 @@ class Pretraining:
                 last["knn_top1"] = monitor.final(self.encoder.backbone)
             last["evaluation_seconds"] = last.get("evaluation_seconds", 0.0) + time.perf_counter() - began
         self._write_weights(FILE_NAME)
-        if skipped.count:
-            skipped.write(self.folder.skipped)
+        skipped.gather()
         if line := self.images.source.clipped_line():
             self._say(line)
         summary = summarize(
@@ -261,6 +266,7 @@ class Pretraining:
             step=run.step,
             epochs=run.step / run.steps_per_epoch,
             images=len(self.images.pretraining),
+            images_digest=self.digest,
             values=last,
             protocol=monitor.protocol if monitor else None,
             verdict=monitor.verdict(last) if monitor and finished else None,
@@ -282,4 +288,4 @@ class Pretraining:
 
     def _say(self, message: str) -> None:
         if not self.quiet:
-            print(message, file=sys.stderr)
+            print(printable(message), file=sys.stderr)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from moco import atomic
 from moco.data.folder_lock import locked
 from moco.errors import RunError
+
+CHECKPOINTS = "checkpoints"
 
 
 class RunFolder:
@@ -30,7 +33,12 @@ class RunFolder:
     @property
     def checkpoint(self) -> Path:
         """The newest checkpoint."""
-        return self.path / "checkpoints" / "last.pt"
+        return self.path / CHECKPOINTS / "last.pt"
+
+    @property
+    def record(self) -> Path:
+        """Which images the run began with; see `moco.data.record`."""
+        return self.path / "images.npz"
 
     @property
     def config(self) -> Path:
@@ -53,22 +61,31 @@ class RunFolder:
         if resume:
             if not self.config.is_file():
                 raise RunError(f"{self.path} holds no run to resume: leave out --resume or name a run's folder")
-        elif self.path.is_dir() and any(self.path.iterdir()):
+        elif self.path.is_dir() and any(not self._is_mine(entry) for entry in self.path.iterdir()):
             what = "a run already: add --resume to continue it, or" if self.config.is_file() else "other files already:"
             raise RunError(f"{self.path} holds {what} choose another --out")
 
-    def take(self) -> None:
-        """Make the folder and lock it.
+    def _is_mine(self, entry: Path) -> bool:
+        """Whether `take` has made this, and nothing has been put into it: so do runs that end before they begin."""
+        return entry.name in (".lock", CHECKPOINTS) and not (entry.is_dir() and any(entry.iterdir()))
+
+    def take(self, *, resume: bool) -> None:
+        """Make the folder and lock it; whether it may be taken is asked again, as another run may just have ended.
 
         Raises:
-            RunError: it cannot be made, or another process works in it.
+            RunError: it cannot be made, another process works in it, or it may not be taken.
         """
         self._made = not self.path.exists()
         try:
-            (self.path / "checkpoints").mkdir(parents=True, exist_ok=True)
+            (self.path / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"cannot use {self.path} as output folder: {error.strerror or error}") from error
         self._lock = locked(self.path, "run: wait for it or choose another --out")
+        try:
+            self.check(resume=resume)
+        except RunError:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Unlock."""
@@ -88,15 +105,31 @@ class RunFolder:
             with contextlib.suppress(OSError):
                 self.path.rmdir()
 
+    @contextlib.contextmanager
+    def disk_errors(self) -> Iterator[None]:
+        """Inside, a file system that refuses is said in one line, with what is left.
+
+        Raises:
+            RunError: it did.
+        """
+        try:
+            yield
+        except OSError as error:
+            last, where = self.checkpoint, error.filename or self.path
+            left = f"{last} is whole: --resume goes on from there" if last.is_file() else "there is no checkpoint yet"
+            raise RunError(f"cannot write {where}: {atomic.reason(error)}; {left}") from error
+
     def write_text(self, name: str, text: str) -> None:
         """Write a small file whole or not at all."""
-        partial = self.path / (name + ".partial")
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, self.path / name)
+        atomic.write_text(self.path / name, text)
+
+    def write_bytes(self, name: str, content: bytes) -> None:
+        """Write a file whole or not at all."""
+        atomic.write_bytes(self.path / name, content)
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Write an indented JSON object whole or not at all."""
-        self.write_text(name, json.dumps(content, indent=2) + "\n")
+        atomic.write_json(self.path / name, content)
 
     def trim_metrics(self, step: int) -> None:
         """Drop the lines after `step`, which a resumed run will write again."""

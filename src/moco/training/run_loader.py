@@ -66,7 +66,7 @@ class RunViews:
         views = 1 if config.mechanism == "memory-bank" else 2
         make: MakeViews
         if self._transform is not None:
-            make = TransformViews(self._transform, seed=config.seed, views=views)
+            make = TransformViews(self._transform, seed=config.seed, views=views, size=config.image_size)
         else:
             make = RecipeViews(self._recipe, config.image_size, order, device_type=device.type, views=views)
         if self._kept is None:
@@ -89,5 +89,7 @@ class RunViews:
                 pixels = source.pixels(int(index))
             except DamagedImage:
                 continue
-            TransformViews(transform, seed=seed).pair(pixels, item=source.item_name(int(index)), seed=seed)
+            TransformViews(transform, seed=seed, size=self._config.image_size).pair(
+                pixels, item=source.item_name(int(index)), seed=seed
+            )
             return

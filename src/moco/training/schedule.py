@@ -6,6 +6,27 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
+from moco.config import Config
+
+
+def run_length(config: Config, steps_per_epoch: int) -> int:
+    """Optimiser steps in the whole run."""
+    return config.steps or (config.epochs or 0) * steps_per_epoch
+
+
+def learning_rate(config: Config, step: int, steps_per_epoch: int) -> float:
+    """Learning rate of a step of the run, counted from 0."""
+    return config.learning_rate * learning_rate_factor(
+        step,
+        total_steps=run_length(config, steps_per_epoch),
+        steps_per_epoch=steps_per_epoch,
+        schedule=config.schedule,
+        unit=config.schedule_unit,
+        warmup_steps=config.warmup_steps or config.warmup_epochs * steps_per_epoch,
+        milestones=config.lr_milestones,
+        decay=config.lr_decay,
+    )
+
 
 def learning_rate_factor(
     step: int,

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a run at the next step boundary; Ctrl-C ends a long step, a second one any step.
+"""Ctrl-C, SIGTERM and SIGHUP end a run at the next step boundary; Ctrl-C ends a long step, a second one any step.
 
 Python runs a signal's handler between two of its own instructions: a backward pass of a minute is one. A thread that
 the system wakes at once therefore watches how long the boundary takes.
@@ -18,6 +18,7 @@ from typing import Any
 from moco.errors import INTERRUPTED
 
 PATIENCE = 1.2  # seconds from Ctrl-C that a step has for its end
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 GRACE = 0.4  # further ones until the process ends in the middle of an operation, where it is the command's
 
 # Set by the command: its process may be ended. That of a Python program that uses this package may not.
@@ -25,7 +26,7 @@ may_end_process = False
 
 
 class StopRequest:
-    """Context in which the first SIGINT or SIGTERM only sets `came`.
+    """Context in which the first SIGINT, SIGTERM or SIGHUP only sets `came`.
 
     Where `boundary` is not called within PATIENCE of a Ctrl-C, the step is given up: KeyboardInterrupt, as soon as
     Python has the word; in the command, if that takes longer than GRACE, `abandon` and the end of the process.
@@ -47,8 +48,9 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._on_signal)
+            for number in SIGNALS:
+                if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has SIGHUP ignored
+                    self._previous[number] = signal.signal(number, self._on_signal)
             if self._watched:
                 self._watch()
         return self
