@@ -1,4 +1,4 @@
-"""Damaged files of runs, packs, unfinished work and image folders: the same result, or one line that says what is wrong.
+"""Damaged files of runs, packs, unfinished work, image folders: the same result, or one line that says what is wrong.
 
 A result that differs counts as wrong unless the command has said that something is damaged.
 """

@@ -1,4 +1,4 @@
-"""A disk that is full: one line, what was good stays good, and once there is room the rest is as if nothing had been."""
+"""A full disk: one line, what was good stays good, and once there is room the result is the uninterrupted one's."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import re
 import resource
 from pathlib import Path
 
-from stress.case import Case, one_line_error, wait
+from stress.case import REFUSED, Case, files_below, one_line_error, wait
 from stress.failure import Failure
 from stress.scenarios import drawn
 from stress.small_disk import SmallDisk
 
+NOTHING = re.compile(r"nothing was|no checkpoint")
 PATH = re.compile(r"[\w./-]+\.(?:pt|pth|safetensors|npz)\b")
 
 
@@ -28,7 +29,9 @@ def run(case: Case) -> None:
     small_disk = SmallDisk.possible() and draw.random() < 0.5
     most = sum(sizes) if small_disk else max(sizes)
     room = int(math.exp(draw.uniform(math.log(256), math.log(1.1 * most))))
-    case.note(f"{scenario.name}, {room:,} bytes on the disk" if small_disk else f"{scenario.name}, files to {room:,} bytes")
+    case.note(
+        f"{scenario.name}, {room:,} bytes on the disk" if small_disk else f"{scenario.name}, files to {room:,} bytes"
+    )
     if small_disk:
         case.disk = SmallDisk(case.folder, room)
         process = case.start(scenario)
@@ -38,6 +41,8 @@ def run(case: Case) -> None:
     if process.code != 0:
         one_line_error(process)
         _check_names(case.folder, process.said)
+        if process.code == REFUSED and (there := files_below(case.folder)):
+            raise Failure(f"exit code 2, but {', '.join(sorted(there)[:3])} was written", process.said)
     if case.disk is not None:
         case.disk.enlarge()
     case.finish(scenario)
@@ -46,7 +51,7 @@ def run(case: Case) -> None:
 def _check_names(folder: Path, said: str) -> None:
     """A file that is said to be good is there."""
     error = next(line for line in said.splitlines() if line.startswith("moco: error:"))
-    if not re.search(r"good|untouched|kept|safe", error):
+    if not re.search(r"good|untouched|kept|safe|as it was", error) or NOTHING.search(error):
         return
     for name in PATH.findall(error):
         if not (folder / name).exists():

@@ -1,4 +1,4 @@
-"""Odd options, files of random bytes, configurations of wrong types: it works, or exit code 2, one line, nothing written."""
+"""Odd options, random bytes, configurations of wrong types: it works, or exit code 2, one line, nothing written."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import dataclasses
 import inspect
 import pkgutil
 import random
-import re
 import resource
 import signal
 import time
@@ -14,10 +13,10 @@ from collections.abc import Callable
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
+
 from moco.cli.functions import COMMANDS, PYTHON_ONLY
 from moco.config import Config
-
-from stress.case import Case, last_line, one_line_error
+from stress.case import REFUSED, Case, files_below, last_line, one_line_error
 from stress.damage import cut, extend, flip, overwrite
 from stress.failure import Failure
 from stress.process import Process
@@ -26,12 +25,10 @@ from stress.scenarios import TINY
 SECONDS, TO_END = 20.0, 10.0  # then it is stopped by Ctrl-C, as what is merely long may be; and must end
 MEMORY = 12 << 30  # bytes of addresses
 PROCESSES = 100  # more than any command here needs
-NUMBERS = ("-1", "0", "1", "2", "3", "7", "64", "1000", "100000", "1e11", "2147483648", "9223372036854775808", "1e30",
-           "18446744073709551616", "0.5", "1e-300", "1e308", "-0.0", "nan", "inf", "-inf", "1_0", "0x10", "１２")  # fmt: skip
-TEXTS = ("", " ", "x", "null", "true", "[]", "[1", "{}", "[0.5,0.2]", "1,2", "~", "%s", "../..", "a\nb", "\x1b[31mred",
-         "é", "0.5,0.5,0.5/0.2,0.2,0.2", "a" * 5000, "auto", "none", "-", "--", "*", "timm/", "os.path:join", "?!")  # fmt: skip
-# With these the run has begun, or something has been kept on purpose.
-BEGUN = re.compile(r"the loss is|features hold NaN|cannot write")
+NUMBERS = "-1 0 1 2 3 7 64 1000 100000 1e11 2147483648 9223372036854775808 18446744073709551616 1e30 0.5 1e-300 1e308 "
+NUMBERS += "-0.0 nan inf -inf 1_0 0x10 \uff11\uff12"  # the last: digits of full width
+WORDS = "x null true [] [1 {} [0.5,0.2] 1,2 ~ %s ../.. \u00e9 auto none -- * timm/ os.path:join 0.5,0.5,0.5/0.2,0.2,0.2"
+TEXTS = ("", " ", "a\nb", "\x1b[31mred", "a" * 5000, *WORDS.split())
 BASE = {
     "pretrain": f"pretrain {{data}}/labelled --out new {TINY} --recipe v2 --dictionary-size 16 --held-out 0.25 "
     "--workers 0 --steps 2",
@@ -72,7 +69,9 @@ def configuration(case: Case) -> None:
     content: dict[Any, Any] = {"recipe": "v2", "steps": 2}
     for _ in range(draw.randint(1, 4)):
         name = draw.choice((*_fields(), "data", "out", "nobody", 7))
-        content[name] = draw.choice((None, True, -1, 1.5, 10**30, float("nan"), "x", [], [1, "a"], {"a": [1]}, "2 0", b"x"))
+        content[name] = draw.choice(
+            (None, True, -1, 1.5, 10**30, float("nan"), "x", [], [1, "a"], {"a": [1]}, "2 0", b"x")
+        )
     file.write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
     if draw.random() < 0.5:
         draw.choice((cut, flip, overwrite, extend))(draw, file)
@@ -85,7 +84,15 @@ def bytes_to_import(case: Case) -> None:
     draw = case.draw
     file = case.folder / draw.choice(("odd.pth", "odd.pt", "odd.bin", "odd.safetensors", "odd.pth.tar", "odd"))
     if draw.random() < 0.5:
-        heads = (b"", b"PK\x03\x04", b"\x80\x02", b"\x80\x04\x95", b"\x93NUMPY", b"{", draw.randbytes(2) + bytes(6) + b"{")
+        heads = (
+            b"",
+            b"PK\x03\x04",
+            b"\x80\x02",
+            b"\x80\x04\x95",
+            b"\x93NUMPY",
+            b"{",
+            draw.randbytes(2) + bytes(6) + b"{",
+        )
         file.write_bytes(draw.choice(heads) + draw.randbytes(draw.choice((0, 1, 8, 100, 5000))))
     else:
         names = ("run/backbone.safetensors", "run/checkpoints/last.pt", "images.npz", "run/config.yaml")
@@ -117,9 +124,8 @@ def _judge(case: Case, process: Process) -> None:
         raise Failure(f"a traceback: {last_line(process.said)}", process.said)
     if process.code not in (0, 130):
         one_line_error(process)
-        new = {path.name for path in case.folder.iterdir()} - {"tmp"}
-        new = {name for name in new if not name.startswith("odd")}
-        if new and not BEGUN.search(process.said):
+        new = [name for name in files_below(case.folder) if not name.startswith("odd")]
+        if new and process.code == REFUSED:
             raise Failure(f"exit code 2, but {', '.join(sorted(new)[:3])} was written", process.said)
     if "\x1b[31m" in process.said:
         raise Failure("a terminal's control characters were printed as they came", process.said)
@@ -145,9 +151,9 @@ def _value(draw: random.Random, kind: Any) -> str | None:
     if kind is bool or text == "bool":
         return None
     choices = [choice for part in (kind, *get_args(kind)) if get_origin(part) is Literal for choice in get_args(part)]
-    makers: list[Callable[[], str]] = [lambda: draw.choice(TEXTS), lambda: draw.choice(NUMBERS)]
+    makers: list[Callable[[], str]] = [lambda: draw.choice(TEXTS), lambda: draw.choice(NUMBERS.split())]
     if choices:
         makers += [lambda: str(draw.choice(choices))] * 4
     elif "int" in text or "float" in text:
-        makers += [lambda: draw.choice(NUMBERS)] * 4
+        makers += [lambda: draw.choice(NUMBERS.split())] * 4
     return draw.choice(makers)()

@@ -1,4 +1,4 @@
-"""Inputs of all scenarios, made once: folders of small images, an array, a pack, a trained run, a foreign checkpoint."""
+"""Inputs of all scenarios, made once: folders of small images, an array, a pack, a trained run, a checkpoint."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ def make_foreign(data: Path) -> None:
 # What the other inputs are made with, in this order.
 COMMANDS = (
     "pretrain labelled --out run --recipe v2 --backbone resnet_tiny --image-size 16 --batch-size 8 --embedding-dim 8 "
-    "--dictionary-size 16 --steps 6 --threads 1 --workers 0 --held-out 0.25 --num-neighbors 3 --accelerator cpu --quiet",
+    "--dictionary-size 16 --steps 6 --threads 1 --workers 0 --held-out 0.25 --num-neighbors 3 --quiet --accelerator "
+    "cpu",
     "pack labelled --out images.pack --short-side 16 --quiet",
     "import foreign.pth --out imported --image-size 32",
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 
-from stress.case import DONE_ALREADY, Case, last_line, wait, wait_until
+from stress.case import DONE_ALREADY, REFUSED, Case, last_line, wait, wait_until
 from stress.failure import Failure
 from stress.file_events import Moment
 from stress.process import Process
@@ -47,16 +47,18 @@ def _killed(case: Case, scenario: Scenario, *, anew: bool) -> Process:
     case.left.tolerated += ("moco-", "pymp-") if group else ("moco-",)
     process = case.start(scenario, anew=anew, moment=moment)
     if moment is None:
-        case.note(f"kill -9 after {seconds:.2f} s of {reference.seconds:.2f}" + (" of the whole group" if group else ""))
+        case.note(
+            f"kill -9 after {seconds:.2f} s of {reference.seconds:.2f}" + (" of the whole group" if group else "")
+        )
         process.poll(seconds)
         if process.code is None:
             process.send(signal.SIGKILL, group=group)
     else:
         case.note(f"kill -9 at change {moment.number} of {reference.changes}, {1000 * moment.delay:.1f} ms after")
     code = wait(process, scenario.limit)
-    if code == 2 and IN_USE in process.said:
+    if code == REFUSED and IN_USE in process.said:
         raise Failure(f"the killed run blocks the next: {last_line(process.said)}", process.said)
-    done = code == 0 or (code == 2 and DONE_ALREADY.search(process.said))
+    done = code == 0 or (code == REFUSED and DONE_ALREADY.search(process.said))
     if not done and code != -signal.SIGKILL:
         raise Failure(f"ended with exit code {code} before the kill: {last_line(process.said)}", process.said)
     return process

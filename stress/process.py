@@ -106,7 +106,9 @@ def sessions() -> list[tuple[int, int]]:
 def command_line(pid: int) -> str:
     """What a process was started as, shortened."""
     try:
-        return Path("/proc", str(pid), "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")[:80].strip()
+        return (
+            Path("/proc", str(pid), "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")[:80].strip()
+        )
     except OSError:
         return "a process that has just ended"
 

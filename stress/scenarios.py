@@ -60,9 +60,10 @@ def _pretrain(name: str, images: str, options: str, *, weight: float = 1.0, rank
 
 
 ABLATE = (
-    "ablate {data}/images.npz --out new --recipe cifar --vary key_momentum=0.9,0.99 --no-linear --set backbone=resnet_tiny "
-    "--set image_size=16 --set batch_size=8 --set dictionary_size=16 --set steps=6 --set embedding_dim=8 --set workers=0 "
-    "--set num_neighbors=3 --set knn_evaluations=1 --set log_every=1 --set threads=1 --set checkpoint_minutes=0"
+    "ablate {data}/images.npz --out new --recipe cifar --vary key_momentum=0.9,0.99 --no-linear --set image_size=16 "
+    "--set backbone=resnet_tiny --set batch_size=8 --set dictionary_size=16 --set steps=6 --set embedding_dim=8 "
+    "--set num_neighbors=3 --set knn_evaluations=1 --set log_every=1 --set threads=1 --set checkpoint_minutes=0 "
+    "--set workers=0"
 )
 V3 = "--recipe v3 --hidden-dim 16 --warmup-epochs 0 --warmup-steps 2"
 LABELLED = "--held-out 0.25"
@@ -77,13 +78,15 @@ SCENARIOS = (
     _pretrain("v3", "labelled", f"{V3} {LABELLED} --workers 0", weight=2),
     _pretrain("memory bank", "plain", "--recipe v1 --mechanism memory-bank --dictionary-size 16 --workers 0", weight=2),
     _pretrain("end to end", "labelled", f"--recipe v2 --mechanism end-to-end {LABELLED} --workers 0", weight=2),
-    _pretrain("from weights", "labelled", f"--recipe v2 --init {{data}}/run --dictionary-size 16 {LABELLED} --workers 0"),
+    _pretrain(
+        "from weights", "labelled", f"--recipe v2 --init {{data}}/run --dictionary-size 16 {LABELLED} --workers 0"
+    ),
     _pretrain("from a pack", "images.pack", f"--recipe v2 --dictionary-size 16 {LABELLED} --workers 1"),
     _pretrain("2 ranks", "labelled", f"--recipe v2 --dictionary-size 16 {LABELLED} --workers 1", weight=1, ranks=2),
     _pretrain("2 ranks of v3", "plain", f"{V3} --workers 0", weight=0.5, ranks=2),
     Scenario("pack", "pack {data}/labelled --out new.pack --short-side 16 --workers 2", "new.pack", 3),
     Scenario("pack raw", "pack {data}/damaged --out new.pack --short-side 16 --format raw --workers 1", "new.pack", 3),
-    Scenario("embed", f"embed {{data}}/run {{data}}/labelled --out new.npz --batch-size 4 --workers 1", "new.npz", 4),
+    Scenario("embed", "embed {data}/run {data}/labelled --out new.npz --batch-size 4 --workers 1", "new.npz", 4),
     Scenario("embed pt", "embed {data}/run {data}/damaged --out new.pt --batch-size 4 --workers 2", "new.pt", 2),
     Scenario("evaluate", "evaluate {data}/run --train {data}/labelled --protocol knn --num-neighbors 3 --json", "", 2),
     Scenario("import", "import {data}/foreign.pth --out new --image-size 32", "new", 3),

@@ -22,11 +22,13 @@ from stress.failure import Failure
 
 KINDS = ("kill", "term", "disk", "race", "damage", "fuzz")
 # Loaded once, before any command is forked.
-LOADED = """torch._dynamo torchvision.models sklearn.linear_model torch.utils.tensorboard moco.cli.main
+LOADED = """
+    torch._dynamo torchvision.models sklearn.linear_model torch.utils.tensorboard moco.cli.main
     moco.training.pretrain moco.sweep.grid moco.export.formats moco.export.embeddings moco.data.packing
     moco.commands.evaluate moco.commands.embed moco.commands.pack moco.commands.export moco.commands.import_weights
     moco.commands.pretrain moco.commands.ablate moco.commands.evaluated_model moco.commands.fitting
-    moco.evaluation.measure moco.export.convert moco.export.foreign moco.export.table""".split()
+    moco.evaluation.measure moco.export.convert moco.export.foreign moco.export.table
+"""
 PROGRESS = 10.0  # seconds between two lines
 
 
@@ -61,6 +63,7 @@ class Suite:
     def carry_out(self) -> int:
         """Run all, print failures and figures; returns the exit code."""
         interrupted, told = False, time.monotonic()
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             load()
             for outcome in self._outcomes():
@@ -122,7 +125,7 @@ class Suite:
 def load() -> None:
     """Import what the commands need, so that forked ones need not."""
     torch.set_num_threads(1)
-    for module in LOADED:
+    for module in LOADED.split():
         importlib.import_module(module)
     from moco.training.device import load_fabric
 
@@ -154,6 +157,7 @@ def _make_place(folder: Path) -> None:
 def _begin_beside() -> None:
     """A process beside others: Ctrl-C is for the one that leads, which ends them."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _of_task(task: tuple[int, str, int]) -> Outcome:

@@ -11,8 +11,8 @@ import pytest
 
 from tests import source_rules as rules
 
-EVERYWHERE = ("src", "tests", "examples", "benchmarks")
-OUTSIDE_TESTS = ("src", "examples", "benchmarks")
+EVERYWHERE = ("src", "tests", "examples", "benchmarks", "stress")
+OUTSIDE_TESTS = ("src", "examples", "benchmarks", "stress")
 MODULES = {name: (text, is_package) for name, text, is_package in rules.modules()}
 
 
