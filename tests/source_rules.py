@@ -19,7 +19,8 @@ PACKAGE = ROOT / "src" / "moco"
 LAYERS = (
     {"printable"},
     {"errors", "version"},
-    {"atomic", "config_checks", "fields", "normalization"},
+    {"atomic", "fields", "normalization", "sizes"},
+    {"config_checks"},
     {"config"},
     {"recipes"},
     {"encoder"},
@@ -31,7 +32,7 @@ LAYERS = (
     {"cli"},
     {"__main__", "__init__"},
 )
-_BASE = {"printable", "errors", "version", "atomic", "config_checks", "fields", "normalization"}
+_BASE = {"printable", "errors", "version", "atomic", "config_checks", "fields", "normalization", "sizes"}
 # Lower rooms that are closed all the same: the algorithm serves any data, data knows no network, evaluation no MoCo.
 CLOSED = {
     "contrast": _BASE | {"config", "recipes", "encoder"},

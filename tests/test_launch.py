@@ -128,9 +128,9 @@ def test_a_rank_that_dies_is_reported_and_the_run_goes_on_on_one_device(photos, 
     os.kill(int(second[0]), signal.SIGKILL)
     said = process.communicate(timeout=30)[0]
     last = said.strip().splitlines()[-1]
-    assert re.search(r"another process of the run has ended \(rank 1 by signal SIGKILL\).*--resume", last), said
+    assert re.search(r"has ended \(rank 1 by signal SIGKILL\): continue with --resume", last), said
     assert "Traceback" not in said
-    assert process.returncode == 2
+    assert process.returncode == 1
     step = torch.load(checkpoint, weights_only=True)["progression"]["step"]
     assert step % 2 == 0, "ranks save after a logged line, so that sums of their own are empty"
     run = moco.pretrain(out=tmp_path / "run", resume=True, quiet=True, devices=1, steps=step + 4)

@@ -31,7 +31,7 @@ MESSAGES = {
     # options that do not go together
     "pretrain --epochs 3 --steps 4": "epochs=3 and steps=4: give exactly one of the two",
     "pretrain --steps 30 --warmup-steps 30": "warmup_steps=30 with steps=30: warm up for fewer steps",
-    "pretrain --lr-milestones 0.5": "lr_milestones with schedule='cosine': milestones belong to the step schedule",
+    "pretrain --lr-milestones 0.5": "lr_milestones=(0.5,) would change nothing: it counts with the step schedule",
     "pretrain few --recipe v2 --batch-size 1": "batch_size=1 is 1 samples a device: resnet50 has BatchNorm",
     "pretrain --bank-momentum 0.5": "bank_momentum=0.5 with mechanism 'moco', which has no memory bank: leave it out",
     "pretrain --recipe v3 --head mlp": "head='mlp' with mechanism 'moco-v3': choose one of v3-resnet, v3-vit",

@@ -40,8 +40,8 @@ def test_public_names():
 
 def test_what_a_run_gives():
     public = {name for name in dir(moco.Run) if not name.startswith("_")}
-    assert public == {"backbone", "config", "finished", "model", "module", "summary", "weights"}
-    assert [field.name for field in dataclasses.fields(moco.Run)] == ["path", "module"]
+    assert public == {"allow_factory", "backbone", "config", "finished", "model", "module", "summary", "weights"}
+    assert [field.name for field in dataclasses.fields(moco.Run)] == ["path", "module", "allow_factory"]
 
 
 def test_moments_of_a_callback():

@@ -15,6 +15,7 @@ from moco.config_checks import check_together
 from moco.errors import ConfigError
 from moco.fields import LARGEST_SEED, LARGEST_SIDE, above_zero, at_least, limited, patterns, share
 from moco.normalization import AUTO, normalization_values
+from moco.sizes import height_width, size_of, size_text
 
 EPOCHS = 200  # MoCo v1's and v2's (1911.05722, 2003.04297)
 LARGEST_WIDTH = 65536  # of embeddings and of what lies before them
@@ -58,7 +59,7 @@ class Config:
         num_heads: attention heads of a timm ViT, where they are not the architecture's own number.
         frozen_layers: share of the backbone's convolutions and linear layers, from the first on, that stay as they are;
             null means none, with init 0.3.
-        image_size: side of a view in pixels.
+        image_size: side of a view in pixels, or height and width as 64x96 where they differ.
         stem: first layers of a ResNet; auto takes 3x3 without max-pool up to 64 px; with init: the weights' own.
         head: projection head: linear (v1), mlp (v2), v3-resnet (2 layers, with BatchNorm) or v3-vit (3 layers).
         hidden_dim: width between the head's layers, and the predictor's; null means the features' for mlp, 4096 for
@@ -143,7 +144,9 @@ class Config:
     init: str | None = None
     num_heads: int | None = at_least(1, None)
     frozen_layers: float | None = limited(None, lambda value: 0 <= value < 1, "a share from 0 to below 1")
-    image_size: int = at_least(8, 224, most=LARGEST_SIDE)
+    image_size: int | tuple[int, int] = limited(
+        224, lambda value: all(8 <= side <= LARGEST_SIDE for side in height_width(value)), f"8 to {LARGEST_SIDE}"
+    )
     stem: Stem = "auto"
     head: Head = "mlp"
     hidden_dim: int | None = at_least(1, None, most=LARGEST_WIDTH)
@@ -221,6 +224,7 @@ class Config:
         """Check every value and combination; a ConfigError names what came, what was expected, what to do."""
         if self.epochs is None and self.steps is None:
             object.__setattr__(self, "epochs", EPOCHS)
+        object.__setattr__(self, "image_size", size_of(self.image_size))
         for name, hint in get_type_hints(Config).items():
             if isinstance(getattr(self, name), os.PathLike):
                 object.__setattr__(self, name, os.fspath(getattr(self, name)))
@@ -230,14 +234,15 @@ class Config:
             number = get_origin(hint) is not tuple and {int, float, bool} & set(kinds)
             if number and type(value) not in {*kinds, *([int] if float in kinds else [])}:
                 raise ConfigError(f"{name}={value!r}: expected {' or '.join(kind.__name__ for kind in kinds)}")
-            if get_origin(hint) is not tuple and str in kinds and not isinstance(value, str | None):
+            if get_origin(hint) is not tuple and str in kinds and not isinstance(value, kinds):
                 raise ConfigError(f"{name}={value!r}: expected text")
         for field in dataclasses.fields(self):
             value, needed = getattr(self, field.name), field.metadata.get("needed")
             if needed and value is not None and not field.metadata["fits"](value):
                 remedy = ", or choose the end-to-end mechanism" if field.name == "dictionary_size" else ""
                 said = needed(value) if callable(needed) else needed
-                raise ConfigError(f"{field.name}={value}: need {said}{remedy}")
+                shown = size_text(value) if field.name == "image_size" else value
+                raise ConfigError(f"{field.name}={shown}: need {said}{remedy}")
         if self.normalization != AUTO:
             normalization_values(self.normalization)
         check_together(self)

@@ -48,8 +48,7 @@ VIEW_FIELDS = (
 def check_stated(given: Mapping[str, Any], *, own_views: bool) -> None:
     """Raise ConfigError for what this machine or a transform of the user's rules out in the options of a new run."""
     for name, least in (("workers", 0), ("threads", 1), ("devices", 1)):
-        if given.get(name) is not None:
-            check_processes(name, given[name], least=least)
+        check_processes(name, given.get(name), least=least)
     needless = [name for name in VIEW_FIELDS if own_views and name in given]
     if needless:
         raise ConfigError(f"{needless[0]} with transform, which makes the views by itself: leave one of them out")

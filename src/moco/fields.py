@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from moco.errors import ConfigError
+from moco.printable import plain_name
 
 LARGEST = 2**31 - 1  # of whole numbers: more steps, keys or pixels than any run has
 LARGEST_REAL = 1e6  # of the others: float32 holds its products
@@ -41,16 +42,20 @@ def patterns() -> Any:
     return limited((), _are_patterns, "patterns such as ['masks/*']")
 
 
-def check_number(name: str, value: float, least: float, most: float = LARGEST) -> None:
-    """Raise ConfigError for what is no number from `least` to `most`."""
+def check_number(name: str, value: float | None, least: float, most: float = LARGEST) -> None:
+    """Raise ConfigError for what is no number from `least` to `most`; None passes."""
+    if value is None:
+        return
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ConfigError(f"{name}={value!r}: expected a number")
     if not least <= value <= most:
         raise ConfigError(f"{name}={value}: need {_missed(value, least, most)}")
 
 
-def check_processes(name: str, value: int, *, least: int = 0) -> None:
-    """Raise ConfigError for more processes or threads than this machine can have any use for: 4 a core, or 32."""
+def check_processes(name: str, value: int | None, *, least: int = 0) -> None:
+    """Raise ConfigError for more processes or threads than this machine can have any use for: 4 a core, or 32; None
+    passes.
+    """
     cores = os.cpu_count() or 1
     most = max(32, 4 * cores)
     if isinstance(value, int) and value > most:
@@ -59,11 +64,18 @@ def check_processes(name: str, value: int, *, least: int = 0) -> None:
 
 
 def check_path(name: str, value: Any) -> None:
-    """Raise ConfigError for what names no file or folder; None may stand for one."""
+    """Raise ConfigError for what names no file or folder; None may stand for one.
+
+    What is to be made, `out`, needs a name in UTF-8: TensorBoard, ONNX and others cannot open any other.
+    """
     if not isinstance(value, str | os.PathLike | None):
         raise ConfigError(f"{name}={value!r}: expected a path")
     if value is not None and "\0" in os.fsdecode(value):
         raise ConfigError(f"{name}={value!r}: a path has no NUL")
+    if name == "out" and value is not None and plain_name(os.fspath(value)) != os.fspath(value):
+        raise ConfigError(
+            f"out={os.fspath(value)}: the name is not UTF-8, which not all tools can open: choose another"
+        )
 
 
 def _are_patterns(value: Any) -> bool:

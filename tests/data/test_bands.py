@@ -197,7 +197,7 @@ def test_floats_are_spread_from_the_smallest_to_the_largest_value_found(tmp_path
     narrow = source.in_range((-1.0, 5.0))
     np.testing.assert_array_equal(narrow.pixels(2), np.floor(((values[2] + 1) / 6 * 255).clip(0, 255) + 0.5))
     narrow.pixels(0)
-    assert (narrow.clipped, "2 images hold values outside -1 to 5" in narrow.clipped_line()) == (2, True)
+    assert (narrow.clipped, "2 images hold values outside -1 to 5" in narrow.closing_line()) == (2, True)
 
 
 def test_an_image_of_an_array_outside_every_known_range_is_a_damaged_one():

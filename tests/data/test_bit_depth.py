@@ -132,10 +132,10 @@ def test_values_above_the_range_are_clipped_and_counted_once_an_image(tmp_path, 
         pixels = [row for batch in batches for row in batch.pixels]
     np.testing.assert_array_equal(pixels[0], expected(values(3, 4095, 1), 1023))
     assert source.clipped == 3
-    assert "3 images hold values above 1023" in source.clipped_line()
+    assert "3 images hold values above 1023" in source.closing_line()
     fitting = source.in_range(4095)
     fitting.pixels(0)
-    assert (fitting.clipped, fitting.clipped_line()) == (0, "")
+    assert (fitting.clipped, fitting.closing_line()) == (0, "")
 
 
 def test_a_run_stores_its_range_and_embeds_other_folders_by_it(tmp_path, tiny, capsys):

@@ -24,7 +24,7 @@ def vit(name: str = "v3/vit_tiny_patch8", *, image_size: int = 32, seed: int = 0
 
 def test_positions_are_sines_and_cosines_of_column_and_row():
     side, width = 3, 16
-    positions = sincos_positions(side, width)
+    positions = sincos_positions(side, side, width)
     assert positions.shape == (1, 10, width)
     assert not positions[0, 0].any(), "the class token has none"
     for row in range(side):
@@ -39,7 +39,7 @@ def test_positions_are_sines_and_cosines_of_column_and_row():
 
 def test_positions_are_fixed():
     module = vit()
-    assert torch.equal(module.pos_embed, sincos_positions(4, 192))
+    assert torch.equal(module.pos_embed, sincos_positions(4, 4, 192))
     module(torch.randn(2, 3, 32, 32)).sum().backward()
     assert module.pos_embed.grad is None
     assert module.cls_token.grad is not None

@@ -148,9 +148,9 @@ def test_squares_are_the_same_whether_they_stay_in_memory_or_not(photos, monkeyp
     assert images.targets.tolist() == [i for i in order if i not in damaged]
     assert skipped.count == 2
     expected = [square(source.pixels(int(i))) for i in images.targets]
-    np.testing.assert_array_equal(np.concatenate(list(images.squares())), expected)
+    np.testing.assert_array_equal(np.concatenate(list(images.centres())), expected)
     part = images.subset(np.array([21, 0]))
-    np.testing.assert_array_equal(np.concatenate(list(part.squares())), [expected[21], expected[0]])
+    np.testing.assert_array_equal(np.concatenate(list(part.centres())), [expected[21], expected[0]])
     assert part.targets.tolist() == images.targets[torch.tensor([21, 0])].tolist()
 
 

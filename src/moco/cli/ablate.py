@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
-from typing import Any, get_type_hints
+from typing import Any
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
+from moco.cli.functions import print_result
 from moco.cli.parser import Parser, one_line
-from moco.config import Config
+from moco.cli.pretrain import HINTS
 from moco.errors import ConfigError
-from moco.printable import plain_data, printable_lines
 from moco.sweep.settings import Launcher, check_field
 from moco.sweep.studies import STUDIES, VARIED, study_names
 
@@ -63,7 +62,7 @@ def call(chosen: Namespace, arguments: list[str]) -> int:
     from moco.commands.ablate import ablate
 
     result = ablate(study, data, command=shlex.join(["moco", *arguments]), **options, **given)
-    print(json.dumps(plain_data(result.as_dict()), indent=2) if as_json else printable_lines(result))
+    print_result(result, as_json=as_json)
     return result.exit_code
 
 
@@ -104,8 +103,7 @@ def read(field: str, text: str) -> Any:
     """
     check_field(field)
     parser = Parser(exit_on_error=False)
-    hint = get_type_hints(Config)[field]
-    parser.add_argument(f"--{field}", type=hint)
+    parser.add_argument(f"--{field}", type=HINTS[field])
     try:
         return parser.parse_args([f"--{field}={text}"], defaults=False)[field]
     except argparse.ArgumentError as error:

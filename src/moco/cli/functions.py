@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import pkgutil
+import sys
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
+from moco.atomic import reason
 from moco.cli.parser import Parser, described
+from moco.errors import BrokenOffError
 from moco.printable import plain_data, printable_lines
 
 # Functions in modules that load without PyTorch. Each returns something that `str` makes readable and `as_dict()` plain
@@ -44,4 +48,20 @@ def call(command: str, chosen: Namespace) -> None:
     as_json = options.pop("json", False)
     result = pkgutil.resolve_name(command)(**options)
     if result is not None:
-        print(json.dumps(plain_data(result.as_dict()), indent=2) if as_json else printable_lines(result))
+        print_result(result, as_json=as_json)
+
+
+def print_result(result: Any, *, as_json: bool) -> None:
+    """Print what a command found out, as a table or as one JSON object.
+
+    Raises:
+        BrokenOffError: standard output takes no more, as a file on a full disk.
+    """
+    text = json.dumps(plain_data(result.as_dict()), indent=2) if as_json else printable_lines(result)
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        # Python would try once more at its end, and say so.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):  # as of `moco ... | head`, which has seen enough
+            raise BrokenOffError(f"cannot print the result: {reason(error)}; the work itself is done") from error

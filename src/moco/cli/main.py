@@ -11,7 +11,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from moco.cli import ablate, functions, pretrain
 from moco.cli.parser import Parser, one_line, with_underscores
-from moco.errors import INTERRUPTED, REFUSED, MocoError
+from moco.errors import INTERRUPTED, REFUSED, ConfigError, MocoError
 from moco.printable import printable
 from moco.version import __version__
 
@@ -64,7 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(parser.format_help(), end="")
             return 0
         # Only what the user gave: the recipe fills in the rest, for the command as for Python.
-        chosen = parser.parse_args(arguments, defaults="--print_config" in arguments)
+        try:
+            chosen = parser.parse_args(arguments, defaults="--print_config" in arguments)
+        except RecursionError as error:
+            raise ConfigError("--config: the file is nested too deeply for options: name another") from error
         return _call(chosen, arguments)
     except argparse.ArgumentError as error:
         said = printable(one_line(str(error), subparsers.get(arguments[0], parser)))

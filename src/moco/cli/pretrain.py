@@ -13,19 +13,19 @@ from moco.cli.parser import Parser, described, with_underscores
 from moco.config import Config
 from moco.config_checks import MECHANISM_FIELDS, check_factory
 from moco.recipes import RECIPES, configure, default_recipe
+from moco.sizes import StatedSize
 
-HINTS = get_type_hints(Config)
+HINTS = {**get_type_hints(Config), "image_size": StatedSize}  # the types of what a command line or a file states
 TEXTS = {
     "out": "run folder; default runs/NAME-RECIPE",
     "budget": "time for a run without a recipe, such as 90s, 30m or 8h; by default 30m on a CPU, 8h on a GPU",
 }
-FACTORY = "call a backbone that is a function (package.module:factory) and that only a run or --config names"
 LOGGERS = "tensorboard (default), csv, wandb, mlflow or trackio; repeat it for several"
 TRUTHS = {field.name for field in dataclasses.fields(Config) if isinstance(field.default, bool)}
 SWITCHES = {
     "most used": {"dry_run": "say what the run would be, and end", "resume": "continue the run in --out"},
     "run": {
-        "allow_factory": FACTORY,
+        "allow_factory": "call a backbone that is a function (package.module:factory) and that a file alone names",
         "changed_images": "resume although images have come, gone or changed; held-out ones stay held out",
         "quiet": "no progress bar and no messages",
     },
@@ -143,7 +143,7 @@ def _stored(path: str | None) -> dict[str, Any]:
     """What a configuration file says; nothing if it cannot be read: the parser says what is wrong with it."""
     try:
         stored = None if path is None else yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError):
         return {}
     return stored if isinstance(stored, dict) else {}
 

@@ -140,10 +140,8 @@ def embed(
     """
     start = time.perf_counter()
     check_path("out", out)
-    if batch_size is not None:
-        check_number("batch_size", batch_size, 1, LARGEST_BATCH)
-    if workers is not None:
-        check_processes("workers", workers, least=1)
+    check_number("batch_size", batch_size, 1, LARGEST_BATCH)
+    check_processes("workers", workers, least=1)
     from moco.export.embeddings import identity_of
     from moco.export.load import load
     from moco.export.table import WRITERS, check_output
@@ -180,7 +178,7 @@ def _write(
         waited = _fill(store, model, source, identity, **options)
         computing = max(time.perf_counter() - began, 1e-9)
         rows = store.finish(source.item_name, {**identity, **model.metadata()})
-    if (line := source.clipped_line()) and not options["quiet"]:
+    if (line := source.closing_line()) and not options["quiet"]:
         print(printable(line), file=sys.stderr)
     rate, seconds = (len(source) - before) / computing, time.perf_counter() - start
     return Embedded(path, rows, model.feature_dim, store.skipped.count, seconds, rate, waited / computing)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from moco.evaluation.settings import Baselines, Probe, Protocol, Search, Settings
+from moco.sizes import StatedSize
 
 TYPE_CHECKING = False  # not typing's, whose imports the command line's parser would run, and so load PyTorch
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def evaluate(
     epochs: int | None = Settings.epochs,
     baselines: Baselines = Settings.baselines,
     download: bool = Settings.download,
-    image_size: int | None = Settings.image_size,
+    image_size: StatedSize | None = Settings.image_size,
     preprocessing: Preprocessing | None = None,
     seed: int = Settings.seed,
     seeds: int = Settings.seeds,
@@ -66,7 +67,7 @@ def evaluate(
         baselines: auto (raw pixels, random weights, starting weights of the run, ImageNet weights if on the
             disk), all (and training from scratch, which takes minutes), random (auto without ImageNet) or none.
         download: whether ImageNet and starting weights may be fetched.
-        image_size: side of the images in pixels; by default the run's.
+        image_size: side of the images in pixels, or height and width as 64x96; by default the run's.
         preprocessing: how images go in: needed for a module; instead of the run's for others.
         seed: every random draw follows from it.
         seeds: how many seeds, from seed on, for all that is drawn.

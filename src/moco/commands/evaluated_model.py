@@ -27,7 +27,7 @@ from moco.evaluation.settings import Settings
 from moco.evaluation.task import Sources
 from moco.export.load import BACKBONE, HEAD, load, weights_path
 from moco.export.reading import CHECKPOINT, FILE_NAME, run_folder
-from moco.export.trained import trained_backbone
+from moco.export.trained import in_channels, trained_backbone
 from moco.normalization import IMAGENET
 from moco.printable import printable
 from moco.recipes import configure, read_config
@@ -74,7 +74,8 @@ def open_model(model: Weights, settings: Settings, preprocessing: Preprocessing 
 def _starting_weights(config: Path, settings: Settings) -> tuple[nn.Module | None, tuple[str, ...]]:
     """What the run started from, if that were trained weights which are to be had, or why they are missing."""
     try:
-        init = read_config(config)[0].init
+        stated = read_config(config)[0]
+        init, channels = stated.init, stated.channels
     except RunError:  # weights alone, or imported ones
         return None, ()
     if init is None or settings.baselines == "none":
@@ -86,7 +87,7 @@ def _starting_weights(config: Path, settings: Settings) -> tuple[nn.Module | Non
             check_factory(init, file=config, allowed=settings.allow_factory)
         if not settings.download and not Path(init).expanduser().exists():
             raise RunError(f"{init} is not on the disk (--download fetches weights that have a name)")
-        return trained_backbone(init).backbone, ()
+        return in_channels(trained_backbone(init, channels=channels), channels).backbone, ()
     except MocoError as error:
         return None, (f"starting weights left out: {error}",)
 
@@ -104,7 +105,7 @@ def in_range_of(preprocess: Preprocessing, sources: Sources, *, quiet: bool) -> 
     for line in (line for source in said for line in source.remarks):
         print(printable(line), file=sys.stderr)
     yield train, test
-    for line in (source.clipped_line() for source in said if source.clipped):
+    for line in filter(None, (source.closing_line() for source in said)):
         print(printable(line), file=sys.stderr)
 
 
@@ -115,7 +116,7 @@ def square_side(source: Source) -> int | None:
 
 
 def _resized(preprocess: Preprocessing, settings: Settings) -> Preprocessing:
-    return dataclasses.replace(preprocess, size=settings.image_size or preprocess.size)
+    return dataclasses.replace(preprocess, size=settings.image_size or preprocess.size)  # type: ignore[arg-type]
 
 
 def _fitting(views: ViewRecipe, preprocess: Preprocessing) -> ViewRecipe:

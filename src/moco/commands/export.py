@@ -121,6 +121,6 @@ def _with_checkpoint(subject: Subject, path: Path) -> Subject:
         return subject
     try:
         epoch = int(json.loads((folder / "summary.json").read_text(encoding="utf-8"))["epochs"])
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
         raise RunError(f"{folder}/summary.json cannot be read ({error}): resume the run to its end") from error
     return dataclasses.replace(subject, checkpoint=checkpoint.load(file)["model"], epoch=epoch)

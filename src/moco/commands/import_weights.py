@@ -16,6 +16,7 @@ from moco.errors import RunError
 from moco.fields import LARGEST_SIDE, check_number, check_path
 from moco.normalization import normalization_values
 from moco.printable import printable
+from moco.sizes import Size, StatedSize, height_width, size_of, size_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,7 +45,7 @@ class Imported:
     stem: str
     num_heads: int | None
     feature_dim: int
-    image_size: int
+    image_size: Size
     parameters: int
     head: tuple[str, ...]
     others: tuple[str, ...]
@@ -55,12 +56,13 @@ class Imported:
         heads = f", {self.num_heads} heads" if self.num_heads else ""
         left_out = [f"head ({len(self.head)} tensors)"] * bool(self.head) + list(self.others)
         mean = ", ".join(f"{value:g}" for value in self.preprocessing["mean"])
+        centre = "centre" if isinstance(self.image_size, tuple) else "centre square"
         source = f"from {self.preprocessing_source}" if self.preprocessing_source else "the file does not say"
         return "\n".join(
             [
                 f"{self.kind}, {self.parameters:,} parameters: {self.architecture}, stem {self.stem}{heads}",
                 f"left out: {', '.join(left_out) or 'nothing'}",
-                f"images: centre square at {self.image_size} px, mean {mean} ({source})",
+                f"images: {centre} at {size_text(self.image_size)} px, mean {mean} ({source})",
                 f"run folder {printable(self.path)}: backbone.safetensors, {self.feature_dim} features",
             ]
         )
@@ -76,7 +78,7 @@ def import_weights(
     out: str | os.PathLike[str] | None = None,
     architecture: str | None = None,
     stem: str | None = None,
-    image_size: int | None = None,
+    image_size: StatedSize | None = None,
     num_heads: int | None = None,
     normalization: str | None = None,
 ) -> Imported:
@@ -88,7 +90,8 @@ def import_weights(
         out: run folder to make; None means runs/NAME.
         architecture: torchvision/NAME, timm/NAME or package.module:factory; None means what names and shapes tell.
         stem: of a ResNet whose 3x3 stem the file cannot tell: 3x3-stride1, 3x3-stride2 or one of the peers' kinds.
-        image_size: side in pixels of prepared images; None means the file's, else 224, 32 for small stems, a ViT's own.
+        image_size: side in pixels of prepared images, or height and width as 64x96; None means the file's, else 224,
+            32 for small stems, a ViT's own.
         num_heads: attention heads of a ViT, where the file cannot tell: a ViT-S has 12 in MoCo v3, 6 in timm.
         normalization: imagenet, cifar or MEAN/STD (0.5,0.5,0.5/0.2,0.2,0.2); None means what the file says, else
             cifar for small stems, else imagenet.
@@ -100,19 +103,22 @@ def import_weights(
     from moco.data.preprocess import Preprocessing
     from moco.export.convert import convert
     from moco.export.foreign import read_foreign
+    from moco.export.reading import understood
 
     for name, value in (("file", file), ("out", out)):
         check_path(name, value)
-    if image_size is not None:
-        check_number("image_size", image_size, 8, LARGEST_SIDE)
-    if num_heads is not None:
-        check_number("num_heads", num_heads, 1)
+    size = None if image_size is None else size_of(image_size)
+    for side in () if size is None else height_width(size):
+        check_number("image_size", side, 8, LARGEST_SIDE)
+    check_number("num_heads", num_heads, 1)
     channels = None if normalization is None else normalization_values(normalization)
     folder = _free_folder(path := Path(file).expanduser(), out)
-    foreign = read_foreign(path)
-    model, recognised, head = convert(
-        foreign, path, architecture=architecture, stem=stem, image_size=image_size, num_heads=num_heads
-    )
+    with understood(path):
+        foreign = read_foreign(path)
+    with contextlib.nullcontext() if architecture and ":" in architecture else understood(path):  # not the user's code
+        model, recognised, head = convert(
+            foreign, path, architecture=architecture, stem=stem, image_size=size, num_heads=num_heads
+        )
     stated = foreign.stated.source if foreign.stated else None
     if channels is not None:
         model.prepare_by(Preprocessing(model.preprocess.size, *channels))

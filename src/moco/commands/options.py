@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TypedDict
 
 from moco import config
+from moco.sizes import StatedSize
 
 
 class Options(TypedDict, total=False):
@@ -13,7 +14,7 @@ class Options(TypedDict, total=False):
     mechanism: config.Mechanism
     num_heads: int | None
     frozen_layers: float | None
-    image_size: int
+    image_size: StatedSize
     stem: config.Stem
     head: config.Head
     hidden_dim: int | None

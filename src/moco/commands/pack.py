@@ -95,28 +95,27 @@ def pack(
     Raises:
         MocoError: options that do not go together, images or a pack that cannot be used, a full disk.
     """
-    for name, value in (("data", data), ("out", out)):
-        check_path(name, value)
+    check_path("data", data)
+    check_path("out", out)
+    options = {"short_side": short_side, "format": format, "quality": quality}
     if verify or detach:
-        making = {
-            "short_side": short_side,
-            "format": format,
-            "quality": quality,
-            "channels": channels,
-            "workers": workers,
-        }
-        defaults = inspect.signature(pack).parameters
-        stated = [name for name, value in making.items() if value != defaults[name].default]
-        if out is not None or replace or verify == detach or stated:
-            more = "".join(f", {name}" for name in stated)
-            raise ConfigError(
-                f"verify and detach go alone with a pack: give one of them and neither out nor replace{more}"
-            )
+        _check_alone(
+            {**options, "channels": channels, "workers": workers, "out": out, "replace": replace}, verify, detach
+        )
         return _verified_or_detached(Path(data), verify=verify, quiet=quiet)
     if out is None:
         raise ConfigError(f"pack {data} without out: name the pack, as in --out {Path(data).name}.pack")
-    options = {"format": format, "short_side": short_side, "quality": quality}
     return _packed(Path(data), Path(out), options, channels, workers, replace=replace, quiet=quiet)
+
+
+def _check_alone(making: dict[str, Any], verify: bool, detach: bool) -> None:
+    """Refuse what belongs to making a pack beside what checks one."""
+    defaults = inspect.signature(pack).parameters
+    stated = [name for name, value in making.items() if value != defaults[name].default]
+    if stated or verify == detach:
+        raise ConfigError(
+            f"verify and detach go alone with a pack: give one of them and leave out {', '.join(stated) or 'the other'}"
+        )
 
 
 def _verified_or_detached(path: Path, *, verify: bool, quiet: bool) -> Packed:
@@ -150,8 +149,7 @@ def _packed(
     from moco.data.packing import PackWriter
     from moco.data.source import open_source
 
-    if workers is not None:
-        check_processes("workers", workers, least=1)
+    check_processes("workers", workers, least=1)
     options, (source, _) = PackOptions(**chosen), open_source(data, channels=channels)
     if isinstance(source, PackedSource):
         raise DataError(f"{data}: a pack already; check it with --verify, or give the folder that it was made from")
@@ -172,7 +170,7 @@ def _packed(
         cure = "once that is cured, the same command goes on"
         kind = BrokenOffError if target.with_name(target.name + PARTIAL).is_dir() else RunError
         raise kind(f"cannot write {target}: {reason(error)}; {cure}") from error
-    if line := source.clipped_line():
+    if line := source.closing_line():
         say(line)
     return packed
 

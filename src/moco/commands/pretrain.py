@@ -21,6 +21,7 @@ from moco.config_checks import check_factory, check_stated
 from moco.errors import ConfigError, RunError
 from moco.fields import check_path
 from moco.recipes import configure, default_recipe, read_config
+from moco.sizes import size_of
 from moco.training.launcher import is_first_process, options_of_launcher
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class Run:
     @property
     def finished(self) -> bool:
         """False if it was stopped by Ctrl-C; `resume=True` continues it."""
-        return bool(self.summary["finished"])
+        return self.summary.get("finished") is True
 
     @functools.cached_property
     def config(self) -> Config:
@@ -150,12 +151,8 @@ def pretrain(
     from moco.training.run_folder import RunFolder
 
     start = time.perf_counter()
-    given: dict[str, Any] = dict(options)
     check_path("out", out)
-    check_stated(given, own_views=transform is not None)
-    module = None if isinstance(backbone, str) else backbone
-    if backbone is not None:
-        given["backbone"] = backbone if isinstance(backbone, str) else f"module/{type(backbone).__name__}"
+    given, module = _given(dict(options), backbone, own_views=transform is not None)
     config = _checked(config, given, module, recipe, resume)
     fits = config is None and not resume and is_fitted(data, recipe)
     check_ignored(budget, dry_run, changed_images, fits=fits, recipe=recipe, resume=resume)
@@ -184,6 +181,18 @@ def pretrain(
     stated = _stated(given, starting, config) if fits else None
     carry_out(data, config, folder, stated, budget, resume=resume, dry_run=dry_run, **extras)
     return Run(folder.path, module, allow_factory=True)
+
+
+def _given(
+    options: dict[str, Any], backbone: str | nn.Module | None, *, own_views: bool
+) -> tuple[dict[str, Any], nn.Module | None]:
+    """The options as the configuration has them, and the module of the user's that is the backbone."""
+    check_stated(options, own_views=own_views)
+    if "image_size" in options:
+        options["image_size"] = size_of(options["image_size"])
+    if backbone is None or isinstance(backbone, str):
+        return (options if backbone is None else {**options, "backbone": backbone}), None
+    return {**options, "backbone": f"module/{type(backbone).__name__}"}, backbone
 
 
 def _checked(

@@ -10,12 +10,14 @@ from torch import Tensor, nn
 
 from moco.config import Config
 from moco.contrast.batchnorm import has_batchnorm
+from moco.data.bands import RGB
 from moco.encoder.stem import STANDARD
 from moco.errors import ConfigError
 from moco.export.load import Pretrained
-from moco.export.trained import trained_backbone
-from moco.normalization import normalization_text
+from moco.export.trained import in_channels, trained_backbone
+from moco.normalization import AUTO, normalization_text
 from moco.recipes import CONTINUED, CONTINUED_WARMUP
+from moco.sizes import Size, size_text
 
 if TYPE_CHECKING:
     from moco.export.load import HasPath
@@ -76,6 +78,8 @@ def label(init: Init) -> str:
 def open_starting_weights(init: Init, given: dict[str, Any]) -> StartingWeights:
     """Read the weights; architecture, channels, image size and normalisation are theirs where `given` states none.
 
+    Stated channels are inherited, and the normalisation is then that of the images.
+
     Raises:
         ConfigError: an option that contradicts the weights.
         RunError, ArchitectureError: weights that cannot be read or are of another architecture.
@@ -86,20 +90,34 @@ def open_starting_weights(init: Init, given: dict[str, Any]) -> StartingWeights:
     named = given.get("backbone")
     if own and named is not None:
         raise ConfigError(f"backbone={named!r} beside init, which is the module to train: leave backbone out")
-    model = trained_backbone(init, architecture=named, image_size=given.get("image_size"))
+    wanted = given.get("channels")
+    before = trained_backbone(init, architecture=named, image_size=given.get("image_size"), channels=wanted)
+    model = in_channels(before, wanted)
     theirs: dict[str, Any] = {"backbone": model.architecture, "stem": model.stem, "num_heads": model.num_heads}
     theirs["channels"] = model.channels
     for name, value in theirs.items():
         stated = given.get(name)
         if stated not in (None, "auto", value) and str(value).rpartition("/")[2] != stated:
             raise ConfigError(f"{name}={stated!r} with init={init}, whose {name} is {value}: leave {name} out")
-    preprocess = model.preprocess
+    preprocess, backbone = model.preprocess, model.backbone
+    unknown = model is not before or (model.channels != RGB and (own or ":" in model.architecture))
     suggested = {
         "image_size": preprocess.size,
-        "normalization": normalization_text(preprocess.mean, preprocess.std),
+        "normalization": AUTO if unknown else normalization_text(preprocess.mean, preprocess.std),
     }
-    backbone = model.backbone
     tensors = None if own else {name: value.detach().clone() for name, value in backbone.state_dict().items()}
     options = {**suggested, **given, **theirs, "init": label(init)}
-    any_size = model.stem == STANDARD and not any("pos_emb" in name for name, _ in backbone.named_parameters())
+    any_size = _takes_any_size(model, options["image_size"], f"init={init}")
     return StartingWeights(options, tensors, backbone if own else None, has_batchnorm(backbone), any_size)
+
+
+def _takes_any_size(model: Pretrained, size: Size, what: str) -> bool:
+    """Whether images of another size than the weights' own will do; the size chosen is checked."""
+    placed = any("pos_emb" in name for name, _ in model.backbone.named_parameters())
+    own = model.image_size
+    if placed and size != own and isinstance(size, tuple) | isinstance(own, tuple):
+        raise ConfigError(  # another grid of as many positions would fit without a word
+            f"image_size={size_text(size)} with {what}, whose positions are for images of {size_text(own)} px: leave "
+            "image_size out"
+        )
+    return model.stem == STANDARD and not placed

@@ -77,7 +77,8 @@ class ArraySource(RangedSource):
         layout = self._layout._replace(alpha=self._layout.stored == 4 and channels == RGB)
         (chosen.channels, _) = agreed_channels([(f"each of {len(self)} images", layout)], channels, self.name)
         if layout.alpha:
-            chosen._about_channels = (f"{self.name}: the fourth of its channels is taken for alpha and not used",)
+            said = "is taken for alpha and not used; where it is data, state --channels 4"
+            chosen._about_channels = (f"{self.name}: the fourth of its channels {said}",)
         elif chosen.channels != RGB:
             cure = "; where the fourth is alpha, state --channels 3" if chosen.channels == 4 else ""
             chosen._about_channels = (f"{self.name}: images of {count_of(chosen.channels)}{cure}",)

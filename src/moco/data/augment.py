@@ -3,7 +3,7 @@
 Everything random is keyed by seed, step and the sample's position in the step, so that views depend neither on workers
 nor on ranks.
 
-N: samples of a rank's share of a step   C: channels   H, W: of an image   S: side of a view   V: views, 1 or 2
+N: samples of a rank's share of a step   C: channels   H, W: of an image or a view   V: views, 1 or 2
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from moco.data import photometric
 from moco.data.bands import RGB
 from moco.data.order import COLORS, VIEWS, EpochOrder, Sample, keyed_generator
 from moco.data.views import ViewRecipe
+from moco.sizes import Size, height_width
 
 RATIO = (3.0 / 4.0, 4.0 / 3.0)  # smallest and largest width of a crop, as shares of its height
 ATTEMPTS = 10  # of torchvision's RandomResizedCrop, before it falls back to the centre
@@ -37,62 +38,64 @@ class RecipeViews:
 
     Args:
         recipe: how often and how strong.
-        size: side of a view in pixels.
+        size: of a view in pixels.
         order: gives seed and samples of a step.
         device_type: where the photometric operations run.
         views: 2, or 1 for the first view alone, which is the same as beside a second one.
     """
 
-    def __init__(self, recipe: ViewRecipe, size: int, order: EpochOrder, *, device_type: str, views: int = 2) -> None:
-        self._recipe, self._size, self._views = recipe, size, views
+    def __init__(self, recipe: ViewRecipe, size: Size, order: EpochOrder, *, device_type: str, views: int = 2) -> None:
+        self._recipe, self._size, self._views = recipe, height_width(size), views
         self._seed, self._step_size = order.seed, order.batch_size
         self._colors_in_worker = device_type == "cpu"
         self.min_side: int | None = recipe.min_side(size)
 
     def in_worker(self, images: Iterable[tuple[str, np.ndarray]], samples: list[Sample]) -> tuple[Tensor, ...]:
-        """Views on a CPU; elsewhere the V x N crops, (V, N, S, S, C) uint8."""
+        """Views on a CPU; elsewhere the V x N crops, (V, N, H, W, C) uint8."""
         generator = keyed_generator(self._seed, VIEWS, samples[0].step)
         boxes = CropBoxes(2 * self._step_size, crop_min=self._recipe.crop_min, generator=generator)
         poses = Poses(2 * self._step_size, self._recipe, generator)
-        shape = self._views, len(samples), self._size, self._size, self._recipe.channels
-        crops_VNSSC = torch.empty(shape, dtype=torch.uint8)
+        shape = self._views, len(samples), *self._size, self._recipe.channels
+        crops_VNHWC = torch.empty(shape, dtype=torch.uint8)
         for row, ((_, pixels), sample) in enumerate(zip(images, samples, strict=True)):
             for view in range(self._views):
                 number = sample.position + view * self._step_size
                 box = boxes.box(number, *pixels.shape[:2])
-                resized_crop(pixels, box, bool(poses.flips[number]), crops_VNSSC[view, row].numpy())
-                poses.turn_(number, crops_VNSSC[view, row])
-        return self._color(crops_VNSSC, samples) if self._colors_in_worker else (crops_VNSSC,)
+                poses.place(number, pixels, box, crops_VNHWC[view, row])
+        return self._color(crops_VNHWC, samples) if self._colors_in_worker else (crops_VNHWC,)
 
     def on_device(self, views: tuple[Tensor, ...], samples: list[Sample]) -> tuple[Tensor, ...]:
         """The photometric part, where the worker has left it."""
         return views if self._colors_in_worker else self._color(views[0], samples)
 
-    def _color(self, crops_VNSSC: Tensor, samples: list[Sample]) -> tuple[Tensor, ...]:
+    def _color(self, crops_VNHWC: Tensor, samples: list[Sample]) -> tuple[Tensor, ...]:
         positions = torch.tensor([sample.position for sample in samples])
         generator = keyed_generator(self._seed, COLORS, samples[0].step)
-        return color_views(crops_VNSSC, self._recipe, draw_colors(self._step_size, positions, self._recipe, generator))
+        return color_views(crops_VNHWC, self._recipe, draw_colors(self._step_size, positions, self._recipe, generator))
 
 
 class Poses:
-    """How so many crops are mirrored and turned.
-
-    Attributes:
-        flips: (count,) bool, left to right.
-    """
+    """How so many crops are mirrored and turned."""
 
     def __init__(self, count: int, recipe: ViewRecipe, generator: torch.Generator) -> None:
-        self.flips = torch.rand(count, generator=generator) < recipe.flip_probability
+        self._flips = torch.rand(count, generator=generator) < recipe.flip_probability
         upset, turned, quarters = torch.rand(3, count, generator=generator)
         self._upset = upset < recipe.vertical_flip_probability
         self._quarters = (1 + (3 * quarters).long()) * (turned < recipe.rotate_probability)
 
-    def turn_(self, number: int, crop_SSC: Tensor) -> None:
-        """Mirror crop `number` top to bottom, then turn it, in place, as it was drawn; left to right is not done."""
+    def place(self, number: int, pixels_HWC: np.ndarray, box: Box, crop_HWC: Tensor) -> None:
+        """Crop an image into `crop_HWC`, mirrored and turned as crop `number` was drawn.
+
+        A quarter turn of a crop that is not square comes before its resizing, so that the view keeps its shape.
+        """
+        height, width, channels = crop_HWC.shape
+        quarters = int(self._quarters[number])
+        canvas = crop_HWC.new_empty(width, height, channels) if quarters % 2 and height != width else crop_HWC
+        resized_crop(pixels_HWC, box, bool(self._flips[number]), canvas.numpy())
         if self._upset[number]:
-            crop_SSC.copy_(crop_SSC.flip(0))
-        if self._quarters[number]:
-            crop_SSC.copy_(crop_SSC.rot90(int(self._quarters[number])))
+            canvas.copy_(canvas.flip(0))
+        if quarters:
+            crop_HWC.copy_(canvas.rot90(quarters))
 
 
 class CropBoxes:
@@ -131,17 +134,16 @@ def _centre(height: int, width: int) -> Box:
     return (height - box_height) // 2, (width - box_width) // 2, box_height, box_width
 
 
-def resized_crop(pixels_HWC: np.ndarray, box: Box, flip: bool, out_SSC: np.ndarray) -> None:
-    """Crop, resize and mirror one image into `out_SSC`, (S, S, C) uint8.
+def resized_crop(pixels_HWC: np.ndarray, box: Box, flip: bool, out_HWC: np.ndarray) -> None:
+    """Crop, resize and mirror one image into `out_HWC`, uint8, whose shape is that of the view.
 
     Resampled as by Pillow's BILINEAR, to one level of 255, at a fraction of its time where the processor has AVX2.
     """
     top, left, height, width = box
-    size = len(out_SSC)
     crop = torch.from_numpy(pixels_HWC[top : top + height, left : left + width].copy())
     # Strides as of a channels-last batch, so that the result is laid out in the same way and copied in one run.
-    small = interpolate(crop.unsqueeze(0).permute(0, 3, 1, 2), size=(size, size), mode="bilinear", antialias=True)
-    out_SSC[:] = (small.flip(3) if flip else small).permute(0, 2, 3, 1)[0].numpy()
+    small = interpolate(crop.unsqueeze(0).permute(0, 3, 1, 2), size=out_HWC.shape[:2], mode="bilinear", antialias=True)
+    out_HWC[:] = (small.flip(3) if flip else small).permute(0, 2, 3, 1)[0].numpy()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,25 +215,25 @@ def draw_colors(step_size: int, positions: Tensor, recipe: ViewRecipe, generator
     return [draws.at(positions), second.at(step_size + positions)]
 
 
-def color_views(crops_VNSSC: Tensor, recipe: ViewRecipe, draws: list[ColorDraws]) -> tuple[Tensor, ...]:
-    """From crops (V, N, S, S, C) uint8 to V views (N, C, S, S) float32, normalised, channels-last, on their device.
+def color_views(crops_VNHWC: Tensor, recipe: ViewRecipe, draws: list[ColorDraws]) -> tuple[Tensor, ...]:
+    """From crops (V, N, H, W, C) uint8 to V views (N, C, H, W) float32, normalised, channels-last, on their device.
 
     `draws`: of each view's N samples. On a CPU the batch is worked on in blocks that stay in its cache.
     """
-    return tuple(_color_one_view(crops, recipe, of_view) for crops, of_view in zip(crops_VNSSC, draws, strict=False))
+    return tuple(_color_one_view(crops, recipe, of_view) for crops, of_view in zip(crops_VNHWC, draws, strict=False))
 
 
-def _color_one_view(crops_NSSC: Tensor, recipe: ViewRecipe, draws: ColorDraws) -> Tensor:
-    count, size, _, channels = crops_NSSC.shape
-    block = max(SMALLEST_BLOCK, BLOCK_PIXELS // size**2) if crops_NSSC.device.type == "cpu" else count
-    view_NSSC = torch.empty(count, size, size, channels, device=crops_NSSC.device)
+def _color_one_view(crops_NHWC: Tensor, recipe: ViewRecipe, draws: ColorDraws) -> Tensor:
+    count, height, width, channels = crops_NHWC.shape
+    block = max(SMALLEST_BLOCK, BLOCK_PIXELS // (height * width)) if crops_NHWC.device.type == "cpu" else count
+    view_NHWC = torch.empty(count, height, width, channels, device=crops_NHWC.device)
     for start in range(0, count, block):
         rows = slice(start, min(start + block, count))
-        planes = torch.empty(rows.stop - start, channels, size, size, device=crops_NSSC.device)
-        planes.copy_(crops_NSSC[rows].permute(0, 3, 1, 2))
+        planes = torch.empty(rows.stop - start, channels, height, width, device=crops_NHWC.device)
+        planes.copy_(crops_NHWC[rows].permute(0, 3, 1, 2))
         finished = augment_colors_(planes, recipe, draws.at(torch.arange(start, rows.stop)))
-        torch.stack(finished.unbind(1), dim=-1, out=view_NSSC[rows])  # faster than to interleave by a copy
-    return view_NSSC.permute(0, 3, 1, 2)
+        torch.stack(finished.unbind(1), dim=-1, out=view_NHWC[rows])  # faster than to interleave by a copy
+    return view_NHWC.permute(0, 3, 1, 2)
 
 
 def augment_colors_(images: Tensor, recipe: ViewRecipe, draws: ColorDraws) -> Tensor:

@@ -5,6 +5,8 @@ C: channels   H, W: height and width
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from types import ModuleType
 from typing import IO, Any, NamedTuple
 
@@ -31,12 +33,15 @@ def count_of(channels: int) -> str:
 
 
 class Layout(NamedTuple):
-    """Height, width and channels of an image, as they are stored, and whether the last channel is alpha."""
+    """Height, width and channels of an image, as they are stored, and whether the last channel is alpha; of a TIFF file
+    also how many pages begin with this one and are as large.
+    """
 
     height: int
     width: int
     stored: int
     alpha: bool = False
+    pages: int = 1
 
     @property
     def usual(self) -> int:
@@ -44,10 +49,13 @@ class Layout(NamedTuple):
         return RGB if self.stored - self.alpha in (1, RGB) else self.stored
 
     def fits(self, channels: int) -> bool:
-        """Whether it can be given with so many: as it is, without its alpha, or grey repeated three times."""
-        return channels in (self.stored, self.stored - self.alpha) or (
-            channels == RGB and self.stored - self.alpha == 1
-        )
+        """Whether it can be given with so many: as it is, without its alpha, grey repeated three times, or by pages."""
+        own = self.stored - self.alpha
+        return channels in (self.stored, own) or (channels == RGB and own == 1) or self.by_pages(channels)
+
+    def by_pages(self, channels: int) -> bool:
+        """Whether its grey pages are so many channels; of three channels the first page is repeated instead."""
+        return self.stored == 1 < self.pages == channels != RGB
 
     def check(self, channels: int) -> None:
         """Raise ValueError where it cannot."""
@@ -61,7 +69,8 @@ class Layout(NamedTuple):
         return f"state --channels {own}, or leave such files out with --exclude"
 
     def __str__(self) -> str:
-        return f"{count_of(self.stored)}{', the last alpha' * self.alpha}"
+        pages = f", {self.pages} pages" if self.pages > 1 else ""
+        return f"{count_of(self.stored)}{', the last alpha' * self.alpha}{pages}"
 
 
 def layout_of(image: Image.Image) -> Layout:
@@ -85,9 +94,10 @@ def file_layout(file: IO[bytes]) -> Layout:
         return Layout(*dicom_shape(file))
     try:
         with open_image(file) as image:
-            return layout_of(image)
+            layout = layout_of(image)
     except UnidentifiedImageError:
-        return _tiff_layout(file)
+        layout = _tiff_layout(file)
+    return layout._replace(pages=_pages(file))
 
 
 def open_values(file: IO[bytes], channels: int) -> Image.Image | np.ndarray:
@@ -111,7 +121,11 @@ def open_values(file: IO[bytes], channels: int) -> Image.Image | np.ndarray:
         layout = layout_of(image)
     except UnidentifiedImageError:
         layout = _tiff_layout(file)
+    if not layout.fits(channels):
+        layout = layout._replace(pages=_pages(file))
     layout.check(channels)
+    if image is not None and layout.by_pages(channels):
+        return _by_pages(image, channels)
     if image is not None and not _drops_bands(image):
         return image
     if image is not None:
@@ -154,15 +168,46 @@ def _numpy_layout(file: IO[bytes]) -> Layout:
 
 def _tiff_layout(file: IO[bytes]) -> Layout:
     """Of a TIFF file that Pillow does not know."""
-    if not _begins(file, *_TIFF):
+    directory = next(_directories(file), None)
+    if directory is None:
         raise UnidentifiedImageError("not an image in a known format")
-    head = file.read(8)
-    directory = ImageFileDirectory_v2(head + (file.read(8) if 43 in head[2:4] else b""))
-    file.seek(directory.next)
-    directory.load(file)
     extra = directory.get(_EXTRA_BANDS, ())
     alpha = bool(extra) and all(kind in _ALPHA for kind in extra)
     return Layout(int(directory[_HEIGHT]), int(directory[_WIDTH]), int(directory.get(_BANDS, 1)), alpha)
+
+
+def _directories(file: IO[bytes]) -> Iterator[ImageFileDirectory_v2]:
+    """What a TIFF file says of each of its pages; nothing of another file."""
+    if not _begins(file, *_TIFF):
+        return
+    head = file.read(8)
+    directory, seen = ImageFileDirectory_v2(head + (file.read(8) if 43 in head[2:4] else b"")), {0}
+    while directory.next not in seen:
+        seen.add(directory.next)
+        file.seek(directory.next)
+        directory.load(file)
+        yield directory
+
+
+def _pages(file: IO[bytes]) -> int:
+    """How many pages a file begins with that are as large as the first: 1 but for TIFF."""
+    shapes = []
+    with contextlib.suppress(Exception):  # a broken page leaves those before it
+        for directory in _directories(file):
+            shapes.append(tuple(directory.get(tag) for tag in (_HEIGHT, _WIDTH, _BANDS)))
+            if shapes[-1] != shapes[0]:
+                return len(shapes) - 1
+    return max(1, len(shapes))
+
+
+def _by_pages(image: Image.Image, count: int) -> np.ndarray:
+    """The first pages as channels, (H, W, count)."""
+    check_size(image)
+    pages = []
+    for number in range(count):
+        image.seek(number)
+        pages.append(np.asarray(image.convert("L") if image.mode == "1" else image))
+    return np.stack(pages, axis=2)
 
 
 def _tiff_values(file: IO[bytes], image: Image.Image | None, layout: Layout) -> np.ndarray:

@@ -6,7 +6,7 @@ import contextlib
 import copy
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import Self
@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 
 from moco.data.bands import RGB, Layout
 from moco.data.bit_depth import FULL, Depth, Extent, ValueRange, range_text
+from moco.data.libtiff import listening
 from moco.errors import DataError
 
 UNKNOWN = -1  # label of an image whose class is not known
@@ -103,8 +104,22 @@ class Source(Dataset[np.ndarray], ABC):
         """Images met so far, in worker processes too, that hold values above the range."""
         return 0
 
-    def clipped_line(self) -> str:
-        """What to say of those images; nothing where there are none."""
+    @property
+    def doubted(self) -> int:
+        """Images met so far, in worker processes too, that could be read and of which libtiff has warned."""
+        return 0
+
+    def closing_line(self) -> str:
+        """What to say at the end of the images that were met; nothing where there is nothing to say."""
+        return "; ".join(filter(None, (self._clipped_line(), self._doubted_line())))
+
+    def _doubted_line(self) -> str:
+        if not self.doubted:
+            return ""
+        files = "1 TIFF file" if self.doubted == 1 else f"{self.doubted:,} TIFF files"
+        return f"{self.name}: {files} could be read, but libtiff found them damaged or odd (tiffinfo FILE says how)"
+
+    def _clipped_line(self) -> str:
         if not self.clipped:
             return ""
         what = "1 image holds" if self.clipped == 1 else f"{self.clipped:,} images hold"
@@ -186,7 +201,9 @@ def spaced(count: int, most: int) -> list[int]:
 class RangedSource(Source):
     """A source whose images may have more than 8 bits; until `in_range`, those are spread over all of 16."""
 
-    _above: torch.Tensor  # for each image of the whole, whether it holds values outside `value_range`
+    # For each image of the whole: whether it holds values outside `value_range`, and whether libtiff has warned of it.
+    _above: torch.Tensor
+    _doubts: torch.Tensor | None = None
 
     @abstractmethod
     def seems_deep(self) -> bool:
@@ -202,6 +219,7 @@ class RangedSource(Source):
         ranged.value_range = value_range
         above = torch.zeros(self._size if value_range else 0, dtype=torch.bool)
         ranged._above = above.share_memory_()  # type: ignore[no-untyped-call]
+        ranged._doubts = torch.zeros(self._size, dtype=torch.bool).share_memory_()  # type: ignore[no-untyped-call]
         return ranged
 
     def depth(self, index: int) -> Depth:
@@ -215,6 +233,19 @@ class RangedSource(Source):
         if self.value_range is not None and (extent.high > limits.top or extent.low < (limits.low or 0)):
             self._above[place] = True
 
+    @contextlib.contextmanager
+    def _listened(self, index: int) -> Iterator[None]:
+        """Around reading an image: what libtiff says is not printed but counted, once an image."""
+        with listening() as heard:
+            yield
+        if heard.said and self._doubts is not None:
+            self._doubts[self._place(index)] = True
+
+    @property
+    def doubted(self) -> int:
+        """See `Source.doubted`."""
+        return 0 if self._doubts is None else int(self._doubts.sum())
+
     @property
     def clipped(self) -> int:
         """See `Source.clipped`."""
@@ -224,7 +255,7 @@ class RangedSource(Source):
 def agreed_channels(
     layouts: Iterable[tuple[str, Layout | None]], channels: int | None, name: str
 ) -> tuple[int, tuple[str, ...]]:
-    """Channels that images of these names and layouts can all be given with, and a line where alpha is dropped.
+    """Channels that images of these names and layouts can all be given with, and lines on alpha and pages that are dropped.
 
     Raises:
         DataError: there is no such number, or they cannot be given with `channels`; two images are named.
@@ -241,10 +272,22 @@ def agreed_channels(
             raise DataError(
                 f"{name}: {first[0]} has {first[1]}, {item} {layout}: choose one kind with --include or --exclude"
             )
+    said = []
     dropped = next((item for item, layout in known if layout.alpha and wanted in (1, RGB)), None)
-    if dropped is None:
-        return wanted, ()
-    return wanted, (f"{name}: the alpha channel of {dropped} is not used; where it is data, state --channels",)
+    if dropped is not None:
+        said.append(f"{name}: the alpha channel of {dropped} is not used; where it is data, state --channels")
+    paged = [(item, layout) for item, layout in known if layout.pages > 1 and not layout.by_pages(wanted)]
+    if paged:
+        item, layout = paged[0]
+        stackable = layout._replace(alpha=False).by_pages(layout.pages)
+        cure = (
+            f"are channels, state --channels {layout.pages}" if stackable else "matter, save each as a file of its own"
+        )
+        said.append(
+            f"{name}: {len(paged)} of {len(known)} files looked at have several pages ({item}: {layout.pages}), of which "
+            f"only the first is used; where they {cure}"
+        )
+    return wanted, tuple(said)
 
 
 def _checked_labels(labels: np.ndarray, count: int, name: str) -> np.ndarray:

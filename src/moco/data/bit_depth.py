@@ -128,8 +128,8 @@ def is_deep(image: Image.Image) -> bool:
     return image.mode.startswith("I") or raw_mode(image) is not None or _in_planes(image)
 
 
-def deep_values(image: Image.Image, file: IO[bytes]) -> np.ndarray:
-    """(H, W) or (H, W, 3) whole numbers of a deep image that was opened from `file`; alpha is dropped.
+def deep_values(image: Image.Image, file: IO[bytes], *, alpha: bool = False) -> np.ndarray:
+    """(H, W) or (H, W, 3) whole numbers of a deep image that was opened from `file`, and one channel more for `alpha`.
 
     Pillow keeps the high bytes of 16-bit colour. Told that the bytes come in the other order, it gives the low ones.
 
@@ -144,15 +144,16 @@ def deep_values(image: Image.Image, file: IO[bytes]) -> np.ndarray:
         return np.asarray(image)
     if raw == GREY_AND_ALPHA:  # four bytes: grey, alpha
         _read_as(image, "RGBA")
-        high, low = np.asarray(image)[..., 0], np.asarray(image)[..., 1]
+        high, low = np.asarray(image)[..., ::2], np.asarray(image)[..., 1::2]
+        high, low = (high, low) if alpha else (high[..., 0], low[..., 0])
     else:
         file.seek(0)
         with Image.open(file, formats=(image.format or "",)) as other:
             _read_as(other, raw[:-1] + _LOW_BYTES[raw[-1]])
-            low = np.asarray(other)[..., :3]
+            low = np.asarray(other)[..., : 3 + alpha]
         file.seek(0)
         image.load()
-        high = np.asarray(image)[..., :3]
+        high = np.asarray(image)[..., : 3 + alpha]
     return np.asarray(high.astype(np.uint16) << 8 | low)
 
 

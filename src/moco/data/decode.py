@@ -230,7 +230,7 @@ def _decode(
                 if not is_deep(image):
                     image.load()
                     return _upright(converted(image, channels, depth), image)
-                deep = Image.fromarray(eight_bit(deep_values(image, file), depth=depth))
+                deep = Image.fromarray(eight_bit(deep_values(image, file, alpha=channels in (2, 4)), depth=depth))
                 return _upright(converted(deep, channels, depth), image)
     except MemoryError:  # the machine's trouble, not the file's
         raise
@@ -238,17 +238,17 @@ def _decode(
         raise DamagedImage(item, _reason(error)) from error
 
 
-def unscaled(path: str | bytes | Path) -> np.ndarray | None:
+def unscaled(path: str | bytes | Path, channels: int | None = None) -> np.ndarray | None:
     """The values of a file of floats or of more than 8 bits; None for every other one, whose pixels are not read."""
     try:
         with open(path, "rb") as file:
-            found = open_values(file, file_layout(file).stored)
+            found = open_values(file, channels or file_layout(file).stored)
             if isinstance(found, np.ndarray):
                 return None if found.dtype == np.uint8 else found
             with found as image:
                 if image.mode == "F":
                     return np.asarray(image)
-                return deep_values(image, file) if is_deep(image) else None
+                return deep_values(image, file, alpha=channels in (2, 4)) if is_deep(image) else None
     except MemoryError:
         raise
     except Exception:  # reading it for use says what is wrong

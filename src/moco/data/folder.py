@@ -81,7 +81,8 @@ class FolderSource(RangedSource):
 
     def pixels(self, index: int, *, min_side: int | None = None) -> np.ndarray:
         """Decode one file; see `read_image` for `min_side`."""
-        return read_pixels(self.path(index), min_side=min_side, depth=self.depth(index), channels=self.channels)
+        with self._listened(index):
+            return read_pixels(self.path(index), min_side=min_side, depth=self.depth(index), channels=self.channels)
 
     def in_channels(self, channels: int | None) -> Self:
         """See `Source.in_channels`: a number that fits a sample of the files, evenly spaced; all of a small folder."""
@@ -96,7 +97,7 @@ class FolderSource(RangedSource):
 
     def extent(self, index: int) -> Extent | None:
         """See `RangedSource`; the pixels of files of 8 bits are not read."""
-        values = unscaled(self.path(index))
+        values = unscaled(self.path(index), self.channels)
         return None if values is None else extent_of(values)
 
     def shapes(self, indices: np.ndarray, *, min_side: int | None = None) -> np.ndarray:

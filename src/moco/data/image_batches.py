@@ -1,6 +1,6 @@
 """The loader of everything but pretraining, on PyTorch's DataLoader: images once in order, or passes of random crops.
 
-N: images of the source   n: images of a batch   C: channels   S: side of a result in pixels
+N: images of the source   n: images of a batch   C: channels   H, W: height and width, of a result
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from moco.data.decode import DamagedImage
 from moco.data.order import CROPS, keyed_generator
 from moco.data.skipped import SkippedFiles
 from moco.data.workers import default_workers, make_loader, start_workers, worker_deaths
+from moco.sizes import Size, height_width
 
 SMALL = 128  # pixels a side; up to it, where nothing is to be decoded, processes cost more than they save
 Key = tuple[int, int]  # epoch, index of the image
@@ -31,7 +32,7 @@ class ImageBatch(NamedTuple):
     Attributes:
         stop: index after the last image looked at.
         indices: of those that could be read, (n,) int64.
-        pixels: what the transform made of them, (n, S, S, C) uint8.
+        pixels: what the transform made of them, (n, H, W, C) uint8.
     """
 
     stop: int
@@ -88,9 +89,9 @@ class PassOrder:
 
 
 def crop_passes(
-    source: Source, order: PassOrder, *, size: int, crop_min: float, skipped: SkippedFiles, min_side: int | None = None
+    source: Source, order: PassOrder, *, size: Size, crop_min: float, skipped: SkippedFiles, min_side: int | None = None
 ) -> Callable[[int], Generator[tuple[np.ndarray, np.ndarray]]]:
-    """From an epoch to the batches of a pass: indices (n,), and random resized crops (n, S, S, C) uint8.
+    """From an epoch to the batches of a pass: indices (n,), and random resized crops (n, H, W, C) uint8.
 
     Crops are mirrored with probability 1/2. They follow from the order's seed, epoch and image alone. Arguments as for
     `image_batches`, and `crop_min`: smallest area of a crop, as a share; `min_side`: see `Source.image`.
@@ -130,10 +131,10 @@ def _fixed(transform: Callable[[np.ndarray], np.ndarray], pixels: np.ndarray, ke
     return transform(pixels)
 
 
-def _cropped(size: int, crop_min: float, seed: int, pixels: np.ndarray, key: Key) -> np.ndarray:
+def _cropped(size: Size, crop_min: float, seed: int, pixels: np.ndarray, key: Key) -> np.ndarray:
     generator = keyed_generator(seed, CROPS, *key)
     box = CropBoxes(1, crop_min=crop_min, generator=generator).box(0, *pixels.shape[:2])
-    out = np.empty((size, size, pixels.shape[2]), dtype=np.uint8)
+    out = np.empty((*height_width(size), pixels.shape[2]), dtype=np.uint8)
     resized_crop(pixels, box, bool(torch.rand((), generator=generator) < 0.5), out)
     return out
 

@@ -13,6 +13,8 @@ from typing import IO, Any
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
+from moco.data.libtiff import hear_libtiff
+
 JPEG_START = b"\xff\xd8\xff"
 # Formats that Pillow itself decodes. EPS is left out on purpose: it would run Ghostscript on whatever the folder holds.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "MPO", "JPEG2000", "AVIF")
@@ -67,6 +69,7 @@ def _mute_pillow() -> None:
     The filter stays in place: setting and restoring filters for each image would race between threads and make Python
     forget which other warnings it has already shown.
     """
+    hear_libtiff()
     if not any(_is_ours(entry) for entry in warnings.filters):
         logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)  # a line for each file of many bands
         with _mute_lock:

@@ -108,6 +108,8 @@ class Meta:
                 )
             stored["options"] = PackOptions(**stored["options"])
             stored["fingerprint"] = Fingerprint(**stored["fingerprint"])
+            if not isinstance(stored["class_names"], list):
+                raise TypeError(f"class_names is {stored['class_names']!r}")
             stored["class_names"] = tuple(stored["class_names"])
             if isinstance(stored.get("value_range"), list):
                 stored["value_range"] = tuple(stored["value_range"])

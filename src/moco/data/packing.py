@@ -20,14 +20,14 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from moco.data.decode import DamagedImage, as_image, decode_pixels, jpeg_content, read_pixels
+from moco.data.decode import DamagedImage, as_image, decode_pixels, jpeg_content
 from moco.data.folder import FolderSource
 from moco.data.folder_lock import locked
 from moco.data.pack_format import DAMAGED, DATA, INDEX, NAMES, PARTIAL, ROW, Meta, PackOptions, is_pack
 from moco.data.packed import PackedSource
 from moco.data.preprocess import by_pillow
 from moco.data.workers import default_workers
-from moco.errors import DataError
+from moco.errors import DataError, RunError
 from moco.printable import plain_name
 
 CHECKPOINT = 1000  # images between two moments at which all that was written is safe on the disk
@@ -52,7 +52,7 @@ def encode(source: FolderSource, index: int, options: PackOptions) -> Encoded:
         if content is not None and options.format == "jpeg" and _is_small(content, side):
             pixels = decode_pixels(content, item=source.item_name(index), channels=channels)  # whole, or it would fail
             return Encoded(content, *pixels.shape[:2])
-        pixels = read_pixels(source.path(index), min_side=side or None, depth=source.depth(index), channels=channels)
+        pixels = source.pixels(index, min_side=side or None)
     except DamagedImage as error:
         return Encoded(None, damage=error.reason)
     height, width, _ = pixels.shape
@@ -103,7 +103,13 @@ class PackWriter:
         if restart or not is_pack(self.folder):
             for name in (DATA, INDEX, NAMES, DAMAGED):
                 (self.folder / name).unlink(missing_ok=True)
-        meta.write(self.folder)
+        try:
+            meta.write(self.folder)
+        except RunError:
+            self._lock.close()
+            if not is_pack(self.folder):  # nothing was begun
+                shutil.rmtree(self.folder, ignore_errors=True)
+            raise
         self._rows: list[tuple[int, ...]] = []
         self._notes: list[str] = []
         last = self._cut_tails()

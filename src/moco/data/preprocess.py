@@ -15,24 +15,27 @@ from torch import Tensor
 from moco.data.bands import RGB
 from moco.data.bit_depth import Depth, ValueRange, eight_bit
 from moco.data.decode import converted, read_pixels
-from moco.errors import DataError
+from moco.errors import ConfigError, DataError
+from moco.sizes import Size, height_width, size_of
 
 # What is fixed about it; stated in files so that other tools' readers know. Files of earlier versions lack `resize`:
 # they cut the square out before they resized it, which moves some pixels by a few grey levels.
 _FIXED = {"scale": "0 to 1", "resize": "shorter side, bilinear, antialiased", "crop": "centre square"}
-_LONGEST = 100  # times its width: of a longer strip the middle is taken first, else resizing it could fill the memory
+_NOT_SQUARE = {**_FIXED, "resize": "to cover, bilinear, antialiased", "crop": "centre"}
+_LONGEST = 100  # times what is kept of it: of a longer strip the middle is taken first, else it could fill the memory
 
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """Image to (C, size, size) float32, as the network sees images whenever it is evaluated; C is 3 for RGB.
+    """Image to (C, H, W) float32 of one size, as the network sees images whenever it is evaluated; C is 3 for RGB.
 
     The shorter side is resized to `size` (Pillow's bilinear, antialiased), the centre cut out; then scaled to 0..1,
     less `mean`, divided by `std`: torchvision's Resize(size), CenterCrop(size), ToTensor, Normalize on PIL images, bit
-    for bit.
+    for bit. Where height and width differ, the image keeps its shape and is made as small as covers both: timm's
+    ResizeKeepRatio and CenterCrop.
 
     Attributes:
-        size: side of the result in pixels.
+        size: side of the result in pixels, or (height, width).
         mean, std: of the channels, for images in 0..1; their number is that of the channels.
         value_range: of images of floats or of more than 8 bits, the value that becomes 255, or those that become 0 and
             255, as in the run; None: not known.
@@ -41,15 +44,19 @@ class Preprocessing:
         DataError: a size or range below 1, another number of means, or a standard deviation of 0 or less.
     """
 
-    size: int
+    size: Size
     mean: tuple[float, ...]
     std: tuple[float, ...]
     value_range: ValueRange | None = None
 
     def __post_init__(self) -> None:
-        sizes = [self.size, *([self.value_range] if isinstance(self.value_range, int) else [])]
+        least = self.value_range if isinstance(self.value_range, int) else 1
+        try:
+            object.__setattr__(self, "size", size_of(self.size, "size"))
+        except ConfigError:
+            least = 0
         unfit = isinstance(self.value_range, tuple) and not self.value_range[0] < self.value_range[1]
-        if min(sizes) < 1 or unfit or not 0 < len(self.mean) == len(self.std) or not min(self.std) > 0:
+        if least < 1 or unfit or not 0 < len(self.mean) == len(self.std) or not min(self.std) > 0:
             raise DataError(
                 f"preprocessing size={self.size} mean={self.mean} std={self.std} value_range={self.value_range}: "
                 "need a size and a range of at least 1 and a value each for every channel, std above 0"
@@ -61,7 +68,7 @@ class Preprocessing:
         return len(self.mean)
 
     def __call__(self, image: str | os.PathLike[str] | Image.Image | np.ndarray | Tensor) -> Tensor:
-        """(C, size, size) float32, normalised; (N, C, size, size) for a batch.
+        """(C, H, W) float32, normalised; (N, C, H, W) for a batch.
 
         Args:
             image: a path (read as `moco.embed` reads it: at full size, turned upright); a PIL image, in any mode that
@@ -98,7 +105,7 @@ class Preprocessing:
             raise DataError(f"tensor {images.dtype} {tuple(images.shape)}: need {need}")
         if images.ndim == 4:
             out = [self._tensor(image) for image in images]
-            return torch.stack(out) if out else self.normalize(images.new_empty(0, count, self.size, self.size))
+            return torch.stack(out) if out else self.normalize(images.new_empty(0, count, *height_width(self.size)))
         return self(images.cpu().permute(1, 2, 0).contiguous().numpy()).to(images.device)
 
     def normalize(self, pixels: Tensor) -> Tensor:
@@ -106,14 +113,18 @@ class Preprocessing:
         mean, std = (torch.tensor(values, device=pixels.device).view(-1, 1, 1) for values in (self.mean, self.std))
         return pixels.to(torch.float32, copy=True).div_(255).sub_(mean).div_(std)  # in place: no further buffers
 
+    @property
+    def _fixed(self) -> dict[str, str]:
+        return _NOT_SQUARE if isinstance(self.size, tuple) else _FIXED
+
     def as_dict(self) -> dict[str, Any]:
         """Plain data, as the header of `backbone.safetensors` holds it."""
         top = list(self.value_range) if isinstance(self.value_range, tuple) else self.value_range
         ranged = {} if top is None else {"value_range": top}
         return {
             "color": _color(self.channels),
-            **_FIXED,
-            "size": self.size,
+            **self._fixed,
+            "size": list(self.size) if isinstance(self.size, tuple) else self.size,
             "mean": list(self.mean),
             "std": list(self.std),
             **ranged,
@@ -134,10 +145,11 @@ class Preprocessing:
             ranged = (
                 (float(top[0]), float(top[1])) if isinstance(top, list | tuple) else top if top is None else int(top)
             )
-            found = cls(int(stated["size"]), mean, std, ranged)
+            size: Any = stated["size"]
+            found = cls(size_of(size, "size") if isinstance(size, list | tuple) else int(size), mean, std, ranged)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"preprocessing {dict(stated)}: need size, mean and std ({error})") from error
-        known = {"color": _color(found.channels), **_FIXED}
+        known = {"color": _color(found.channels), **found._fixed}
         other = {name: stated[name] for name in known if stated.get(name, known[name]) != known[name]}
         if other:
             raise DataError(f"preprocessing {other}: only { ({name: known[name] for name in other}) } is known")
@@ -152,33 +164,50 @@ def by_pillow(pixels: np.ndarray, work: Callable[[Image.Image], Image.Image]) ->
     return np.stack([np.asarray(work(plane)) for plane in planes], axis=2)
 
 
-def centre_pixels(pixels: np.ndarray, size: int) -> np.ndarray:
-    """An image, (H, W, C) uint8, with its shorter side at `size` and its centre cut out.
+def centre_pixels(pixels: np.ndarray, size: Size) -> np.ndarray:
+    """An image, (H, W, C) uint8, as small as covers `size`, and its centre cut out.
 
     Returns:
-        (size, size, C) uint8, perhaps read-only. Where the cut cannot be in the middle, it is at the even offset of the
+        Of this size, uint8, perhaps read-only. Where the cut cannot be in the middle, it is at the even offset of the
         two next to it, as in torchvision.
     """
-    if pixels.shape[:2] == (size, size):
+    if pixels.shape[:2] == height_width(size):
         return pixels
     return by_pillow(pixels, lambda image: _centre(image, size))
+
+
+def cut_centre(image: Image.Image, size: Size) -> Image.Image:
+    """The centre of an image that covers the size."""
+    height, width = height_width(size)
+    if image.size == (width, height):
+        return image
+    left, top = round((image.width - width) / 2), round((image.height - height) / 2)  # half to even
+    return image.crop((left, top, left + width, top + height))
 
 
 def _color(channels: int) -> str:
     return {RGB: "RGB", 1: "grey"}.get(channels, f"{channels} channels")
 
 
-def _centre(image: Image.Image, size: int) -> Image.Image:
-    width, height = image.size
-    short, most = min(width, height), _LONGEST * min(width, height)
-    if max(width, height) > most:
-        left, top = max(width - most, 0) // 2, max(height - most, 0) // 2
-        image = image.crop((left, top, left + min(width, most), top + min(height, most)))
-        width, height = image.size
-    if short != size:
-        width, height = size * width // short, size * height // short
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = round((width - size) / 2), round((height - size) / 2)  # half to even
-    if (width, height) != (size, size):
-        image = image.crop((left, top, left + size, top + size))
-    return image
+def _centre(image: Image.Image, size: Size) -> Image.Image:
+    height, width = height_width(size)
+    if image.width * height >= image.height * width:  # its height is what the size just takes
+        kept, fits = (width * image.height // height, image.height), image.height == height
+    else:
+        kept, fits = (image.width, height * image.width // width), image.width == width
+    most = _LONGEST * kept[0], _LONGEST * kept[1]
+    if image.width > most[0] or image.height > most[1]:
+        left, top = max(image.width - most[0], 0) // 2, max(image.height - most[1], 0) // 2
+        image = image.crop((left, top, left + min(image.width, most[0]), top + min(image.height, most[1])))
+    if not fits:
+        image = image.resize(_covering(image.width, image.height, size), Image.Resampling.BILINEAR)
+    return cut_centre(image, size)
+
+
+def _covering(width: int, height: int, size: Size) -> tuple[int, int]:
+    """Width and height of an image once it just covers a size: rounded as torchvision and timm do."""
+    if isinstance(size, int):
+        short = min(width, height)
+        return size * width // short, size * height // short
+    scale = min(height / size[0], width / size[1])
+    return round(width / scale), round(height / scale)

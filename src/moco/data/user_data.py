@@ -63,7 +63,8 @@ class ItemSource(RangedSource):
         """One image as the data set gives it, in the channels expected; `min_side` has no effect, but for paths."""
         place = self._place(index)
         try:
-            return item_pixels(self._dataset[place], self._key, min_side, self.depth(index), self.channels)
+            with self._listened(index):
+                return item_pixels(self._dataset[place], self._key, min_side, self.depth(index), self.channels)
         except MemoryError:
             raise
         except Exception as error:  # whatever the user's code raises

@@ -7,6 +7,7 @@ import math
 
 from moco.config import Config
 from moco.normalization import Channels, normalization_values
+from moco.sizes import Size, height_width
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,9 +66,9 @@ class ViewRecipe:
         }
         return dataclasses.replace(self, blur_probability_2=None, solarize_probability_2=None, **changes)
 
-    def min_side(self, size: int) -> int:
-        """Smallest side of a decode whose smallest crop still has as many pixels as a view of this size."""
-        return math.ceil(size / math.sqrt(self.crop_min))
+    def min_side(self, size: Size) -> int:
+        """Smallest side of a decode whose smallest crop still has as many pixels as the longer side of a view."""
+        return math.ceil(max(height_width(size)) / math.sqrt(self.crop_min))
 
 
 def view_recipe(config: Config) -> ViewRecipe:

@@ -13,10 +13,21 @@ import torch
 from torch import Tensor, nn
 
 from moco.encoder.small_resnet import WIDTHS, SmallResNet
-from moco.encoder.stem import OTHERS, STANDARD, STRIDES, Stem, check_stem, fit_stem, replace_input_channels, small_stem
+from moco.encoder.stem import (
+    OTHERS,
+    STANDARD,
+    STRIDES,
+    Stem,
+    check_stem,
+    fit_stem,
+    input_channels,
+    replace_input_channels,
+    small_stem,
+)
 from moco.encoder.vit import PREFIX as V3
 from moco.encoder.vit import build_vit, vit_names
 from moco.errors import ArchitectureError
+from moco.sizes import Size, height_width, size_text
 
 GIVEN = "module/"  # before the class of a module that a user has handed over
 
@@ -27,7 +38,7 @@ class Backbone:
 
     `module`: (N, C, H, W) -> (N, D), with the tensor names of the library it comes from. `feature_dim`: D.
     `architecture`: full name, such as torchvision/resnet50. `stem`: its name in `moco.encoder.stem.Stem`.
-    `image_size` (pixels a side) and `channels`: of the images it was built for. `num_heads`: attention heads, where
+    `image_size` (pixels, see `moco.sizes`) and `channels`: of its images. `num_heads`: attention heads, where
     they are not the architecture's own number; else None.
     """
 
@@ -35,13 +46,18 @@ class Backbone:
     feature_dim: int
     architecture: str
     stem: str
-    image_size: int
+    image_size: Size
     channels: int
     num_heads: int | None = None
 
 
 def build_backbone(
-    name: str | nn.Module, *, image_size: int, stem: Stem = "auto", channels: int = 3, num_heads: int | None = None
+    name: str | nn.Module,
+    *,
+    image_size: Size,
+    stem: Stem = "auto",
+    channels: int | None = 3,
+    num_heads: int | None = None,
 ) -> Backbone:
     """The backbone called `name`, with random weights, without its classifier.
 
@@ -51,8 +67,10 @@ def build_backbone(
     calls it without arguments; its module is used as it comes. A module is used as it comes, too, under the name
     module/CLASS, by which nobody else can build it.
 
-    `image_size`: side of the images in pixels. `stem`: "auto" gives ResNets a small stem at 64 pixels and below,
-    "small" demands one, "standard" never changes anything; a stem's own name (3x3-stride1) is taken too.
+    `image_size`: side of the images in pixels, or (height, width). `stem`: "auto" gives ResNets a small stem where the
+    shorter side has 64 pixels or less, "small" demands one, "standard" never changes anything; a stem's own name
+    (3x3-stride1) is taken too. `channels`: of the images; None for those that the first convolution of a module or of
+    a factory's takes, else 3.
     `num_heads`: attention heads of a timm ViT, where they are to be others than the architecture's own. Their number
     is not to be seen in the weights' shapes: MoCo v3's ViT-S has 12, timm's has 6.
     Raises ArchitectureError where the name is unknown (the nearest ones are suggested), the module cannot be built or
@@ -61,7 +79,8 @@ def build_backbone(
     check_stem(stem)
     if isinstance(name, nn.Module):
         return _given(name, image_size, stem, channels)
-    if image_size < 1 or channels < 1:
+    unstated, channels = channels is None, 3 if channels is None else channels
+    if min(height_width(image_size)) < 1 or channels < 1:
         raise ArchitectureError(f"image_size={image_size}, channels={channels}: need at least 1 of each")
     if num_heads is not None and not name.startswith("timm/"):
         raise ArchitectureError(f"num_heads={num_heads} for {name}: only a timm/ ViT takes another number of heads")
@@ -72,18 +91,19 @@ def build_backbone(
     else:
         built = _from_library(name, image_size, stem, channels, num_heads)
     module, architecture, used_stem = built
+    channels = (input_channels(module) if unstated else None) or channels
     width = measure_width(module, name, image_size=image_size, channels=channels)
     return Backbone(module, width, architecture, used_stem, image_size, channels, num_heads)
 
 
-def measure_width(module: nn.Module, name: str, *, image_size: int, channels: int) -> int:
+def measure_width(module: nn.Module, name: str, *, image_size: Size, channels: int) -> int:
     """D of a module (N, C, H, W) -> (N, D), found by a forward of two black images in eval mode.
 
     Training flags, BatchNorm statistics and torch's random state stay as they are.
     Raises ArchitectureError where the module cannot take such images or does not give (N, D).
     """
     parameter = next(module.parameters(), torch.zeros(0))
-    shape = (2, channels, image_size, image_size)
+    shape = (2, channels, *height_width(image_size))
     images = torch.zeros(shape, device=parameter.device, dtype=parameter.dtype)
     was_training = [(submodule, submodule.training) for submodule in module.modules()]
     devices = [parameter.device] if parameter.device.type == "cuda" else []
@@ -91,9 +111,7 @@ def measure_width(module: nn.Module, name: str, *, image_size: int, channels: in
         with torch.random.fork_rng(devices=devices), torch.no_grad():
             features = module.eval()(images)
     except Exception as error:
-        raise ArchitectureError(
-            f"{name} takes no {channels}x{image_size}x{image_size} image: {_line(error)}"
-        ) from error
+        raise ArchitectureError(f"{name} takes no {size_text(shape[1:])} image: {_line(error)}") from error
     finally:
         for submodule, flag in was_training:
             submodule.training = flag
@@ -104,7 +122,8 @@ def measure_width(module: nn.Module, name: str, *, image_size: int, channels: in
     return features.shape[1]
 
 
-def _given(module: nn.Module, image_size: int, stem: str, channels: int) -> Backbone:
+def _given(module: nn.Module, image_size: Size, stem: str, channels: int | None) -> Backbone:
+    channels = channels or input_channels(module) or 3
     name = f"{GIVEN}{type(module).__name__}"
     if stem not in ("auto", STANDARD):
         raise ArchitectureError(f"stem={stem!r} for {name}: a module has its own stem; use stem='auto'")
@@ -112,7 +131,7 @@ def _given(module: nn.Module, image_size: int, stem: str, channels: int) -> Back
     return Backbone(module, width, name, STANDARD, image_size, channels)
 
 
-def _own(name: str, image_size: int, stem: str, channels: int) -> tuple[nn.Module, str, str]:
+def _own(name: str, image_size: Size, stem: str, channels: int) -> tuple[nn.Module, str, str]:
     if stem in OTHERS:
         raise ArchitectureError(f"stem={stem!r} for {name}: need one of {', '.join(STRIDES)}")
     # Stride 2 at every size unless stated otherwise: at 32 pixels stride 1 costs about three times the work.
@@ -136,7 +155,7 @@ def _from_factory(name: str, stem: str) -> tuple[nn.Module, str, str]:
 
 
 def _from_library(
-    name: str, image_size: int, stem: str, channels: int, num_heads: int | None
+    name: str, image_size: Size, stem: str, channels: int, num_heads: int | None
 ) -> tuple[nn.Module, str, str]:
     library, _, short = name.rpartition("/")
     if name.startswith(V3):
@@ -167,17 +186,22 @@ def timm_names() -> list[str]:
     return list(timm.list_models()) if timm else []
 
 
-def _torchvision_model(name: str, image_size: int) -> nn.Module:
+def _torchvision_model(name: str, image_size: Size) -> nn.Module:
     import torchvision
 
     options: dict[str, Any] = {}
     if name.startswith("vit_"):
+        if isinstance(image_size, tuple):
+            advice = f"use a square, timm/ViTs or {V3}vit_small"
+            raise ArchitectureError(f"{name} at {size_text(image_size)} px: torchvision's ViTs are square; {advice}")
         options["image_size"] = image_size
     elif name.startswith("maxvit"):
-        options["input_size"] = (image_size, image_size)
+        options["input_size"] = height_width(image_size)
     elif name in ("googlenet", "inception_v3"):
         options = {"aux_logits": False, "init_weights": True}
-    model: nn.Module = _call(f"{name} at {image_size} px", torchvision.models.get_model, name, weights=None, **options)
+    model: nn.Module = _call(
+        f"{name} at {size_text(image_size)} px", torchvision.models.get_model, name, weights=None, **options
+    )
     # The classifier is the last linear layer everywhere but in SqueezeNet, where a convolution makes the 1000 classes.
     for path, layer in reversed(list(model.named_modules())):
         if isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.out_channels == 1000):
@@ -186,14 +210,14 @@ def _torchvision_model(name: str, image_size: int) -> nn.Module:
     raise ArchitectureError(f"torchvision/{name} has no linear classifier to take off: use another backbone")
 
 
-def _timm_model(name: str, image_size: int, channels: int, num_heads: int | None) -> nn.Module:
+def _timm_model(name: str, image_size: Size, channels: int, num_heads: int | None) -> nn.Module:
     import timm
 
     config = timm.get_pretrained_cfg(name)
     options = {"img_size": image_size} if config is not None and config.fixed_input_size else {}
     if num_heads is not None:
         options["num_heads"] = num_heads
-    what = f"{name} at {image_size} px" + (f" with {num_heads} heads" if num_heads is not None else "")
+    what = f"{name} at {size_text(image_size)} px" + (f" with {num_heads} heads" if num_heads is not None else "")
     model: nn.Module = _call(
         what, timm.create_model, name, pretrained=False, num_classes=0, in_chans=channels, **options
     )

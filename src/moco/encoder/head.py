@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from moco.encoder.backbone import Backbone, build_backbone
 from moco.encoder.stem import Stem
 from moco.errors import ArchitectureError
+from moco.sizes import Size
 
 Head = Literal["linear", "mlp", "v3-resnet", "v3-vit"]
 HIDDEN_DIM = 4096  # the paper's width between the layers
@@ -106,7 +107,7 @@ class Encoder(nn.Module):
 def build_encoder(
     name: str | nn.Module,
     *,
-    image_size: int,
+    image_size: Size,
     embedding_dim: int,
     head: Head = "mlp",
     hidden_dim: int | None = None,

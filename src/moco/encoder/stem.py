@@ -6,9 +6,11 @@ uses a 3x3 convolution of stride 1 without max-pooling; at 33 to 64 pixels strid
 
 from typing import Any, Literal, get_args
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from moco.errors import ArchitectureError
+from moco.sizes import Size, height_width
 
 Stem = Literal["auto", "small", "standard", "3x3-stride1", "3x3-stride2", "3x3-stride1-padding2", "3x3-stride1-linear"]
 STANDARD = "standard"
@@ -23,18 +25,19 @@ def check_stem(stem: str) -> None:
         raise ArchitectureError(f"stem={stem!r}: need one of {', '.join(get_args(Stem))}")
 
 
-def small_stem(image_size: int) -> str:
-    """Name of the small stem for a side length in pixels: stride 1 up to 32, stride 2 above."""
-    return "3x3-stride1" if image_size <= 32 else "3x3-stride2"
+def small_stem(image_size: Size) -> str:
+    """Name of the small stem for a size in pixels: stride 1 where the shorter side is up to 32, stride 2 above."""
+    return "3x3-stride1" if min(height_width(image_size)) <= 32 else "3x3-stride2"
 
 
-def fit_stem(module: nn.Module, name: str, *, stem: str, image_size: int, channels: int) -> str:
+def fit_stem(module: nn.Module, name: str, *, stem: str, image_size: Size, channels: int) -> str:
     """Replace the stem of `module` in place where `stem` asks for it, and return the name of the stem it then has.
 
-    "auto" gives a ResNet the small stem at 64 pixels and below, and leaves every other architecture as it is.
+    "auto" gives a ResNet the small stem where the shorter side has 64 pixels or less, and leaves every other
+    architecture as it is.
     Raises ArchitectureError where a small stem is named and the architecture has no ResNet stem.
     """
-    if stem == STANDARD or (stem == "auto" and (image_size > 64 or not has_resnet_stem(module))):
+    if stem == STANDARD or (stem == "auto" and (min(height_width(image_size)) > 64 or not has_resnet_stem(module))):
         return STANDARD
     if not has_resnet_stem(module):
         raise ArchitectureError(f"stem={stem!r} for {name}: only ResNets have a small stem; use stem='auto'")
@@ -65,6 +68,23 @@ def replace_input_channels(module: nn.Module, name: str, channels: int) -> None:
             module.set_submodule(path, fresh)
             return
     raise ArchitectureError(f"channels={channels} for {name}: its first convolution is not known; use 3 channels")
+
+
+def input_channels(module: nn.Module) -> int | None:
+    """Channels of the images that a module takes: those of its first convolution; None where it has none."""
+    layers = (layer for layer in module.modules() if isinstance(layer, nn.modules.conv._ConvNd))
+    first = next(layers, None)
+    return None if first is None else first.in_channels
+
+
+def inherited(weight_OCHW: Tensor, channels: int) -> Tensor:
+    """Weights of a first convolution for images of other channels: their sum for one channel, else the channels in
+    turn, scaled so that as much comes together as before.
+    """
+    before = weight_OCHW.shape[1]
+    if channels == 1:
+        return weight_OCHW.sum(dim=1, keepdim=True)
+    return weight_OCHW[:, torch.arange(channels) % before] * (before / channels)
 
 
 def _replace_resnet_stem(module: nn.Module, stem: str, channels: int) -> None:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from moco.errors import ArchitectureError
+from moco.sizes import Size, height_width, size_text
 
 PREFIX = "v3/"
 PATCH_SIZE = 16  # pixels a side, where the name does not say
@@ -66,19 +67,13 @@ def vit_names() -> list[str]:
     return [f"{PREFIX}vit_{stem}{size}" for stem in ("", "conv_") for size in SIZES]
 
 
-def build_vit(name: str, *, image_size: int, channels: int) -> nn.Module:
+def build_vit(name: str, *, image_size: Size, channels: int) -> nn.Module:
     """(N, C, H, W) -> (N, D), the class token after the last norm; tensor names are timm's.
 
-    Raises ArchitectureError where the name is unknown, the side is no multiple of the patch, or timm is missing.
+    Raises ArchitectureError where the name is unknown, a side is no multiple of the patch, or timm is missing.
     """
     what = ViTName.parse(name)
-    if image_size % what.patch_size:
-        smaller = image_size - image_size % what.patch_size
-        sides = [str(side) for side in (smaller, smaller + what.patch_size) if side]
-        raise ArchitectureError(
-            f"{PREFIX}{name} at {image_size} px: the side must be a multiple of the patch, {what.patch_size} px; use "
-            f"image_size {' or '.join(sides)}, or another patch ({PREFIX}{name.partition('_patch')[0]}_patchN)"
-        )
+    _check_side(name, what.patch_size, image_size)
     try:
         from timm.models.vision_transformer import VisionTransformer
     except ImportError as error:
@@ -95,14 +90,28 @@ def build_vit(name: str, *, image_size: int, channels: int) -> nn.Module:
         weight_init="moco",  # Xavier-uniform, with q, k and v as three matrices; proven in tests/encoder/test_vit.py
         **options,
     )
-    _start_as_in_the_paper_(module, what, side=image_size // what.patch_size)
+    rows, columns = (side // what.patch_size for side in height_width(image_size))
+    _start_as_in_the_paper_(module, what, rows, columns)
     return module
 
 
+def _check_side(name: str, patch: int, image_size: Size) -> None:
+    for side in height_width(image_size):
+        if side % patch:
+            smaller = side - side % patch
+            sides = [str(fitting) for fitting in (smaller, smaller + patch) if fitting]
+            one = "the side" if isinstance(image_size, int) else f"a side of {side}"
+            use = "image_size" if isinstance(image_size, int) else "there"
+            raise ArchitectureError(
+                f"{PREFIX}{name} at {size_text(image_size)} px: {one} must be a multiple of the patch, {patch} px; use "
+                f"{use} {' or '.join(sides)}, or another patch ({PREFIX}{name.partition('_patch')[0]}_patchN)"
+            )
+
+
 @torch.no_grad()
-def _start_as_in_the_paper_(module: Any, what: ViTName, *, side: int) -> None:
+def _start_as_in_the_paper_(module: Any, what: ViTName, rows: int, columns: int) -> None:
     """What timm's start leaves open: positions, class token, and the patch projection."""
-    module.pos_embed.copy_(sincos_positions(side, what.width).to(module.pos_embed.device))
+    module.pos_embed.copy_(sincos_positions(rows, columns, what.width).to(module.pos_embed.device))
     module.pos_embed.requires_grad_(False)
     nn.init.normal_(module.cls_token, std=CLASS_TOKEN_STD)
     if not what.convolutional:
@@ -112,16 +121,15 @@ def _start_as_in_the_paper_(module: Any, what: ViTName, *, side: int) -> None:
         nn.init.zeros_(projection.bias)
 
 
-def sincos_positions(side: int, width: int) -> Tensor:
-    """Fixed 2-D positions, (1, 1 + side * side, width): zeros for the class token, then patches row by row.
+def sincos_positions(rows: int, columns: int, width: int) -> Tensor:
+    """Fixed 2-D positions, (1, 1 + rows * columns, width): zeros for the class token, then patches row by row.
 
     A quarter of the width each: sine and cosine of the column, sine and cosine of the row, at frequencies from 1 down
     to almost 1 / 10,000 in equal ratios.
     """
     frequencies = POSITION_TEMPERATURE ** -(torch.arange(width // 4, dtype=torch.float64) / (width // 4))
-    places = torch.arange(side, dtype=torch.float64)
-    rows, columns = torch.meshgrid(places, places, indexing="ij")
-    x, y = (place.flatten()[:, None] * frequencies for place in (columns, rows))
+    places = (torch.arange(count, dtype=torch.float64) for count in (rows, columns))
+    y, x = (place.flatten()[:, None] * frequencies for place in torch.meshgrid(*places, indexing="ij"))
     patches = torch.cat([x.sin(), x.cos(), y.sin(), y.cos()], dim=1)
     return torch.cat([torch.zeros(1, width, dtype=torch.float64), patches])[None].float()
 
@@ -136,7 +144,7 @@ class ConvolutionalStem(nn.Module):
     def __init__(
         self,
         *,
-        img_size: int,
+        img_size: Size,
         patch_size: int,
         in_chans: int,
         embed_dim: int,
@@ -148,7 +156,8 @@ class ConvolutionalStem(nn.Module):
         super().__init__()
         assert bias
         assert not dynamic_img_pad
-        self.num_patches = (img_size // patch_size) ** 2
+        height, width = height_width(img_size)
+        self.num_patches = (height // patch_size) * (width // patch_size)
         halvings = int(math.log2(patch_size))
         widths = [in_chans, *(embed_dim >> (halvings - 1 - number) for number in range(halvings))]
         layers: list[nn.Module] = []

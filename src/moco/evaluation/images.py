@@ -1,6 +1,6 @@
-"""Images and what they show: read once to find the damaged ones, their centre squares in memory while they fit.
+"""Images and what they show: read once to find the damaged ones, their centres in memory while they fit.
 
-N: images   C: channels   S: side of a square in pixels
+N: images   C: channels   H, W: height and width of what is kept, in pixels
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from tqdm import tqdm
 from moco.data.base import Source
 from moco.data.cache import keep_decoded
 from moco.data.image_batches import image_batches
-from moco.data.preprocess import Preprocessing, by_pillow, centre_pixels
+from moco.data.preprocess import Preprocessing, by_pillow, centre_pixels, cut_centre
 from moco.data.skipped import SkippedFiles
 from moco.errors import DataError
+from moco.sizes import Size, height_width
 
 BATCH = 256  # images of a forward pass
-MEMORY_BYTES = 2**30  # of squares, and as much again of decoded images where random crops are learnt from
+MEMORY_BYTES = 2**30  # of centres, and as much again of decoded images where random crops are learnt from
 SMALLEST_CROP = 0.08  # of the area, that any protocol takes: one size of a decode for all of them
 RESIZE = 256 / 224  # of the papers' test crop: shorter side to this multiple of the crop
 
@@ -36,13 +37,13 @@ class LabelledImages:
     Args:
         source: the images.
         targets: (N,) int64 class numbers, or (N, C) float32 of 0 and 1 for several labels an image.
-        size: S.
-        squares: the centre squares of all images, (N, S, S, C) uint8; None where they are to be read at each use.
+        size: H and W.
+        centres: of all images, (N, H, W, C) uint8; None where they are to be read at each use.
     """
 
-    def __init__(self, source: Source, targets: np.ndarray, size: int, squares: np.ndarray | None) -> None:
+    def __init__(self, source: Source, targets: np.ndarray, size: Size, centres: np.ndarray | None) -> None:
         self.source, self.targets, self.size = source, torch.from_numpy(targets), size
-        self._squares = squares
+        self._centres = centres
         self._whole: tuple[LabelledImages, np.ndarray] | None = None  # what this is a subset of, and where
 
     @classmethod
@@ -52,7 +53,7 @@ class LabelledImages:
         indices: np.ndarray,
         targets: np.ndarray,
         *,
-        size: int,
+        size: Size,
         skipped: SkippedFiles,
         show: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, total: items,
     ) -> LabelledImages:
@@ -64,18 +65,18 @@ class LabelledImages:
         Raises:
             DataError: none of them can be read.
         """
-        chosen, kept, squares = source.subset(indices), [], []
-        fits = source.channels * size**2 * len(indices) <= MEMORY_BYTES
+        chosen, kept, centres = source.subset(indices), [], []
+        fits = source.channels * math.prod(height_width(size)) * len(indices) <= MEMORY_BYTES
         batches = image_batches(chosen, functools.partial(centre_pixels, size=size), batch_size=BATCH, skipped=skipped)
         for batch in show(batches, math.ceil(len(indices) / BATCH)):
             kept.append(batch.indices)
             if fits and len(batch.indices):
-                squares.append(batch.pixels)
+                centres.append(batch.pixels)
         good = np.concatenate(kept) if kept else np.empty(0, dtype=np.int64)
         if not len(good):
             raise DataError(f"none of {len(indices)} images of {source.name} can be read: check its files")
         readable = chosen if len(good) == len(indices) else chosen.subset(good)
-        return cls(readable, targets[indices[good]], size, np.concatenate(squares) if fits else None)
+        return cls(readable, targets[indices[good]], size, np.concatenate(centres) if fits else None)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -87,8 +88,8 @@ class LabelledImages:
 
     def subset(self, positions: np.ndarray) -> LabelledImages:
         """The images at these positions; shares what is in memory."""
-        squares = None if self._squares is None else self._squares[positions]
-        part = LabelledImages(self.source.subset(positions), self.targets.numpy()[positions], self.size, squares)
+        centres = None if self._centres is None else self._centres[positions]
+        part = LabelledImages(self.source.subset(positions), self.targets.numpy()[positions], self.size, centres)
         part._whole = (self, positions)
         return part
 
@@ -96,25 +97,25 @@ class LabelledImages:
         """The first `count` images, or all where there are fewer."""
         return self if count >= len(self) else self.subset(np.arange(count))
 
-    def squares(self) -> Iterator[np.ndarray]:
-        """The centre squares in order, (n, S, S, C) uint8 at a time."""
-        if self._squares is None:
+    def centres(self) -> Iterator[np.ndarray]:
+        """The centres in order, (n, H, W, C) uint8 at a time."""
+        if self._centres is None:
             yield from self.transformed(functools.partial(centre_pixels, size=self.size))
             return
         for start in range(0, len(self), BATCH):
-            yield self._squares[start : start + BATCH]
+            yield self._centres[start : start + BATCH]
 
     def batches(
         self, preprocess: Preprocessing, transform: Callable[[np.ndarray], np.ndarray] | None = None
     ) -> Iterator[Tensor]:
-        """All images in order as a network takes them, (n, C, S, S) float32, channels-last: the centre squares, or
+        """All images in order as a network takes them, (n, C, H, W) float32, channels-last: the centres, or
         what a transform makes of the images.
         """
-        for pixels in self.squares() if transform is None else self.transformed(transform):
+        for pixels in self.centres() if transform is None else self.transformed(transform):
             yield preprocess.normalize(torch.from_numpy(pixels).permute(0, 3, 1, 2))
 
     def transformed(self, transform: Callable[[np.ndarray], np.ndarray]) -> Iterator[np.ndarray]:
-        """What a transform makes of all images in order, (n, S, S, C) uint8 at a time."""
+        """What a transform makes of all images in order, (n, H, W, C) uint8 at a time."""
         skipped = SkippedFiles()
         for batch in image_batches(self.source, transform, batch_size=BATCH, skipped=skipped):
             if skipped.count:
@@ -131,20 +132,18 @@ class LabelledImages:
 
     @property
     def min_side(self) -> int:
-        """Smallest side of a decode whose smallest random crop still has as many pixels as the result."""
-        return math.ceil(self.size / math.sqrt(SMALLEST_CROP))
+        """Smallest side of a decode whose smallest random crop has as many pixels as the result's longer side."""
+        return math.ceil(max(height_width(self.size)) / math.sqrt(SMALLEST_CROP))
 
 
-def paper_test_crop(pixels: np.ndarray, *, size: int) -> np.ndarray:
-    """Shorter side to 256/224 of `size`, bilinear with antialiasing, then the centred square of `size` pixels."""
+def paper_test_crop(pixels: np.ndarray, *, size: Size) -> np.ndarray:
+    """As small as covers 256/224 of `size`, bilinear with antialiasing, then the centre of `size` pixels."""
 
     def crop(image: Image.Image) -> Image.Image:
-        short = round(RESIZE * size)
-        scale = short / min(image.size)
-        width, height = (max(short, int(side * scale)) for side in image.size)
-        left, top = round((width - size) / 2), round((height - size) / 2)
-        resized = image.resize((width, height), Image.Resampling.BILINEAR)
-        return resized.crop((left, top, left + size, top + size))
+        height, width = (round(RESIZE * side) for side in height_width(size))
+        scale = max(width / image.width, height / image.height)
+        covering = max(width, int(image.width * scale)), max(height, int(image.height * scale))
+        return cut_centre(image.resize(covering, Image.Resampling.BILINEAR), size)
 
     return by_pillow(pixels, crop)
 

@@ -26,6 +26,7 @@ from moco.evaluation.images import LabelledImages, watch
 from moco.evaluation.network import Model, Network
 from moco.evaluation.report import Row
 from moco.evaluation.settings import Settings
+from moco.sizes import Size
 
 MOST_IMAGES = 10_000
 _BATCH, _ROWS = 128, 1024  # images, and features, at a time
@@ -38,7 +39,7 @@ HOW = {
 }
 
 
-def read_images(source: Source, settings: Settings, *, size: int) -> LabelledImages:
+def read_images(source: Source, settings: Settings, *, size: Size) -> LabelledImages:
     """At most MOST_IMAGES images of a source, drawn from the seed; labels are not asked for."""
     order = np.sort(np.random.default_rng(settings.seed).permutation(len(source))[:MOST_IMAGES])
     nothing = np.zeros(len(source), dtype=np.int64)

@@ -21,6 +21,7 @@ from moco.evaluation.figures import outcome
 from moco.evaluation.images import LabelledImages
 from moco.evaluation.knn import centred_pixels, knn_accuracy
 from moco.evaluation.verdict import CALLED, Compared, verdict
+from moco.sizes import Size
 
 QUERIES = 0.25  # of the images, those that are asked about, where not all are taken; more if the others are few
 # While training, a part is enough to see the curve; the last evaluation takes everything.
@@ -48,7 +49,7 @@ class Monitor:
     left_out: int = 0
 
     def curve(self, backbone: nn.Module) -> Iterator[tuple[str, float]]:
-        """("knn_top1", share of 1) on a part of the images, for the curve while training; backbone: (N, C, S, S) to
+        """("knn_top1", share of 1) on a part of the images, for the curve while training; backbone: (N, C, H, W) to
         (N, D), left as it was.
         """
         yield "knn_top1", self._accuracy(backbone, self.bank.first(self._curve_bank), self.queries.first(CURVE_QUERIES))
@@ -70,7 +71,7 @@ class Monitor:
         where it may be trained. knn_starting_weights: the backbone that is trained, and knn_best of the curve's images.
         """
         start = time.perf_counter()
-        bank, queries = centred_pixels(self.bank.squares(), self.queries.squares())
+        bank, queries = centred_pixels(self.bank.centres(), self.queries.centres())
         pixels = self._knn(bank, self.bank.targets, queries, self.queries.targets)
         values = {"knn_pixels": pixels}
         if trained:
@@ -118,7 +119,7 @@ def prepare_monitor(
     test: Source,
     test_indices: np.ndarray,
     *,
-    image_size: int,
+    image_size: Size,
     mean: tuple[float, ...],
     std: tuple[float, ...],
     num_neighbors: int,

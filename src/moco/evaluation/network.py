@@ -20,6 +20,7 @@ from moco.encoder.pretrained import torchvision_tensors, torchvision_weights
 from moco.errors import ArchitectureError, ConfigError
 from moco.evaluation.settings import Settings
 from moco.normalization import IMAGENET
+from moco.sizes import size_text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Model:
         module = _build(self.backbone)
         expected = module.state_dict()
         if any(name not in state or state[name].shape != value.shape for name, value in expected.items()):
-            raise ArchitectureError(f"torchvision's do not fit {short} at {self.backbone.image_size} px")
+            raise ArchitectureError(f"torchvision's do not fit {short} at {size_text(self.backbone.image_size)} px")
         module.load_state_dict({name: state[name] for name in expected})
         return module.eval()
 

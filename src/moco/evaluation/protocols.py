@@ -62,7 +62,7 @@ class Protocols:
         probed = settings.protocol == "linear" and settings.probe in ("fast", "both")
         if settings.baselines == "none" or not (settings.protocol == "knn" or probed):
             return
-        train, test = centred_pixels(self.task.train.squares(), self.task.test.squares())
+        train, test = centred_pixels(self.task.train.centres(), self.task.test.centres())
         if probed:
             yield self._logistic("pixels", lambda seed: (train, test), settings.all_seeds[:1], "pixels", how)
         else:

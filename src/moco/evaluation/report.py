@@ -8,6 +8,7 @@ from typing import Any
 
 from moco.evaluation.verdict import Compared, Outcome, verdict
 from moco.printable import printable
+from moco.sizes import size_text
 from moco.version import versions
 
 Range = tuple[float, float]
@@ -155,7 +156,8 @@ class Report:
 
     def _heading(self) -> str:
         data, network = self.data, self.network
-        what = f"{printable(network['name'])} ({network['architecture']}, {network['image_size']} px)"
+        size = size_text(network["image_size"])
+        what = f"{printable(network['name'])} ({network['architecture']}, {size} px)"
         if data["train_images"] is None:
             return f"{what} on {data['test_images']:,} images of {printable(data['test'])}, no labels used"
         held = "held-out images" if data["held_out"] else "test images"

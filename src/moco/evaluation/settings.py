@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 from moco.errors import ConfigError
 from moco.fields import LARGEST, LARGEST_REAL, LARGEST_SEED, LARGEST_SIDE, check_number
+from moco.sizes import StatedSize, height_width, size_of
 
 Protocol = Literal["knn", "linear", "finetune", "scores"]
 Probe = Literal["fast", "paper", "both"]
@@ -38,7 +39,7 @@ class Settings:
     epochs: int | None = None
     baselines: Baselines = "auto"
     download: bool = False
-    image_size: int | None = None
+    image_size: StatedSize | None = None
     seed: int = 0
     seeds: int = 1
     device: str = "auto"
@@ -51,8 +52,11 @@ class Settings:
             if getattr(self, field) not in get_args(choices):
                 raise ConfigError(f"{field}={getattr(self, field)!r}: choose one of {', '.join(get_args(choices))}")
         for field, limits in _LIMITS.items():
-            if getattr(self, field) is not None:
-                check_number(field, getattr(self, field), *limits)
+            check_number(field, getattr(self, field), *limits)
+        if self.image_size is not None:
+            object.__setattr__(self, "image_size", size := size_of(self.image_size))
+            for side in height_width(size):
+                check_number("image_size", side, 8, LARGEST_SIDE)
         if not 0 < self.held_out < 1:
             raise ConfigError(f"held_out={self.held_out}: need a share above 0 and below 1")
         if not 0 < self.knn_temperature <= LARGEST_REAL:
@@ -91,7 +95,7 @@ def _plain(value: Any) -> Any:
 
 _CHOICES = {"protocol": Protocol, "probe": Probe, "search": Search, "baselines": Baselines}
 _LIMITS = {"num_neighbors": (1, LARGEST), "probe_epochs": (1, 100_000), "epochs": (1, 100_000)}
-_LIMITS |= {"image_size": (8, LARGEST_SIDE), "seed": (0, LARGEST_SEED - 1000), "seeds": (1, 1000)}
+_LIMITS |= {"seed": (0, LARGEST_SEED - 1000), "seeds": (1, 1000)}
 _DECIDING: dict[str, tuple[str, ...]] = {
     "knn": ("num_neighbors", "knn_temperature", "search"),
     "linear": ("probe", "probe_epochs", "learning_rates"),

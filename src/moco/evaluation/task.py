@@ -21,6 +21,7 @@ from moco.data.split import hold_out
 from moco.errors import ConfigError, DataError
 from moco.evaluation.images import LabelledImages, watch
 from moco.evaluation.settings import Settings
+from moco.sizes import Size
 
 _NAMED = 3  # examples in a message
 Sources = tuple[Source, Source | None]  # train and test images; None: a part of the train images is held out
@@ -61,7 +62,7 @@ def open_sources(settings: Settings) -> Sources:
     return train, open_source(settings.test, data_root=settings.data_root)[0]
 
 
-def make_task(sources: Sources, settings: Settings, *, image_size: int) -> Task:
+def make_task(sources: Sources, settings: Settings, *, image_size: Size) -> Task:
     """Attach labels, divide, read the images, and look for what would make the figures worthless.
 
     Raises:
@@ -139,7 +140,7 @@ def _read(
     targets: np.ndarray,
     what: str,
     *,
-    size: int,
+    size: Size,
     skipped: SkippedFiles,
     quiet: bool,
 ) -> LabelledImages:

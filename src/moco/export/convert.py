@@ -16,6 +16,7 @@ from moco.export.infer import Architecture, infer, stem_of
 from moco.export.layouts import PLAIN, Recognised, recognise
 from moco.export.load import Pretrained, fill
 from moco.normalization import CIFAR, IMAGENET
+from moco.sizes import Size
 
 # First parts of classifiers' names.
 _HEADS = {"fc", "head", "heads", "head_dist", "classifier", "last_linear", "linear"}
@@ -28,7 +29,7 @@ def convert(
     *,
     architecture: str | None,
     stem: str | None,
-    image_size: int | None,
+    image_size: Size | None,
     num_heads: int | None,
 ) -> tuple[Pretrained, Recognised, tuple[str, ...]]:
     """The backbone, what the file was recognised as, and the names of the head's tensors, which are left out.
@@ -38,7 +39,7 @@ def convert(
     Raises:
         ArchitectureError: an unknown layout or architecture, or keys other than the head's are missing or left over.
     """
-    recognised, chosen = _told(foreign, file, architecture, stem, num_heads)
+    recognised, chosen = _told(foreign, file, architecture, stem, num_heads, image_size)
     side = chosen.image_size if image_size is None else image_size
     with torch.random.fork_rng(devices=[]):
         built = build_backbone(chosen.name, image_size=side, stem=cast(Stem, chosen.stem), num_heads=chosen.num_heads)
@@ -58,12 +59,17 @@ def convert(
 
 
 def _told(
-    foreign: Foreign, file: Path, architecture: str | None, stem: str | None, num_heads: int | None
+    foreign: Foreign,
+    file: Path,
+    architecture: str | None,
+    stem: str | None,
+    num_heads: int | None,
+    image_size: Size | None,
 ) -> tuple[Recognised, Architecture]:
     """What the file is, and the architecture that it tells or the user names."""
     if architecture is None:
         recognised = recognise(foreign, what=str(file))
-        chosen = infer(recognised, foreign, num_heads=num_heads, stem=stem)
+        chosen = infer(recognised, foreign, num_heads=num_heads, stem=stem, image_size=image_size)
         found, said = chosen.name.rpartition("/")[2], foreign.arch or ""
         if said.startswith(("resnet", "resnext", "wide_resnet")) and said != found:
             raise ArchitectureError(f"{file} says it is {said}, its tensors are those of {found}: name --architecture")
@@ -84,7 +90,7 @@ def _pool(module: Any) -> str | None:
     return getattr(layer, "pool_type", layer)
 
 
-def _preprocessing(stated: Stated | None, image_size: int | None, built: int, stem: str) -> Preprocessing:
+def _preprocessing(stated: Stated | None, image_size: Size | None, built: Size, stem: str) -> Preprocessing:
     """What the file states; else the normalisation that goes with the stem (1911.05722, its CIFAR demonstration)."""
     if stated is None:
         return Preprocessing(built, *(IMAGENET if stem == STANDARD else CIFAR))

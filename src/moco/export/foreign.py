@@ -11,8 +11,9 @@ from typing import Any
 
 from torch import Tensor
 
-from moco.errors import RunError
+from moco.errors import ConfigError, RunError
 from moco.export.reading import FILE_NAME, first_few, read_content, read_safetensors
+from moco.sizes import Size, size_of
 
 _PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel and of torch.compile
 # Where the tensors lie in the file, most specific first, and whose place it is.
@@ -42,7 +43,7 @@ class Stated:
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    size: int | None
+    size: Size | None
     source: str
 
 
@@ -52,7 +53,7 @@ class Foreign:
 
     `arch`: the architecture that it names. `place`: VISSL, DINO or detectron2 where it is built as theirs are.
     `config`: timm's or transformers' config.json, or detectron2's options. `stated`: how images are prepared.
-    `image_size`: side in pixels that an export of ours was built for. `notes`: mmselfsup's configuration, as text.
+    `image_size`: in pixels, that an export of ours was built for. `notes`: mmselfsup's configuration, as text.
     """
 
     path: Path
@@ -61,7 +62,7 @@ class Foreign:
     place: str = ""
     config: Values = dataclasses.field(default_factory=dict)
     stated: Stated | None = None
-    image_size: int | None = None
+    image_size: Size | None = None
     notes: str = ""
 
 
@@ -89,7 +90,7 @@ def read_foreign(path: Path) -> Foreign:
                 place="detectron2" if "__author__" in values else place,
                 config=config,
                 stated=stated,
-                image_size=int(values["image_size"]) if ours else None,
+                image_size=size_of(values["image_size"]) if ours else None,
                 notes=str(_at(values, ("meta",)).get("cfg") or _at(values, ("meta",)).get("config") or ""),
             )
     what = first_few([str(key) for key in values]) if values else type(content).__name__
@@ -158,13 +159,15 @@ def _processor(stated: Values) -> Values:
     return {"mean": mean, "std": std, "size": size or stated.get("size")}
 
 
-def _size(stated: Values) -> int | None:
-    """Side in pixels, under any of the names that the projects have for it."""
+def _size(stated: Values) -> Size | None:
+    """In pixels, under any of the names that the projects have for it; timm's begins with the channels."""
     value = stated.get("size") or stated.get("input_size") or stated.get("img_size")
     if isinstance(value, Mapping):
-        value = value.get("height") or value.get("shortest_edge")
-    value = value[-1] if isinstance(value, list | tuple) and value else value
-    return value if isinstance(value, int) else None
+        value = [value.get("height"), value.get("width")] if value.get("height") else value.get("shortest_edge")
+    try:
+        return size_of(value[-2:] if isinstance(value, list | tuple) else value)
+    except ConfigError:
+        return None
 
 
 def _json(file: Path) -> Values:

@@ -16,6 +16,7 @@ from moco.export.foreign import Foreign
 from moco.export.layouts import DINO, MMSELFSUP, MOCO_V3, Recognised
 from moco.export.reading import first_few
 from moco.export.resnet_names import RESNETS, to_detectron2, to_huggingface
+from moco.sizes import Size, height_width, size_of, size_text
 
 # Width and depth of timm's ViTs; heads as timm has them.
 _VITS = {(192, 12): ("tiny", 3), (384, 12): ("small", 6), (768, 12): ("base", 12), (1024, 24): ("large", 16)}
@@ -25,20 +26,22 @@ _V3_HEADS = 12  # of the authors' ViT-S and ViT-B; timm's, DeiT's and DINO's ViT
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """What `build_backbone` needs: name with its library, stem, side in pixels, heads and pooling if stated."""
+    """What `build_backbone` needs: name with its library, stem, size in pixels, heads and pooling if stated."""
 
     name: str
     stem: str
-    image_size: int
+    image_size: Size
     num_heads: int | None = None
     pool: str | None = None
 
 
-def infer(recognised: Recognised, foreign: Foreign, *, num_heads: int | None, stem: str | None) -> Architecture:
+def infer(
+    recognised: Recognised, foreign: Foreign, *, num_heads: int | None, stem: str | None, image_size: Size | None = None
+) -> Architecture:
     """The architecture of these tensors.
 
-    `num_heads` and `stem` are the user's. Raises ArchitectureError where the shapes are unknown, a stated value cannot
-    be, or one must be stated.
+    `num_heads`, `stem` and `image_size` are the user's. Raises ArchitectureError where the shapes are unknown, a stated
+    value cannot be, or one must be stated.
     """
     tensors = recognised.tensors
     if "architecture" in foreign.config:
@@ -46,7 +49,7 @@ def infer(recognised: Recognised, foreign: Foreign, *, num_heads: int | None, st
     if "cls_token" in tensors:
         if stem is not None:
             raise ArchitectureError(f"stem={stem!r} for a ViT: leave it out")
-        return _vit(recognised, num_heads)
+        return _vit(recognised, num_heads, image_size or foreign.image_size)
     if num_heads is not None:
         raise ArchitectureError(f"num_heads={num_heads} for weights that are no ViT: leave it out")
     if "conv1.weight" in tensors:
@@ -105,8 +108,7 @@ def _timm(foreign: Foreign, num_heads: int | None, stem: str | None) -> Architec
     if arguments or other or stem is not None or num_heads not in (None, heads):
         own = {**arguments, "in_chans": channels, "global_pool": pool, "stem": stem, "num_heads": num_heads}
         raise ArchitectureError(f"timm's {name} of config.json with {own}: expected none of these")
-    side = side[-1] if isinstance(side, list) else side
-    side = side or (foreign.stated.size if foreign.stated else None) or 224
+    side = (None if side is None else size_of(side)) or (foreign.stated.size if foreign.stated else None) or 224
     vit = re.fullmatch(r"vit_(tiny|small|base)_patch16_224", name)
     if patch is not None and vit and SIZES[vit[1]][1] == heads:
         return Architecture(f"v3/vit_{vit[1]}_patch{patch}", STANDARD, side)
@@ -142,7 +144,7 @@ def _count(tensors: dict[str, Tensor], prefix: str) -> int:
     return len({name.split(".")[1] for name in tensors if name.startswith(prefix)})
 
 
-def _vit(recognised: Recognised, num_heads: int | None) -> Architecture:
+def _vit(recognised: Recognised, num_heads: int | None, image_size: Size | None) -> Architecture:
     """timm's, or one of MoCo v3's with a convolutional stem, which takes the place of one block."""
     tensors, projection = recognised.tensors, recognised.tensors.get("patch_embed.proj.weight")
     width, depth, convolutional = tensors["cls_token"].shape[-1], _count(tensors, "blocks."), projection is None
@@ -154,7 +156,7 @@ def _vit(recognised: Recognised, num_heads: int | None) -> Architecture:
             f"a ViT of width {width} with {depth} blocks and patches of {patch} pixels: neither timm nor MoCo v3 has "
             "one; name it (--architecture)"
         )
-    side = math.isqrt(tensors["pos_embed"].shape[1] - 1) * patch
+    side = _vit_size(tensors["pos_embed"].shape[1] - 1, patch, image_size)
     of_v3 = convolutional or (recognised.kind is MOCO_V3 and size in ("small", "base"))
     if of_v3 and num_heads not in (None, _V3_HEADS):
         raise ArchitectureError(f"num_heads={num_heads} for MoCo v3's own file: its ViT has {_V3_HEADS} heads")
@@ -167,3 +169,17 @@ def _vit(recognised: Recognised, num_heads: int | None) -> Architecture:
         )
     heads = _V3_HEADS if of_v3 else num_heads
     return Architecture(f"timm/vit_{size}_patch{patch}_224", STANDARD, side, heads if heads != own_heads else None)
+
+
+def _vit_size(positions: int, patch: int, stated: Size | None) -> Size:
+    """Size of the images of a ViT with so many positions: square, unless another one that has as many is stated."""
+    if stated is not None and math.prod(side // patch for side in height_width(stated)) == positions:
+        return stated
+    side = math.isqrt(positions)
+    if side**2 != positions:
+        came = "" if stated is None else f", not the size {size_text(stated)}"
+        raise ArchitectureError(
+            f"a ViT with {positions} positions of {patch} px, which no square has{came}: state the size of its images "
+            "(--image-size HEIGHTxWIDTH)"
+        )
+    return side * patch

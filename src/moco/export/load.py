@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -23,8 +24,10 @@ from moco.encoder.backbone import GIVEN
 from moco.encoder.stem import Stem
 from moco.errors import ArchitectureError, ConfigError, DataError, RunError
 from moco.export.reading import FILE_NAME, first_few, read_content, read_safetensors, run_folder, weights_file
+from moco.fields import LARGEST_SIDE
 from moco.normalization import normalization_values
 from moco.recipes import read_config
+from moco.sizes import size_of
 
 BACKBONE, HEAD = "encoder_q.backbone.", "encoder_q.head."  # in a checkpoint
 _STATED = ("architecture", "stem", "image_size", "feature_dim", "preprocessing")
@@ -49,9 +52,9 @@ class Pretrained(nn.Module):
     Attributes:
         backbone: the module, with the tensor names of the library it comes from.
         feature_dim: D.
-        preprocess: path, PIL image, array or uint8 tensor -> (C, size, size) float32, as the network expects it.
+        preprocess: path, PIL image, array or uint8 tensor -> (C, H, W) float32, as the network expects it.
         architecture, stem: names, see `moco.encoder.build_backbone`.
-        image_size, channels: side in pixels, and channels, of the images that it learnt from.
+        image_size, channels: in pixels (see `moco.sizes`), and channels, of the images that it learnt from.
         num_heads: attention heads, where they are not the architecture's own number; else None.
     """
 
@@ -162,10 +165,13 @@ def _read(file: Path, module: nn.Module | None, allow_factory: bool) -> Pretrain
         tensors, stated = _read_checkpoint(file)
     try:
         architecture, stem = stated["architecture"], stated["stem"]
-        image_size, feature_dim = int(stated["image_size"]), int(stated["feature_dim"])
+        image_size, feature_dim = size_of(json.loads(stated["image_size"])), int(stated["feature_dim"])
         num_heads = int(stated["num_heads"]) if "num_heads" in stated else None
         preprocess = Preprocessing.from_dict(json.loads(stated["preprocessing"]))
-    except (KeyError, ValueError, DataError) as error:
+        sides = (image_size, *np.broadcast_to(preprocess.size, 2).tolist())
+        if not all(1 <= side <= LARGEST_SIDE for side in sides):
+            raise ValueError(f"sides of {max(sides)} pixels")
+    except (LookupError, TypeError, AttributeError, OverflowError, RecursionError, ValueError, DataError) as error:
         missing = [name for name in _STATED if name not in stated]
         what = f"without {', '.join(missing)}" if missing else f"with a broken header ({error})"
         raise RunError(f"{file} is a file {what}: need one that moco wrote; `moco import` takes others'") from error
@@ -203,7 +209,7 @@ def _read_checkpoint(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return tensors, {
         "architecture": config.backbone,
         "stem": config.stem,
-        "image_size": str(config.image_size),
+        "image_size": json.dumps(config.image_size),
         "feature_dim": str(head_inputs[0]),
         "preprocessing": json.dumps(preprocessing.as_dict()),
     }

@@ -19,6 +19,7 @@ from torch import Tensor
 from moco.data.bands import RGB
 from moco.errors import RunError
 from moco.export.load import Pretrained
+from moco.sizes import Size, height_width
 
 SEED = 0
 # Of the largest feature: other orders of summation cost 1e-7 to 1e-5 of it, a wrong tensor a tenth and more.
@@ -31,8 +32,8 @@ class Reader:
     """An exported file as its own target reads it.
 
     Attributes:
-        features: normalised images (N, C, S, S) -> features (N, D).
-        preprocess: image -> (C, S, S), by the target's own transform or the one that its documentation gives;
+        features: normalised images (N, C, H, W) -> features (N, D).
+        preprocess: image -> (C, H, W), by the target's own transform or the one that its documentation gives;
             None where the target takes images of any size and has no evaluation transform.
     """
 
@@ -96,18 +97,19 @@ def _opened(file: Path | np.ndarray) -> Image.Image | np.ndarray:
         return image.convert("RGB")
 
 
-def probe_files(folder: Path, size: int) -> list[Path]:
+def probe_files(folder: Path, size: Size) -> list[Path]:
     """JPEG files with coarse and fine detail, the same at each call, for a target of `size` pixels.
 
     Both orientations; odd sides; one is smaller than the target. After resizing, 0 to 6 pixels have to be cut off
     the longer side, so that each way of rounding the cut's place is seen.
     """
     generator = np.random.default_rng(SEED)
-    files = []
+    files, sides = [], height_width(size)[::-1]
     for number, surplus in enumerate((0, 1, 2, 3, 5, 6)):
-        short = 2 * size + 2 * number + 1 if number else size // 2 + 1
-        long = -(-(size + surplus) * short // size)  # the least that leaves the surplus
-        shape = (short, long) if number % 2 else (long, short)
+        short, long = sides if number % 2 else sides[::-1]  # of the target: width first where the image is upright
+        kept = 2 * short + 2 * number + 1 if number else short // 2 + 1
+        cut = -(-(long + surplus) * kept // short)  # the least that leaves the surplus
+        shape = (kept, cut) if number % 2 else (cut, kept)
         coarse = Image.fromarray(generator.integers(0, 256, (5, 5, 3), dtype=np.uint8))
         pixels = np.asarray(coarse.resize(shape, Image.Resampling.BICUBIC), dtype=np.int16)
         noise = generator.integers(-20, 21, pixels.shape)
@@ -116,10 +118,11 @@ def probe_files(folder: Path, size: int) -> list[Path]:
     return files
 
 
-def probe_arrays(size: int, channels: int) -> list[np.ndarray]:
+def probe_arrays(size: Size, channels: int) -> list[np.ndarray]:
     """Images (H, W, C) uint8 of growing contrast, the same at each call, for a target of `size` pixels."""
     generator = np.random.default_rng(SEED)
-    shapes = [(size + number, 2 * size, channels) for number in range(6)]
+    height, width = height_width(size)
+    shapes = [(height + number, 2 * width, channels) for number in range(6)]
     return [generator.integers(0, 40 * (n + 1), shape).astype(np.uint8) for n, shape in enumerate(shapes)]
 
 

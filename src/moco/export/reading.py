@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import warnings
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from pickle import UnpicklingError  # the exception alone; nothing is unpickled
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from moco.errors import RunError
+from moco.errors import MocoError, RunError
 
 FILE_NAME = "backbone.safetensors"
 CHECKPOINT = Path("checkpoints", "last.pt")  # in a run's folder
@@ -56,10 +57,27 @@ def read_content(file: Path) -> Any:
             f"{file} holds {what}, which is not loaded: it could run code; "
             "where you trust it, save its state_dict alone and import that"
         ) from error
-    except (RuntimeError, EOFError, ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
-        says = "" if isinstance(error, KeyError | OSError) else str(error)  # a number alone says nothing
+    except Exception as error:  # damaged bytes lead PyTorch's reader anywhere
+        telling = isinstance(error, RuntimeError | EOFError | ValueError | zipfile.BadZipFile)
+        says = str(error) if telling and "weights_only" not in str(error) else ""
         reason = says.splitlines()[0][:150] if says else "damaged, cut short or something else"
         raise RunError(f"{file} is not a readable checkpoint ({reason}): copy it again") from error
+
+
+@contextlib.contextmanager
+def understood(file: object) -> Iterator[None]:
+    """Around what makes sense of a file's content: a value of another type than expected is said in one line.
+
+    Raises:
+        RunError: the content is not what such a file has.
+    """
+    try:
+        yield
+    except MocoError:
+        raise
+    except (TypeError, ValueError, LookupError, AttributeError, RuntimeError, ArithmeticError) as error:
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:150]
+        raise RunError(f"{file} holds something else than such a file has ({said}): name another") from error
 
 
 def _harmless() -> list[Any]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from moco.encoder.stem import STANDARD
 from moco.export.load import Pretrained
 from moco.export.resnet_names import RESNETS, ResNet
+from moco.sizes import size_text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,5 +50,5 @@ class Subject:
         """Why a target that only has the standard stem cannot take these weights; None if it can."""
         if self.model.stem == STANDARD:
             return None
-        name = f"{self.model.architecture} learnt at {self.model.image_size} px"
+        name = f"{self.model.architecture} learnt at {size_text(self.model.image_size)} px"
         return f"it has no stem {self.model.stem}, with which {name} (pretrain with --stem standard for it)"

@@ -96,7 +96,7 @@ def _write_parquet(table: Table, path: Path) -> None:
     width = table.features.shape[1]
     fields = [arrow.field("path", arrow.string()), arrow.field("features", arrow.list_(arrow.float32(), width))]
     schema = arrow.schema(fields, metadata={"moco": json.dumps(table.about)})
-    with parquet.ParquetWriter(path, schema) as writer:
+    with path.open("wb") as file, parquet.ParquetWriter(file, schema) as writer:
         for names, values in table.blocks():
             features = arrow.FixedSizeListArray.from_arrays(arrow.array(values.reshape(-1)), width)
             writer.write_table(arrow.table([arrow.array(names, arrow.string()), features], schema=schema), BLOCK)
@@ -104,7 +104,8 @@ def _write_parquet(table: Table, path: Path) -> None:
 
 def _read_parquet(path: Path) -> Table:
     _, parquet = _parquet()
-    read = parquet.read_table(path)
+    with path.open("rb") as file:  # by its name it could not be found where that is not UTF-8
+        read = parquet.read_table(file)
     features = read.column("features").combine_chunks().flatten().to_numpy()
     about = json.loads(read.schema.metadata[b"moco"])
     return Table(features.reshape(read.num_rows, -1), read.column("path").to_pylist(), about)

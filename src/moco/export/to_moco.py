@@ -21,6 +21,7 @@ from moco.export.proof import Reader
 from moco.export.subject import Subject
 from moco.export.to_timm import vit_of_timm
 from moco.export.to_torchvision import classifier_input, input_of, transform
+from moco.sizes import Size
 
 _V2 = {"encoder_q": "module.encoder_q.", "encoder_k": "module.encoder_k."}
 _V3 = {
@@ -103,7 +104,7 @@ def read(path: Path) -> Reader:
     return Reader(model.eval(), preprocess)
 
 
-def _vit(arch: str, image_size: int) -> nn.Module:
+def _vit(arch: str, image_size: Size) -> nn.Module:
     if ViTName.parse(arch).convolutional:  # timm has none
         return build_vit(arch, image_size=image_size, channels=3)
     import timm

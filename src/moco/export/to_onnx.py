@@ -1,4 +1,4 @@
-"""ONNX: one file from images (N, C, S, S) to features (N, D) for any N, for any architecture."""
+"""ONNX: one file from images (N, C, H, W) to features (N, D) for any N, for any architecture."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from moco.data.bands import RGB
 from moco.export.proof import Reader
 from moco.export.subject import Subject
 from moco.export.to_torchvision import transform
+from moco.sizes import height_width
 
 INPUT, OUTPUT, ABOUT = "images", "features", "moco"
 
@@ -23,10 +24,10 @@ def refusal(subject: Subject) -> str | None:
 
 def write(subject: Subject, path: Path) -> None:
     """Write the file; what it is and how images are preprocessed is JSON text in its metadata, under `moco`."""
-    side, channels = subject.model.preprocess.size, subject.model.preprocess.channels
+    preprocess = subject.model.preprocess
     program = torch.onnx.export(
         subject.model.backbone,
-        (torch.zeros(2, channels, side, side),),
+        (torch.zeros(2, preprocess.channels, *height_width(preprocess.size)),),
         input_names=[INPUT],
         output_names=[OUTPUT],
         dynamic_shapes=({0: torch.export.Dim("N")},),

@@ -12,6 +12,7 @@ from moco.encoder.vit import ViTName
 from moco.export.backbone import write_tensors
 from moco.export.proof import Reader
 from moco.export.subject import Subject
+from moco.sizes import height_width
 
 
 def refusal(subject: Subject) -> str | None:
@@ -61,7 +62,7 @@ def write(subject: Subject, path: Path) -> None:
 def preprocessing_of_timm(preprocess: Preprocessing) -> dict[str, Any]:
     """The same preprocessing in timm's words."""
     return {
-        "input_size": [3, preprocess.size, preprocess.size],
+        "input_size": [3, *height_width(preprocess.size)],
         "interpolation": "bilinear",
         "crop_pct": 1.0,
         "crop_mode": "center",

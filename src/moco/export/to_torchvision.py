@@ -15,6 +15,7 @@ from moco.errors import RunError
 from moco.export.proof import Reader
 from moco.export.reading import first_few
 from moco.export.subject import Subject
+from moco.sizes import Size, height_width
 
 
 def refusal(subject: Subject) -> str | None:
@@ -48,15 +49,21 @@ def transform(stated: Mapping[str, Any]) -> Callable[[Image.Image], Tensor]:
     from torchvision import transforms
 
     size = stated["size"]
-    steps = [transforms.Resize(size), transforms.CenterCrop(size), transforms.ToTensor()]
+
+    def covering(image: Image.Image) -> Image.Image:
+        scale = min(image.height / size[0], image.width / size[1])
+        return image.resize((round(image.width / scale), round(image.height / scale)), Image.Resampling.BILINEAR)
+
+    resize: Any = covering if isinstance(size, list | tuple) else transforms.Resize(size)
+    steps = [resize, transforms.CenterCrop(size), transforms.ToTensor()]
     composed: Callable[[Image.Image], Tensor] = transforms.Compose(
         [*steps, transforms.Normalize(stated["mean"], stated["std"])]
     )
     return composed
 
 
-def classifier_input(arch: str, state: dict[str, Tensor], *, image_size: int) -> nn.Module:
-    """torchvision's model without its last linear layer: images (N, 3, S, S) -> what that layer is given, (N, D).
+def classifier_input(arch: str, state: dict[str, Tensor], *, image_size: Size) -> nn.Module:
+    """torchvision's model without its last linear layer: images (N, 3, H, W) -> what that layer is given, (N, D).
 
     Raises:
         RunError: more or less than the classifier is missing.
@@ -65,7 +72,7 @@ def classifier_input(arch: str, state: dict[str, Tensor], *, image_size: int) ->
 
     options: dict[str, Any] = {"image_size": image_size} if arch.startswith("vit_") else {}
     if arch.startswith("maxvit"):
-        options = {"input_size": (image_size, image_size)}
+        options = {"input_size": height_width(image_size)}
     elif arch in ("googlenet", "inception_v3"):
         options = {"aux_logits": False, "init_weights": False}
     model: nn.Module = torchvision.models.get_model(arch, weights=None, **options).eval()

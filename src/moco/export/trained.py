@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,15 +11,19 @@ from typing import Any
 import torch
 from torch import nn
 
+from moco.data.bands import RGB, count_of
 from moco.data.preprocess import Preprocessing
-from moco.encoder import Backbone, build_backbone
-from moco.encoder.backbone import torchvision_names
+from moco.encoder import build_backbone
+from moco.encoder.backbone import GIVEN, torchvision_names
 from moco.encoder.pretrained import torchvision_tensors, torchvision_weights
+from moco.encoder.stem import inherited, input_channels
 from moco.errors import ArchitectureError, ConfigError, RunError
 from moco.export.convert import convert
 from moco.export.foreign import OwnFileError, read_foreign
-from moco.export.load import HasPath, Pretrained, load
+from moco.export.load import HasPath, Pretrained, fill, load
+from moco.export.reading import understood
 from moco.normalization import IMAGENET
+from moco.sizes import Size, size_of
 
 SIZE = 224  # side of images in pixels, where nothing says it
 _FILES = (".safetensors", ".pt", ".pth", ".bin", ".tar", ".ckpt")
@@ -28,7 +33,8 @@ def trained_backbone(
     weights: str | os.PathLike[str] | HasPath | nn.Module,
     *,
     architecture: str | None = None,
-    image_size: int | None = None,
+    image_size: Size | None = None,
+    channels: int | None = None,
 ) -> Pretrained:
     """The trained backbone that a user means, with its preprocessing, on the CPU.
 
@@ -38,7 +44,8 @@ def trained_backbone(
             function that returns a trained module; or such a module itself, which is not copied.
         architecture: of a file that does not tell its own, see `moco.import_weights`; package.module:factory builds
             the module that a file is for, which no file by itself may call.
-        image_size: side in pixels of the images that a module takes; None means 224.
+        image_size: in pixels, of the images that a module takes; None means 224.
+        channels: of the images that a module takes; None means those of its first convolution.
 
     Raises:
         RunError: a file that is missing or cannot be read safely.
@@ -48,7 +55,7 @@ def trained_backbone(
     if isinstance(weights, Pretrained):
         return weights
     if isinstance(weights, nn.Module):
-        return _of_module(weights, image_size)
+        return _of_module(weights, image_size, channels)
     if not isinstance(weights, str | os.PathLike):
         return load(weights)
     path = Path(weights).expanduser()
@@ -56,7 +63,8 @@ def trained_backbone(
         return _of_file(path, architecture)
     name = os.fspath(weights)
     if ":" in name:
-        return _of_module(build_backbone(name, image_size=image_size or SIZE).module, image_size, name)
+        built = build_backbone(name, image_size=image_size or SIZE, channels=channels)
+        return _of_module(built.module, image_size, channels, name)
     library, _, short = name.rpartition("/")
     if library in ("", "torchvision") and short in torchvision_names():
         return _of_torchvision(short)
@@ -67,29 +75,63 @@ def trained_backbone(
 
 def _of_file(path: Path, architecture: str | None) -> Pretrained:
     try:
-        foreign = read_foreign(path)
+        with understood(path):
+            foreign = read_foreign(path)
     except OwnFileError:
         if architecture is None or ":" not in architecture:
             return load(path)
-        model = load(path, backbone=build_backbone(architecture, image_size=SIZE).module)
+        model = load(path, backbone=build_backbone(architecture, image_size=SIZE, channels=None).module)
         model.architecture = architecture
         return model
     return convert(foreign, path, architecture=architecture, stem=None, image_size=None, num_heads=None)[0]
 
 
-def _of_module(module: nn.Module, image_size: int | None, name: str | None = None) -> Pretrained:
-    side = image_size or SIZE
-    built = build_backbone(module, image_size=side)
+def _of_module(module: nn.Module, image_size: Size | None, channels: int | None, name: str | None = None) -> Pretrained:
+    size, own = image_size or SIZE, input_channels(module)
+    try:
+        built = build_backbone(module, image_size=size, channels=channels)
+    except ArchitectureError as error:
+        if channels in (None, own):
+            raise
+        raise ArchitectureError(f"{error}; its first convolution takes {own}: build it for {channels}") from error
     if name is not None:
-        built = Backbone(module, built.feature_dim, name, built.stem, side, 3)
-    return Pretrained(built, Preprocessing(side, *IMAGENET))
+        built = dataclasses.replace(built, architecture=name)
+    return Pretrained(built, Preprocessing(size, *(IMAGENET if built.channels == RGB else _unknown(built.channels))))
+
+
+def in_channels(model: Pretrained, channels: int | None) -> Pretrained:
+    """The same weights for images of so many channels, which the first convolution inherits, see
+    `moco.encoder.stem.inherited`; their normalisation is not known.
+
+    Raises:
+        ArchitectureError: a module or function of the user's, or a first convolution that is not found.
+    """
+    if channels is None or channels == model.channels:
+        return model
+    what = f"{model.architecture} of {count_of(model.channels)}"
+    if model.architecture.startswith(GIVEN) or ":" in model.architecture:
+        raise ArchitectureError(f"channels={channels} for {what}: build it for {channels}, or leave channels out")
+    options: Any = {"stem": model.stem, "num_heads": model.num_heads}
+    with torch.random.fork_rng(devices=[]):
+        built = build_backbone(model.architecture, image_size=model.image_size, channels=channels, **options)
+    tensors = model.backbone.state_dict()
+    for name, value in built.module.state_dict().items():
+        if value.ndim == 4 and (tensors[name].shape[1], value.shape[1]) == (model.channels, channels):
+            tensors[name] = inherited(tensors[name], channels)
+    fill(built.module, tensors, what=f"{what} for {count_of(channels)}")
+    return Pretrained(built, Preprocessing(model.preprocess.size, *_unknown(channels))).eval()
+
+
+def _unknown(channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation where nobody has stated any."""
+    return (0.5,) * channels, (0.25,) * channels
 
 
 def _of_torchvision(name: str) -> Pretrained:
     chosen = torchvision_weights(name)
     state = _fetched(f"torchvision/{name}", lambda: torchvision_tensors(chosen, progress=True))
     preset = chosen.transforms()
-    side = preset.crop_size[0]
+    side = size_of(preset.crop_size)
     with torch.random.fork_rng(devices=[]):
         built = build_backbone(f"torchvision/{name}", image_size=side, stem="standard")
     expected = built.module.state_dict()
@@ -110,7 +152,7 @@ def _of_timm(name: str) -> Pretrained:
         raise ArchitectureError(f"timm has no trained weights of the name {name}: see timm.list_pretrained()")
     with torch.random.fork_rng(devices=[]):
         module = _fetched(f"timm/{name}", lambda: timm.create_model(name, pretrained=True, num_classes=0))
-        side, plain = known.input_size[-1], f"timm/{name.partition('.')[0]}"
+        side, plain = size_of(known.input_size[1:]), f"timm/{name.partition('.')[0]}"
         built = build_backbone(plain, image_size=side, stem="standard")
     built.module.load_state_dict(module.state_dict())
     return Pretrained(built, Preprocessing(side, tuple(known.mean), tuple(known.std)))

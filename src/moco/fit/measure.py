@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -20,6 +21,7 @@ from moco.data.workers import default_workers
 from moco.evaluation.features import extract_features
 from moco.evaluation.knn import PIXELS_BLOCK, PIXELS_SIDE
 from moco.evaluation.monitor import CURVE_BANK, CURVE_QUERIES, QUERIES
+from moco.sizes import height_width
 from moco.training import loop
 from moco.training.checkpoint import Position
 from moco.training.device import convolutions_tried, make_fabric, peak_memory_bytes, place
@@ -100,9 +102,9 @@ def evaluated(run: Pretraining) -> tuple[int, int]:
 def evaluation_bytes(run: Pretraining) -> int:
     """Memory that the kNN figures before training take on a CPU: the images in 8 bits, their raw pixels three times (in
     blocks, whole, normalised), and a block of them in fp32."""
-    side, channels = run.config.image_size, run.images.source.channels
+    channels = run.images.source.channels
     images = min(evaluated(run)[1], run.config.knn_images)
-    each = channels * side**2
+    each = channels * math.prod(height_width(run.config.image_size))
     return images * (each + 3 * 4 * channels * PIXELS_SIDE**2) + 4 * min(images, PIXELS_BLOCK) * each
 
 
@@ -168,7 +170,7 @@ def _evaluation(run: Pretraining, device: torch.device) -> tuple[float, float]:
     for count in (_FEW, _FEW, _SOME):
         if count == _SOME and each > _SLOW:
             break
-        batch = torch.randn(count, channels, size, size).contiguous(memory_format=torch.channels_last)
+        batch = torch.randn(count, channels, *height_width(size)).contiguous(memory_format=torch.channels_last)
         began = time.perf_counter()
         extract_features(backbone, [batch], bf16=run.config.precision == "bf16")
         each = (time.perf_counter() - began) / count

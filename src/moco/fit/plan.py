@@ -17,6 +17,7 @@ from moco.fit.facts import look
 from moco.fit.measure import Measured, evaluated, evaluation_bytes, measure
 from moco.printable import printable
 from moco.recipes import configure
+from moco.sizes import size_text
 from moco.training.alive import doing
 from moco.training.device import expected_device
 from moco.training.images import RunImages, check_batch, open_images
@@ -183,4 +184,6 @@ def _heading(facts: rules.Facts, length: Sequence[str]) -> str:
 
 
 def _value(value: Any) -> str:
+    if isinstance(value, tuple):
+        return size_text(value)
     return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)

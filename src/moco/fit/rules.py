@@ -1,8 +1,7 @@
 """The rules of the recipe `auto`: what each option is for these images, this machine and this time, and why.
 
 A rule is a pure function of the facts and of what is settled before it (stated options, and the rules above it in
-`RULES` and `LENGTH_RULES`), so that whatever is stated is followed by what depends on it. To change a rule, change its
-function; `tests/fit/test_rules.py` has a table of facts and expected values.
+`RULES` and `LENGTH_RULES`), so that what depends on a stated one follows it. `tests/fit/test_rules.py` has a table.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from typing import Any
 from moco.config import REFERENCE_BATCH, Config
 from moco.config_checks import MECHANISM_FIELDS
 from moco.recipes import CONTINUED, CONTINUED_WARMUP
+from moco.sizes import height_width
 
 LEAST_IMAGES = 50  # to learn from at all
 FEW_IMAGES, HANDFUL = 1_000, 500
@@ -98,9 +98,8 @@ def backbone(facts: Facts, settled: Settled) -> Ruled:
 
 def image_size(facts: Facts, settled: Settled) -> Ruled:
     """A multiple of 32 near the images' own size, within what the device can do in the time."""
-    own = max(TINY_SIDE, 32 * round(facts.side / 32))
     trained = settled.get("init") is not None
-    own = max(own, TRAINED_SIDE) if trained else own  # small images are enlarged
+    own = max(TRAINED_SIDE if trained else TINY_SIDE, 32 * round(facts.side / 32))  # small images are enlarged
     if facts.gpu:
         most, limit = 224, "the papers' size"
     elif facts.budget < SHORT_BUDGET:
@@ -121,7 +120,8 @@ def batch_size(facts: Facts, settled: Settled) -> Ruled:
         return (32, f"fewer than {HANDFUL} images") if facts.images < HANDFUL else (64, "a CPU: more and smaller steps")
     size, why = 256, "a GPU"
     # A small stem keeps the resolution that the standard one cuts to a quarter.
-    pixels = settled["image_size"] * (4 if settled["image_size"] <= 64 else 1)
+    sides = height_width(settled["image_size"])
+    pixels = math.sqrt(math.prod(sides)) * (4 if min(sides) <= 64 else 1)
     each = IMAGE_BYTES.get(settled["backbone"], IMAGE_BYTES["resnet50"]) * (pixels / 224) ** 2
     while size > 32 and size * each > MEMORY_SHARE * facts.memory:
         size, why = size // 2, f"{facts.memory / 2**30:.0f} GiB of memory"

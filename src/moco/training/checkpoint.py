@@ -45,6 +45,16 @@ class Position:
     no_better: int = 0
     steps_per_epoch: int = 0
 
+    def __post_init__(self) -> None:
+        """Refuse what no checkpoint of ours holds; raises TypeError or ValueError."""
+        kinds: dict[str, Any] = {"loss_sum": Tensor, "accuracy_sum": Tensor, "last": dict, "seconds": (int, float)}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if not isinstance(value, kinds.get(field.name, int)):
+                raise TypeError(f"{field.name} is a {type(value).__name__}")
+            if isinstance(value, int | float) and value < 0:
+                raise ValueError(f"{field.name} is {value}")
+
 
 def save_atomically(state: dict[str, Any], path: Path, *, keep: int = 1) -> None:
     """Write a checkpoint and swap it in; a crash or a full disk leaves the old ones usable.
@@ -125,20 +135,24 @@ def load(path: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise RunError(f"{path}: no checkpoint there; give the folder of a run") from error
-    except (RuntimeError, UnpicklingError, EOFError, ValueError, OSError, zipfile.BadZipFile) as error:
+    except Exception as error:  # damaged bytes lead PyTorch's reader anywhere
         raise RunError(
             f"{path} is not a readable checkpoint ({_reason(error)}); restore it or start a new run"
         ) from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
+    tensors = state.get("model", {}) if isinstance(state, dict) else None
+    if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
+        raise RunError(f"{path} is not a checkpoint of a run (it holds other things): restore it or start a new run")
+    if state.get("format") != FORMAT:
         raise RunError(f"{path} is not a checkpoint of this version (format {FORMAT}): start a new run")
-    return state
+    return dict(state)
 
 
 def _reason(error: Exception) -> str:
     """In one line, without PyTorch's advice to load files in a way that would run their code."""
-    if isinstance(error, UnpicklingError):
-        return "it holds more than tensors and plain values"
-    return "damaged, cut short or another file" if isinstance(error, RuntimeError | EOFError) else reason(error)
+    if isinstance(error, OSError):
+        return reason(error)
+    foreign = isinstance(error, UnpicklingError) and "GLOBAL" in str(error)
+    return "it holds more than tensors and plain values" if foreign else "damaged, cut short or another file"
 
 
 def is_finite(model: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor) -> bool:
@@ -156,7 +170,7 @@ def random_state(device: torch.device) -> dict[str, Tensor]:
     state = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(device)
-    return state
+    return dict(state)
 
 
 def restore(
@@ -171,12 +185,12 @@ def restore(
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         position = Position(**state["progression"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise RunError(f"{path} does not fit this configuration: {str(error).splitlines()[0]}") from error
+        _restore_random_state(state["random"], device)
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise RunError(f"{path} does not fit this configuration: {reason(error)}") from error
     for parameter, kept in optimizer.state.items():
         if any(value.ndim and value.shape != parameter.shape for value in kept.values() if isinstance(value, Tensor)):
             raise RunError(f"{path} is of an earlier version, whose optimiser state does not fit: start a new run")
-    _restore_random_state(state["random"], device)
     return position
 
 

@@ -13,7 +13,7 @@ from moco.config import Config
 from moco.data.skipped import SkippedFiles
 from moco.data.views import ViewRecipe
 from moco.encoder import Encoder
-from moco.errors import ArchitectureError
+from moco.errors import ArchitectureError, ConfigError
 from moco.evaluation.monitor import Monitor, check_neighbors, prepare_monitor
 from moco.evaluation.network import drawn_anew
 from moco.training.images import RunImages
@@ -42,11 +42,13 @@ def make_monitor(images: RunImages, config: Config, recipe: ViewRecipe, skipped:
 
 
 def check_monitor(images: RunImages, config: Config) -> None:
-    """Refuse more neighbours than there are labelled images, before anything is written.
+    """Refuse more neighbours than there are labelled images, and patience without any, before anything is written.
 
     Raises:
-        ConfigError: there are.
+        ConfigError: there are; or there is no label.
     """
+    if config.patience is not None and images.test is None:
+        raise ConfigError(f"patience={config.patience} without labels: there is no kNN accuracy to get better")
     if images.test is not None and images.held_out is not None:
         sides = (images.source, images.pretraining, images.test, images.held_out)
         check_neighbors(*sides, num_neighbors=config.num_neighbors, most=config.knn_images)

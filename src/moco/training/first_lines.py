@@ -14,6 +14,7 @@ from moco.data.folder import FolderSource
 from moco.data.layout import doubts
 from moco.data.leakage import shared_images
 from moco.normalization import NORMALIZATIONS
+from moco.sizes import size_text
 from moco.training.device import busy_remark
 from moco.training.images import RunImages
 from moco.training.loop import Training
@@ -93,7 +94,7 @@ def about_run(run: Training, images: RunImages, reason: str) -> Iterator[str]:
     yield (
         f"{len(images.pretraining):,} images from {images.source.name}, {run.total_steps:,} steps of "
         f"{config.batch_size} ({run.total_steps / run.steps_per_epoch:.1f} epochs), recipe {config.recipe}, "
-        f"{config.backbone} at {config.image_size} px on {device.type}, "
+        f"{config.backbone} at {size_text(config.image_size)} px on {device.type}, "
         f"learning rate {config.learning_rate:g}, BatchNorm cure: {run.model.batchnorm}"
     )
     compiled = ", compiled" if config.compile else ""

@@ -73,6 +73,8 @@ def open_images(data: Any, config: Config, earlier: Earlier | None = None) -> Ru
         DataError: images or labels that cannot be used, or that are not those of the earlier part of the run.
         ConfigError: a batch larger than the number of images.
     """
+    if config.data_root is not None and not any(_is_name(one) for one in (data, config.test)):
+        raise ConfigError(f"data_root={config.data_root}: it is where data sets with a name are stored, leave it out")
     source, own_test, left_out = _learnt_from(data, config)
     test, held_out, pretraining = own_test, None, np.arange(len(source))
     if config.test is not None:
@@ -139,6 +141,10 @@ def _recorded(images: RunImages, config: Config, earlier: Earlier | None) -> Run
         remarks=tuple(remarks),
         record=RunRecord(learnt, test or before.test, before.held_out),
     )
+
+
+def _is_name(data: Any) -> bool:
+    return isinstance(data, str) and not os.path.exists(os.path.expanduser(data))
 
 
 def check_batch(images: RunImages, config: Config) -> None:

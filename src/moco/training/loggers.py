@@ -10,6 +10,7 @@ import importlib.util
 import json
 import os
 import secrets
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -96,8 +97,21 @@ def _tensorboard(folder: Path, step: int) -> Any:
     load_fabric()
     from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 
+    _quiet_writer()
     resumed: dict[str, Any] = {"purge_step": step + 1} if step else {}
     return TensorBoardLogger(folder, name="", version="", default_hp_metric=False, **resumed)
+
+
+def _quiet_writer() -> None:
+    """TensorBoard writes in a thread of its own, whose error comes again at the next figure: one traceback less."""
+    before = threading.excepthook
+
+    def hook(failed: threading.ExceptHookArgs) -> None:
+        if not type(failed.thread).__module__.startswith("tensorboard."):
+            before(failed)
+
+    if getattr(before, "__qualname__", "") != hook.__qualname__:
+        threading.excepthook = hook
 
 
 def _csv(folder: Path, step: int) -> Any:

@@ -35,7 +35,8 @@ class MetricsWriter:
         self._file.write(json.dumps({"step": step, **values}) + "\n")
         self._file.flush()
         for logger in self._loggers:
-            logger.log_metrics(values, step)
+            with _logged(logger):
+                logger.log_metrics(values, step)
 
     def __enter__(self) -> Self:
         return self
@@ -46,7 +47,22 @@ class MetricsWriter:
             with contextlib.nullcontext() if kind is None else contextlib.suppress(Exception):
                 self._file.close()
                 for logger in self._loggers:
-                    logger.finalize("success" if kind is None else "failed")
+                    with _logged(logger):
+                        logger.finalize("success" if kind is None else "failed")
+
+
+@contextlib.contextmanager
+def _logged(logger: object) -> Iterator[None]:
+    """Inside, a file system that refuses is an OSError, whatever the logger makes of it."""
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, OSError):
+            cause = cause.__cause__ or cause.__context__
+        if cause is None or cause is error:
+            raise
+        raise OSError(cause.errno, cause.strerror or str(cause), f"the files of {type(logger).__name__}") from error
 
 
 class Progress:

@@ -16,7 +16,7 @@ from moco.config import Config
 from moco.data.skipped import SkippedFiles
 from moco.data.user_transform import Transform
 from moco.data.views import view_recipe
-from moco.errors import BROKEN_OFF, ConfigError, MocoError
+from moco.errors import BROKEN_OFF, MocoError
 from moco.evaluation.monitor import Monitor
 from moco.export.backbone import write_backbone
 from moco.export.load import fill
@@ -107,8 +107,6 @@ class Pretraining:
         self.random = random_beside(self.encoder, config.seed, module, starting)
         if starting is not None:
             fill(self.encoder.backbone, starting, what=f"init={config.init} for {config.backbone}")
-        if config.patience is not None and self.images.test is None:
-            raise ConfigError(f"patience={config.patience} without labels: there is no kNN accuracy to get better")
         self.config, self.reason = settled(settled_for(config, self.images), self.encoder)
         self.recipe = view_recipe(self.config)
         self.views = RunViews(self.images, self.config, self.recipe, transform)
@@ -150,8 +148,9 @@ class Pretraining:
             if first:
                 self.folder.close()
 
-    def _write_what_it_is(self) -> None:
-        """The configuration and the images, as they are from here on."""
+    def _write_what_it_is(self, step: int = 0) -> None:
+        """The configuration and the images, as they are from this step on; no figures of later ones."""
+        self.folder.trim_metrics(step)
         own_views, record = self.transform is not None, self.images.record
         self.folder.write_text("config.yaml", write_config(self.config, self.images.data, own_views=own_views))
         if record is not None:
@@ -188,15 +187,14 @@ class Pretraining:
         optimizer = make_optimizer(model, config)
         monitor = self._monitor(skipped) if first else None
         loader, order = self.views.loader(fabric, skipped)
-        position, lines = restored(self.folder, model, optimizer, fabric.device) if resume else (None, [])
-        position = position or checkpoint.Position(last=self._baselines(monitor))
-        position.steps_per_epoch = position.steps_per_epoch or order.steps_per_epoch
+        epoch: Any = {"steps_per_epoch": order.steps_per_epoch}
+        position, lines = restored(self.folder, model, optimizer, fabric.device, **epoch) if resume else (None, [])
+        position = position or checkpoint.Position(last=self._baselines(monitor), **epoch)
         lines += set_length(self.folder, self.earlier.config, config, position) if self.earlier else []
         for line in (*lines, self.views.storage):
             self._say(line)
         if first and resume:
-            self._write_what_it_is()
-            self.folder.trim_metrics(position.step)
+            self._write_what_it_is(position.step)
         rows = bank_rows(images.pretraining, config)
         run = self._training = loop.Training(
             config=config,
@@ -258,7 +256,7 @@ class Pretraining:
             last["evaluation_seconds"] = last.get("evaluation_seconds", 0.0) + time.perf_counter() - began
         self._write_weights(FILE_NAME)
         skipped.gather()
-        if line := self.images.source.clipped_line():
+        if line := self.images.source.closing_line():
             self._say(line)
         summary = summarize(
             self.config,
@@ -277,6 +275,7 @@ class Pretraining:
             peak_memory_bytes=peak_memory_bytes(run.fabric.device),
             skipped=skipped.count,
             clipped=self.images.source.clipped,
+            doubted_tiffs=self.images.source.doubted,
             not_read=dict(self.images.source.not_read),
             predicted_seconds=self.predicted.seconds,
             predicted_memory_bytes=self.predicted.memory_bytes,

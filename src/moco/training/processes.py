@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from moco.data.workers import end_with_parent
-from moco.errors import RunError
+from moco.errors import BrokenOffError, RunError
 from moco.training.launcher import launcher
 
 if TYPE_CHECKING:
@@ -75,7 +75,9 @@ def launched(fabric: Fabric, *, num_nodes: int = 1) -> Iterator[None]:
         if fabric.world_size == 1 or not _is_lost_connection(error):
             raise
         which = _ended_here(fabric)
-        raise RunError(f"another process of the run has ended{which}, see above; continue with --resume") from None
+        raise BrokenOffError(
+            f"another process of the run has ended{which}, see above; continue with --resume"
+        ) from None
     finally:
         if first is not None:
             end_with_parent(None, 0)

@@ -14,9 +14,16 @@ from moco.training.schedule import learning_rate, run_length
 
 
 def restored(
-    folder: RunFolder, model: ContrastiveModel, optimizer: torch.optim.Optimizer, device: torch.device
+    folder: RunFolder,
+    model: ContrastiveModel,
+    optimizer: torch.optim.Optimizer,
+    device: torch.device,
+    *,
+    steps_per_epoch: int,
 ) -> tuple[Position | None, list[str]]:
     """The position of the newest sound checkpoint, which is loaded, and what to say; None where there is none yet.
+
+    `steps_per_epoch`: of the images as they are, for checkpoints of versions that kept none.
 
     Raises:
         RunError: there are checkpoints, but none can be read; or one of another configuration.
@@ -26,6 +33,7 @@ def restored(
         return None, []
     file, state, damaged = found
     position = checkpoint.restore(state, file, model, optimizer, device)
+    position.steps_per_epoch = position.steps_per_epoch or steps_per_epoch
     return position, [*damaged, f"continuing at step {position.step:,}" + (f" of {file.name}" if damaged else "")]
 
 

@@ -135,12 +135,16 @@ class RunFolder:
         """Drop the lines after `step`, which a resumed run will write again."""
         file = self.path / "metrics.jsonl"
         if file.is_file():
-            kept = [line for line in file.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
+            kept = [
+                line
+                for line in file.read_text(encoding="utf-8", errors="replace").splitlines()
+                if _step_of(line) <= step
+            ]
             self.write_text("metrics.jsonl", "".join(line + "\n" for line in kept))
 
 
 def _step_of(line: str) -> float:
     try:
         return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):  # a line cut short by a kill
+    except (ValueError, LookupError, TypeError, RecursionError):  # a line cut short by a kill
         return float("inf")
