@@ -94,6 +94,7 @@ class Case:
         self.notes: list[str] = []
         self.left = Leftovers(self.folder / "tmp")
         self.disk: SmallDisk | None = None
+        self.settings = OFTEN
 
     def start(self, scenario: Scenario, **options: Any) -> Process:
         """Start the scenario's next call in the folder of the case."""
@@ -101,7 +102,7 @@ class Case:
 
     def call(self, argv: list[str], **options: Any) -> Process:
         """Start a command in the folder of the case."""
-        process = start(argv, self.folder, settings=OFTEN, **options)
+        process = start(argv, self.folder, settings=self.settings, **options)
         self.processes.append(process)
         return process
 

@@ -12,6 +12,7 @@ import dataclasses
 import importlib
 import importlib.util
 import os
+import pkgutil
 import select
 import signal
 import sys
@@ -131,7 +132,7 @@ def start(
         anew: start `python -m moco` instead of forking.
         moment: where a forked command kills itself.
         count_to: file into which a forked command writes how often it changed a file.
-        settings: values of names of modules, such as moco.data.packing.CHECKPOINT, that a forked command has.
+        settings: values of names in modules or classes, such as moco.data.packing.CHECKPOINT, in a forked command.
         prepare: called in the process before the command, to set limits.
     """
     sys.stdout.flush()
@@ -178,8 +179,8 @@ def _forked(
     sys.stdout = sys.__stdout__ = open(1, "w", closefd=False)  # type: ignore[misc]
     sys.stderr = sys.__stderr__ = open(2, "w", 1, errors="backslashreplace", closefd=False)  # type: ignore[misc]
     for name, value in settings.items():
-        module, _, variable = name.rpartition(".")
-        setattr(importlib.import_module(module), variable, value)
+        owner, _, variable = name.rpartition(".")
+        setattr(pkgutil.resolve_name(owner), variable, value)
     sys.argv = ["moco", *argv]
     command = importlib.import_module("moco.__main__")
     sys.modules["__main__"] = command  # what further ranks and spawned processes are started from
