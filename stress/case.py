@@ -123,13 +123,11 @@ class Case:
         self.compare(scenario, process.said)
         self.check_left()
 
-    def compare(self, scenario: Scenario, said: str) -> None:
+    def compare(self, scenario: Scenario, said: str, *, ignore: str = "") -> None:
         """Raise Failure where the results are not those of the uninterrupted call."""
         reference = self.place.reference(scenario)
         if scenario.output:
-            other = difference(
-                reference.folder / scenario.output, self.folder / scenario.output, ignore=scenario.ignore
-            )
+            other = difference(reference.folder / scenario.output, self.folder / scenario.output, ignore=ignore)
             other = other or self._beside(reference.folder)
         else:
             other = next(differing(printed(reference.said), printed(said)), None)
@@ -224,13 +222,13 @@ def files_below(folder: Path) -> dict[str, int]:
     }
 
 
-def one_line_error(process: Process) -> None:
-    """Raise Failure unless a command that failed said why in one line, its last, with exit code 2 or 1."""
+def one_line_error(process: Process, *, ranks: int = 1) -> None:
+    """Raise Failure unless a command that failed said why in one line a rank, the last, with exit code 2 or 1."""
     said = process.said
     errors = [line for line in said.splitlines() if line.startswith("moco: error:")]
     if "Traceback" in said:
         raise Failure(f"a traceback: {last_line(said)}", said)
     if process.code not in (BROKEN_OFF, REFUSED):
         raise Failure(f"exit code {process.code}: {last_line(said)}", said)
-    if len(errors) != 1 or not said.rstrip("\n").endswith(errors[0]):
+    if not 1 <= len(errors) <= ranks or not said.rstrip("\n").endswith(errors[-1]):
         raise Failure(f"expected one line of error at the end, found {len(errors)}: {last_line(said)}", said)

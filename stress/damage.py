@@ -126,7 +126,7 @@ def _judge(case: Case, scenario: Scenario, process, *, compared: str = "", any_r
 def _compare(case: Case, scenario: Scenario, said: str) -> None:
     shutil.rmtree(case.folder / "data", ignore_errors=True)
     try:
-        case.compare(scenario, said)
+        case.compare(scenario, said, ignore=r"config\.yaml$|images\.npz$")  # they name and list the damaged copy
     except Failure as failure:
         raise Failure(f"a wrong result without a word: {failure}", said) from failure
 

@@ -39,7 +39,7 @@ def run(case: Case) -> None:
         process = case.start(scenario, prepare=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (room, room)))
     wait(process, scenario.limit)
     if process.code != 0:
-        one_line_error(process)
+        one_line_error(process, ranks=scenario.ranks)
         _check_names(case.folder, process.said)
         if process.code == REFUSED and (there := files_below(case.folder)):
             raise Failure(f"exit code 2, but {', '.join(sorted(there)[:3])} was written", process.said)

@@ -26,7 +26,6 @@ class Scenario:
         weight: how often it is drawn, in comparison with the others.
         resumes: whether it is continued with --resume once its configuration is there.
         ranks: processes that train together.
-        ignore: regular expression of names in `output` that may differ.
         limit: seconds that it may take.
     """
 
@@ -36,7 +35,6 @@ class Scenario:
     weight: float = 1.0
     resumes: bool = False
     ranks: int = 1
-    ignore: str = ""
     limit: float = 90.0
 
     @property
