@@ -1,6 +1,7 @@
 # make demo   set-up, then the method on the embedded picture book: a table and a picture in demo/
 # make test   set-up, then the tests
 # make check  lint, formatting, types
+# make stress  kills, signals, full disks, races, damaged files, odd inputs: COUNT of each; docs/robustness.md
 # make ablations-gpu   the papers' mechanism and momentum studies on CIFAR-10, for one GPU; in parts, run it again
 # make bench  throughput beside the bare encoder; `make bench-gpu` the same at the sizes of a GPU
 PYTHON ?= python3
@@ -11,7 +12,7 @@ PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 RUNNABLE := $(VENV)/.runnable
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check bench bench-gpu ablations-gpu clean
+.PHONY: demo test check stress bench bench-gpu ablations-gpu clean
 
 $(RUNNABLE): pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit('Python 3.11 or newer is needed, this is ' + sys.version.split()[0] if sys.version_info < (3, 11) else 0)"
@@ -34,6 +35,13 @@ check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+COUNT ?= 100
+SEED ?= 0
+JOBS ?= 1
+KINDS ?= kill term disk race damage fuzz
+stress: $(INSTALLED)
+	$(BIN)/python -m stress --seed $(SEED) --count $(COUNT) --jobs $(JOBS) --kinds $(KINDS)
 
 bench: $(INSTALLED)
 	$(PIP) --editable ".[bench]"

@@ -15,6 +15,7 @@ def run() -> int:
     # slow a quiet one (docs/log.md, 2026-11-24). Read when PyTorch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # else stack frames where a node or a rank is missing
+    _end_with_first_process()
     listening = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if listening:
         signal.signal(signal.SIGINT, _stop_at_once)
@@ -39,6 +40,20 @@ def run() -> int:
     if code == INTERRUPTED:
         print("moco: stopped", file=sys.stderr)
     return code
+
+
+def _end_with_first_process() -> None:
+    """A process for a further device of a run ends with the first one, also while PyTorch is loading.
+
+    Later `moco.training.processes` sees to it, also for runs that no command has started.
+    """
+    first = os.environ.get("MOCO_FIRST_PROCESS")
+    if first is not None and sys.platform.startswith("linux"):
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() != int(first):
+            os._exit(1)
 
 
 def _stop_at_once(number: int, frame: object) -> None:

@@ -6,10 +6,12 @@ import contextlib
 import dataclasses
 import hashlib
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moco.atomic import write_json, written
+from moco.data.folder_lock import locked
 from moco.errors import RunError
 from moco.fields import LARGEST_SIDE, check_number, check_path
 from moco.normalization import normalization_values
@@ -149,20 +151,23 @@ def _written(imported: Imported, model: Pretrained, file: Path) -> Imported:
     from moco.export.reading import FILE_NAME
 
     folder = imported.path
-    made = not folder.exists()
+    partial = folder.with_name(f".{folder.name}.partial")  # half a run would be in the way of the same command
     with file.open("rb") as opened:
         digest = hashlib.file_digest(opened, "sha256").hexdigest()
-    try:
-        with written(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        write_backbone(model.backbone, folder / FILE_NAME, metadata=model.metadata())
-        write_json(folder / "import.json", {**imported.as_dict(), "file": file.name, "sha256": digest})
-    except BaseException:  # half a run would be in the way of the same command
-        with contextlib.suppress(OSError):
-            (folder / FILE_NAME).unlink(missing_ok=True)
-            if made:
-                folder.rmdir()
-        raise
+    with written(folder):
+        partial.mkdir(parents=True, exist_ok=True)
+    with contextlib.closing(locked(partial, "moco import: wait for it or choose another --out")):
+        try:
+            _free_folder(file, folder)  # asked again, as another import may just have ended
+            write_backbone(model.backbone, partial / FILE_NAME, metadata=model.metadata())
+            write_json(partial / "import.json", {**imported.as_dict(), "file": file.name, "sha256": digest})
+            with written(folder):
+                if folder.exists():
+                    folder.rmdir()
+                (partial / ".lock").unlink()
+                os.replace(partial, folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
     return imported
 
 

@@ -167,6 +167,8 @@ def pretrain(
         if stored.finished:
             say_finished(stored, quiet=quiet)
             return Run(folder.path, module)
+        if config.init is not None and module is None and not folder.any_checkpoint:  # it begins once more
+            starting, _ = _starting(None, {}, None, config)
     else:
         starting, module = _starting(init, given, module, config)
         config = _configured(config, recipe or ("auto" if fits else default_recipe(data)), given, starting)

@@ -41,6 +41,11 @@ class RunFolder:
         return self.path / "images.npz"
 
     @property
+    def any_checkpoint(self) -> bool:
+        """Whether there is one to go on from."""
+        return any(self.checkpoint.parent.glob("*.pt"))
+
+    @property
     def config(self) -> Path:
         """The configuration as YAML."""
         return self.path / "config.yaml"
