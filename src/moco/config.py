@@ -103,6 +103,8 @@ class Config:
         precision: fp32 or bf16; auto takes bf16 where the hardware multiplies it natively, else fp32.
         layout: order of a tensor's elements in memory: channels_last, contiguous, or auto, which is channels_last.
         compile: translate the encoders with torch.compile.
+        activation_checkpointing: f_q keeps the inputs of its blocks alone for the backward pass, which computes the
+            rest again: less memory, more time, the same numbers.
         accelerator: device kind; auto takes a GPU if there is one.
         devices: devices on this machine, or processes on a CPU; several train together, one process each.
         num_nodes: machines that train together.
@@ -183,6 +185,7 @@ class Config:
     precision: Precision = "auto"
     layout: Layout = "auto"
     compile: bool = False
+    activation_checkpointing: bool = False
     accelerator: Accelerator = "auto"
     devices: int = at_least(1, 1)
     num_nodes: int = at_least(1, 1)

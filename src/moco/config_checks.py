@@ -90,6 +90,10 @@ def _check_combinations(config: Any) -> None:
             f"frozen_layers={config.frozen_layers:g} with batchnorm={config.batchnorm!r}, which changes their "
             "statistics: choose batchnorm 'frozen', or frozen_layers 0"
         )
+    if config.compile and config.activation_checkpointing:
+        raise ConfigError(
+            "compile with activation_checkpointing: a compiler decides itself what is computed again, drop one of them"
+        )
     if config.patience is not None and not config.knn_evaluations:
         raise ConfigError(f"patience={config.patience} with knn_evaluations=0: it counts those, so ask for some")
     if config.split_groups is not None and config.batchnorm not in ("auto", "split"):

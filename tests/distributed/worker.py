@@ -17,6 +17,7 @@ from tests.distributed.experiments import (
     gathers_of_agreed_shapes,
     own_order,
     parallel,
+    recomputed,
     shuffled_batchnorm,
     unequal_batches,
     wrapped_already,
@@ -36,6 +37,7 @@ def main(rank: int, world: int, folder: Path) -> None:
     )
     results = {
         "shuffled_batchnorm": shuffled_batchnorm(rank, world),
+        "recomputed": shuffled_batchnorm(rank, world, recomputed),
         "company": company(rank, world),
         "own_order": own_order(rank),
         "unequal_batches": unequal_batches(rank),

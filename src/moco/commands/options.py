@@ -61,6 +61,7 @@ class Options(TypedDict, total=False):
     precision: config.Precision
     layout: config.Layout
     compile: bool
+    activation_checkpointing: bool
     accelerator: config.Accelerator
     devices: int
     num_nodes: int
