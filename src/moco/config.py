@@ -24,6 +24,7 @@ Schedule = Literal["cosine", "step"]
 KeyMomentumSchedule = Literal["constant", "cosine"]
 ScheduleUnit = Literal["epoch", "step"]
 Precision = Literal["auto", "fp32", "bf16"]
+DictionaryDtype = Literal["fp32", "bf16", "int8"]
 Layout = Literal["auto", "channels_last", "contiguous"]
 Accelerator = Literal["auto", "cpu", "gpu", "mps"]
 BatchNormCure = Literal["auto", "split", "shuffle", "average", "frozen", "none"]
@@ -59,6 +60,7 @@ class Config:
         freeze_patch_projection: leave a ViT's patch projection as it was drawn (v3, section 4).
         embedding_dim: C, width of queries and keys.
         dictionary_size: K, keys in the queue, or drawn from the memory bank; null end-to-end, where it is the batch.
+        dictionary_dtype: how the queue stores its keys: fp32, bf16 (half the memory) or int8 (a quarter).
         key_momentum: m, share of the key encoder that stays at each step, 0 to 1; null without a key encoder.
         key_momentum_schedule: constant, or cosine, with which m rises to 1 over the run (v3).
         bank_momentum: share of an image's stored embedding that stays when it comes by, 0 to 1; null without a bank.
@@ -145,6 +147,7 @@ class Config:
     freeze_patch_projection: bool = False
     embedding_dim: int = at_least(1, 128)
     dictionary_size: int | None = at_least(1, 65536)
+    dictionary_dtype: DictionaryDtype = "fp32"
     key_momentum: float | None = share(0.999)
     key_momentum_schedule: KeyMomentumSchedule = "constant"
     bank_momentum: float | None = share(None)

@@ -54,6 +54,16 @@ def recomputed(model: MoCo) -> MoCo:
     return model
 
 
+def smaller_dictionary(rank: int, dtype: Any) -> dict[str, Tensor]:
+    """The queue after some steps, in fewer bits; each rank draws its start and its inputs from a seed of its own."""
+    torch.manual_seed(500 + rank)
+    options = {"dictionary_size": 29, "embedding_dim": WIDTH, "key_momentum": 0.9, "temperature": 0.2}
+    model = parallel(MoCo(without_batchnorm(), dictionary_dtype=dtype, **options))
+    for _ in range(STEPS):
+        moco_step(model, torch.randn(4, 6), torch.randn(4, 6), sgd(model))
+    return {name: value for name, value in state(model).items() if name.startswith("queue")}
+
+
 def state(model: MoCo) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in model.state_dict().items()}
 

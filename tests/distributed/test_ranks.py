@@ -61,6 +61,14 @@ def test_the_pointer_counts_every_ranks_keys(results: Results) -> None:
     assert results[0]["shuffled_batchnorm"]["pointers"] == expected
 
 
+@pytest.mark.parametrize("dtype", ["bf16", "int8"])
+def test_queues_in_fewer_bits_agree(results: Results, dtype: str) -> None:
+    assert results[0][dtype]["queue.keys_KC"].dtype == {"bf16": torch.bfloat16, "int8": torch.int8}[dtype]
+    for rank in results:
+        for name, value in rank[dtype].items():
+            assert torch.equal(value, results[0][dtype][name]), name
+
+
 def test_activation_checkpointing_changes_nothing_on_ranks(results: Results) -> None:
     for rank in results:
         for name, value in rank["recomputed"]["state"].items():

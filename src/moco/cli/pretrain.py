@@ -45,9 +45,9 @@ GROUPS = {
             "vertical_flip_probability rotate_probability normalization"
         ),
         "mechanism, dictionary and encoder": (
-            "mechanism dictionary_size key_momentum key_momentum_schedule bank_momentum temperature symmetric "
-            "batchnorm split_groups stem head hidden_dim embedding_dim num_heads frozen_layers zero_init_residual "
-            "freeze_patch_projection"
+            "mechanism dictionary_size dictionary_dtype key_momentum key_momentum_schedule bank_momentum temperature "
+            "symmetric batchnorm split_groups stem head hidden_dim embedding_dim num_heads frozen_layers "
+            "zero_init_residual freeze_patch_projection"
         ),
         "optimisation": (
             "optimizer base_learning_rate sgd_momentum weight_decay schedule schedule_unit lr_milestones lr_decay "

@@ -21,6 +21,7 @@ class Options(TypedDict, total=False):
     freeze_patch_projection: bool
     embedding_dim: int
     dictionary_size: int | None
+    dictionary_dtype: config.DictionaryDtype
     key_momentum: float | None
     key_momentum_schedule: config.KeyMomentumSchedule
     bank_momentum: float | None

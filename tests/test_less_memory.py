@@ -1,4 +1,4 @@
-"""Activation checkpointing in a run: the same weights, and it may come and go on resume."""
+"""Less memory in a run: activation checkpointing may come and go on resume, a smaller dictionary stays."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import moco
-from moco.errors import ArchitectureError
+from moco.errors import ArchitectureError, ConfigError
 from tests.conftest import StopAt
 
 
@@ -34,6 +34,19 @@ def test_it_may_begin_and_end_on_resume(photos, tmp_path, tiny):
     assert run.config.activation_checkpointing
     parts = weights(run)
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "int8"])
+def test_a_resumed_run_with_a_smaller_dictionary_ends_the_same(photos, tmp_path, tiny, dtype):
+    options = {**tiny, "steps": 4, "knn_evaluations": 0, "dictionary_dtype": dtype, "quiet": True}
+    run = moco.pretrain(photos, out=tmp_path / "whole", **options)
+    whole = weights(run)
+    moco.pretrain(photos, out=tmp_path / "parts", callbacks=[StopAt(2)], **options)
+    with pytest.raises(ConfigError, match="dictionary_dtype"):
+        moco.pretrain(out=tmp_path / "parts", resume=True, dictionary_dtype="fp32", quiet=True)
+    parts = weights(moco.pretrain(out=tmp_path / "parts", resume=True, quiet=True))
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    assert torch.equal(run.model.queue.keys_KC, whole["queue.keys_KC"])
 
 
 def test_a_module_without_blocks_is_refused_and_nothing_is_written(photos, tmp_path, tiny):
