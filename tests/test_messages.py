@@ -77,6 +77,8 @@ MESSAGES = {
     "embed nowhere few --out x.npz": "nowhere: no such file or folder; name a run's folder or its backbone.safetensors",
     "export nowhere --format tim": "format=tim: choose one of torchvision, timm, ",
     "import notes.txt": "notes.txt holds something else than tensors and plain values, which is not loaded",
+    "pretrain few --recipe v2 --batch-size 4 --activation-checkpointing --backbone alexnet": "alexnet, which is no",
+    "pretrain few --activation-checkpointing --compile": "drop one of them",
     "import missing.pth --out x": "missing.pth: no such file; name a checkpoint",
     "ablate momentm few --out x": "unknown study 'momentm': did you mean momentum?",
 }

@@ -28,6 +28,7 @@ Schedule = Literal["cosine", "step"]
 KeyMomentumSchedule = Literal["constant", "cosine"]
 ScheduleUnit = Literal["epoch", "step"]
 Precision = Literal["auto", "fp32", "bf16"]
+DictionaryDtype = Literal["fp32", "bf16", "int8"]
 Layout = Literal["auto", "channels_last", "contiguous"]
 Accelerator = Literal["auto", "cpu", "gpu", "mps"]
 BatchNormCure = Literal["auto", "split", "shuffle", "average", "frozen", "none"]
@@ -68,6 +69,7 @@ class Config:
         freeze_patch_projection: leave a ViT's patch projection as it was drawn (v3, section 4).
         embedding_dim: C, width of queries and keys.
         dictionary_size: K, keys in the queue, or drawn from the memory bank; null end-to-end, where it is the batch.
+        dictionary_dtype: how the queue stores its keys: fp32, bf16 (half the memory) or int8 (a quarter).
         key_momentum: m, share of the key encoder that stays at each step, 0 to 1; null without a key encoder.
         key_momentum_schedule: constant, or cosine, with which m rises to 1 over the run (v3).
         bank_momentum: share of an image's stored embedding that stays when it comes by, 0 to 1; null without a bank.
@@ -112,6 +114,8 @@ class Config:
         precision: fp32 or bf16; auto takes bf16 where the hardware multiplies it natively, else fp32.
         layout: order of a tensor's elements in memory: channels_last, contiguous, or auto, which is channels_last.
         compile: translate the encoders with torch.compile.
+        activation_checkpointing: f_q keeps the inputs of its blocks alone for the backward pass, which computes the
+            rest again: less memory, more time, the same numbers.
         accelerator: device kind; auto takes a GPU if there is one.
         devices: devices on this machine, or processes on a CPU; several train together, one process each.
         num_nodes: machines that train together.
@@ -154,6 +158,7 @@ class Config:
     freeze_patch_projection: bool = False
     embedding_dim: int = at_least(1, 128, most=LARGEST_WIDTH)
     dictionary_size: int | None = at_least(1, 65536)
+    dictionary_dtype: DictionaryDtype = "fp32"
     key_momentum: float | None = share(0.999)
     key_momentum_schedule: KeyMomentumSchedule = "constant"
     bank_momentum: float | None = share(None)
@@ -194,6 +199,7 @@ class Config:
     precision: Precision = "auto"
     layout: Layout = "auto"
     compile: bool = False
+    activation_checkpointing: bool = False
     accelerator: Accelerator = "auto"
     devices: int = at_least(1, 1)
     num_nodes: int = at_least(1, 1)

@@ -79,6 +79,15 @@ def _check_mechanism(config: Any) -> None:
             raise ConfigError(f"{field}=None with mechanism {config.mechanism!r}: give a value")
         if value is not None and not has:
             raise ConfigError(f"{field}={value} with mechanism {config.mechanism!r}, which has {why}: leave it out")
+    if config.dictionary_dtype != "fp32" and config.mechanism != "moco":
+        why = (
+            "which adds a small part of each new embedding to a stored one, less than fewer bits can show"
+            if config.mechanism == "memory-bank"
+            else "which stores no keys"
+        )
+        raise ConfigError(
+            f"dictionary_dtype={config.dictionary_dtype!r} with mechanism {config.mechanism!r}, {why}: leave it out"
+        )
     if config.mechanism in ("memory-bank", "end-to-end"):
         if config.symmetric:
             raise ConfigError(f"symmetric with mechanism {config.mechanism!r}: it belongs to 'moco', leave it out")
@@ -136,6 +145,10 @@ def _check_combinations(config: Any) -> None:
         raise ConfigError(
             f"frozen_layers={config.frozen_layers:g} with batchnorm={config.batchnorm!r}, which changes their "
             "statistics: choose batchnorm 'frozen', or frozen_layers 0"
+        )
+    if config.compile and config.activation_checkpointing:
+        raise ConfigError(
+            "compile with activation_checkpointing: a compiler decides itself what is computed again, drop one of them"
         )
     if config.patience is not None and not config.knn_evaluations:
         raise ConfigError(f"patience={config.patience} with knn_evaluations=0: it counts those, so ask for some")

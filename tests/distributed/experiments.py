@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from moco.contrast import MoCo, moco_step, symmetric_moco_step
 from moco.contrast.collective import all_gather_cat, shapes_agreed
+from moco.encoder import recomputing
 
 TOTAL, WIDTH, STEPS = 12, 5, 4  # samples over all ranks; embedding width; steps
 STEP_KINDS = {"plain": moco_step, "symmetric": symmetric_moco_step}
@@ -43,14 +44,34 @@ def parallel(model: MoCo) -> MoCo:
     return model
 
 
+def recomputed(model: MoCo) -> MoCo:
+    """As `parallel`, where the first convolution with its BatchNorm and the last BatchNorm are computed twice."""
+    model = parallel(model)
+    assert isinstance(model.encoder_q, nn.Sequential)
+    assert model._call_q is not None
+    blocks = [model.encoder_q[place] for place in (0, 1, 5)]
+    model.run_encoders_with(query=recomputing(model._call_q, blocks), key=model.encoder_k)
+    return model
+
+
+def smaller_dictionary(rank: int, dtype: Any) -> dict[str, Tensor]:
+    """The queue after some steps, in fewer bits; each rank draws its start and its inputs from a seed of its own."""
+    torch.manual_seed(500 + rank)
+    options = {"dictionary_size": 29, "embedding_dim": WIDTH, "key_momentum": 0.9, "temperature": 0.2}
+    model = parallel(MoCo(without_batchnorm(), dictionary_dtype=dtype, **options))
+    for _ in range(STEPS):
+        moco_step(model, torch.randn(4, 6), torch.randn(4, 6), sgd(model))
+    return {name: value for name, value in state(model).items() if name.startswith("queue")}
+
+
 def state(model: MoCo) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
-def shuffled_batchnorm(rank: int, world: int) -> dict[str, Any]:
+def shuffled_batchnorm(rank: int, world: int, wrap: Callable[[MoCo], MoCo] = parallel) -> dict[str, Any]:
     """Both kinds of step in turn; each rank draws its weights, its queue and its inputs from a seed of its own."""
     torch.manual_seed(100 + rank)
-    model = parallel(build(with_batchnorm()))
+    model = wrap(build(with_batchnorm()))
     first, optimizer, pointers = state(model), sgd(model), []
     for number in range(2 * STEPS):
         step = moco_step if number % 2 == 0 else symmetric_moco_step

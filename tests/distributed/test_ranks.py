@@ -61,6 +61,20 @@ def test_the_pointer_counts_every_ranks_keys(results: Results) -> None:
     assert results[0]["shuffled_batchnorm"]["pointers"] == expected
 
 
+@pytest.mark.parametrize("dtype", ["bf16", "int8"])
+def test_queues_in_fewer_bits_agree(results: Results, dtype: str) -> None:
+    assert results[0][dtype]["queue.keys_KC"].dtype == {"bf16": torch.bfloat16, "int8": torch.int8}[dtype]
+    for rank in results:
+        for name, value in rank[dtype].items():
+            assert torch.equal(value, results[0][dtype][name]), name
+
+
+def test_activation_checkpointing_changes_nothing_on_ranks(results: Results) -> None:
+    for rank in results:
+        for name, value in rank["recomputed"]["state"].items():
+            assert torch.equal(value, rank["shuffled_batchnorm"]["state"][name]), name
+
+
 @pytest.mark.parametrize("kind", list(STEP_KINDS))
 def test_ranks_together_equal_one_process_with_the_whole_batch(results: Results, kind: str) -> None:
     alone = equal_to_one_process(0, 1, kind, lambda model: model)

@@ -17,7 +17,9 @@ from tests.distributed.experiments import (
     gathers_of_agreed_shapes,
     own_order,
     parallel,
+    recomputed,
     shuffled_batchnorm,
+    smaller_dictionary,
     unequal_batches,
     wrapped_already,
 )
@@ -36,6 +38,8 @@ def main(rank: int, world: int, folder: Path) -> None:
     )
     results = {
         "shuffled_batchnorm": shuffled_batchnorm(rank, world),
+        "recomputed": shuffled_batchnorm(rank, world, recomputed),
+        **{dtype: smaller_dictionary(rank, dtype) for dtype in ("bf16", "int8")},
         "company": company(rank, world),
         "own_order": own_order(rank),
         "unequal_batches": unequal_batches(rank),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import torchvision
 import moco
 from moco.cli import main
 from moco.commands import export as command
+from moco.contrast import Queue
 from moco.encoder import build_encoder
 from moco.errors import ArchitectureError, ConfigError, RunError
 from moco.export.formats import FORMATS
@@ -143,6 +145,20 @@ def test_bottlenecks_groups_and_widths_are_understood(tmp_path, name):
     run = written(tmp_path / "run", trained(f"torchvision/{name}", image_size=72))
     result = moco.export_weights(run, format="detectron2", out=tmp_path / "x.pth")
     assert result.difference <= 1e-5 * result.largest_feature
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "int8"])
+def test_the_authors_layout_has_the_queue_in_float32(pretrained, tmp_path, dtype):
+    run = shutil.copytree(pretrained, tmp_path / "run")
+    content = torch.load(run / "checkpoints" / "last.pt", weights_only=True)
+    queue = Queue(30, 8, dtype=dtype)
+    content["model"] |= {f"queue.{name}": value for name, value in queue.state_dict().items()}
+    torch.save(content, run / "checkpoints" / "last.pt")
+    path = moco.export_weights(run, format="moco", out=tmp_path / "x.pth.tar").path
+    state = torch.load(path, weights_only=True)["state_dict"]
+    assert state["module.queue"].dtype == torch.float32
+    assert torch.equal(state["module.queue"], queue.keys.to(torch.float32).T)
+    assert not [name for name in state if "scales" in name]
 
 
 def test_the_authors_layout_holds_both_encoders_heads_and_queue(pretrained, tmp_path):

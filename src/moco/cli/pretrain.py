@@ -47,15 +47,15 @@ GROUPS = {
             "vertical_flip_probability rotate_probability normalization"
         ),
         "mechanism, dictionary and encoder": (
-            "mechanism dictionary_size key_momentum key_momentum_schedule bank_momentum temperature symmetric "
-            "batchnorm split_groups stem head hidden_dim embedding_dim num_heads frozen_layers zero_init_residual "
-            "freeze_patch_projection"
+            "mechanism dictionary_size dictionary_dtype key_momentum key_momentum_schedule bank_momentum temperature "
+            "symmetric batchnorm split_groups stem head hidden_dim embedding_dim num_heads frozen_layers "
+            "zero_init_residual freeze_patch_projection"
         ),
         "optimisation": (
             "optimizer base_learning_rate sgd_momentum weight_decay schedule schedule_unit lr_milestones lr_decay "
             "warmup_steps warmup_epochs head_warmup_steps"
         ),
-        "hardware": "accelerator num_nodes precision layout compile workers cache_gib threads",
+        "hardware": "accelerator num_nodes precision layout compile activation_checkpointing workers cache_gib threads",
         "evaluation while training": "held_out knn_evaluations patience knn_images num_neighbors knn_temperature",
         "run": "log_every checkpoint_minutes keep_checkpoints",
     }.items()

@@ -22,6 +22,7 @@ class Options(TypedDict, total=False):
     freeze_patch_projection: bool
     embedding_dim: int
     dictionary_size: int | None
+    dictionary_dtype: config.DictionaryDtype
     key_momentum: float | None
     key_momentum_schedule: config.KeyMomentumSchedule
     bank_momentum: float | None
@@ -62,6 +63,7 @@ class Options(TypedDict, total=False):
     precision: config.Precision
     layout: config.Layout
     compile: bool
+    activation_checkpointing: bool
     accelerator: config.Accelerator
     devices: int
     num_nodes: int

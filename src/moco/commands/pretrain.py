@@ -125,10 +125,10 @@ def pretrain(
             images, machine and time (`moco.fit.rules`), and picturebook for the embedded set.
         config: a whole configuration instead of recipe and options.
         budget: time for a fitted run, such as 90s, 30m or 8h; None means 30m on a CPU, 8h on a GPU.
-        resume: continue the run in `out` with its own options. Others may be stated for its length (steps, epochs,
-            patience), for where and how fast it goes on (devices, num_nodes, accelerator, precision, layout, compile,
-            threads, workers, cache_gib), for log_every, knn_evaluations and checkpoints, and for places that have
-            moved (data, test, labels, data_root). A run that has finished is left as it is, but for another length.
+        resume: continue the run in `out` with its own options. Others may be stated for length (steps, epochs,
+            patience), where and how fast it goes on (devices, num_nodes, accelerator, precision, layout, compile,
+            activation_checkpointing, threads, workers, cache_gib), log_every, knn_evaluations, checkpoints, and places
+            that have moved (data, test, labels, data_root). A finished run stays as it is, but for another length.
         changed_images: resume although images have changed, come or gone; those that were held out stay so.
         dry_run: say what the run would be and take, and write nothing.
         quiet: neither messages nor a progress bar.

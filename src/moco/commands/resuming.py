@@ -26,6 +26,7 @@ LENGTH = ("steps", "epochs", "patience")
 MAY_CHANGE = (
     *LENGTH,
     *("workers", "cache_gib", "threads", "devices", "num_nodes", "accelerator", "precision", "layout", "compile"),
+    "activation_checkpointing",
     *("log_every", "knn_evaluations", "checkpoint_minutes", "keep_checkpoints"),
 )
 PLACES = ("test", "labels", "data_root")  # may have moved; what lies there is compared

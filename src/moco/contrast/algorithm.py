@@ -15,13 +15,14 @@ from moco.contrast.dictionary import Queue
 from moco.contrast.loss import scored_info_nce
 from moco.contrast.model import Backward, ContrastiveModel, LossAndKeys, Shared, descend_, take_step
 from moco.contrast.momentum import check_key_momentum, ema_update_, frozen_copy
+from moco.contrast.stored_keys import DictionaryDtype
 
 
 def moco_loss(model: MoCo, x_q: Any, x_k: Any) -> LossAndKeys:
     """Loss of two views of the same samples, and the keys that `model.after_step_` takes; the queue stays as it is."""
     q_NC = model.query(x_q)  # f_q, unit norm
     k_NC = model.key(x_k)  # f_k, unit norm, no gradient
-    loss, accuracy = scored_info_nce(q_NC, k_NC, model.queue.keys_KC, temperature=model.temperature)
+    loss, accuracy = scored_info_nce(q_NC, k_NC, model.queue.keys, temperature=model.temperature)
     return LossAndKeys(loss, accuracy, keys=all_gather_cat(k_NC))
 
 
@@ -51,8 +52,8 @@ def symmetric_moco_loss(model: MoCo, x_1: Any, x_2: Any) -> LossAndKeys:
     """
     q_1_NC, q_2_NC = model.query(x_1), model.query(x_2)
     k_1_NC, k_2_NC = model.key(x_1), model.key(x_2)
-    loss_1, accuracy_1 = scored_info_nce(q_1_NC, k_2_NC, model.queue.keys_KC, temperature=model.temperature)
-    loss_2, accuracy_2 = scored_info_nce(q_2_NC, k_1_NC, model.queue.keys_KC, temperature=model.temperature)
+    loss_1, accuracy_1 = scored_info_nce(q_1_NC, k_2_NC, model.queue.keys, temperature=model.temperature)
+    loss_2, accuracy_2 = scored_info_nce(q_2_NC, k_1_NC, model.queue.keys, temperature=model.temperature)
     # View by view, so that the order in the queue is the same on any number of ranks.
     keys = torch.cat([all_gather_cat(k_1_NC), all_gather_cat(k_2_NC)])
     return LossAndKeys(loss_1 + loss_2, (accuracy_1 + accuracy_2) / 2, keys)
@@ -73,6 +74,7 @@ class MoCo(ContrastiveModel):
             included. It becomes `encoder_q`; with a split cure its BatchNorm layers are replaced in place. Where
             there are several ranks, every rank builds the model, and all start from rank 0's.
         dictionary_size: K, keys in the queue, at least 1; need not be a multiple of the batch.
+        dictionary_dtype: how the queue stores them, see `Queue`: "fp32", "bf16" or "int8".
         embedding_dim: C, the encoder's output width.
         key_momentum: m in 0..1, how much of f_k stays at each update.
         temperature: divides the similarities, above 0.
@@ -91,12 +93,18 @@ class MoCo(ContrastiveModel):
     """
 
     def __init__(
-        self, encoder: nn.Module, *, dictionary_size: int, key_momentum: float, **shared: Unpack[Shared]
+        self,
+        encoder: nn.Module,
+        *,
+        dictionary_size: int,
+        key_momentum: float,
+        dictionary_dtype: DictionaryDtype = "fp32",
+        **shared: Unpack[Shared],
     ) -> None:
         super().__init__(encoder, **shared)
         self.key_momentum = check_key_momentum(key_momentum)
         self.encoder_k = frozen_copy(self.encoder_q)
-        self.queue = Queue(dictionary_size, self.embedding_dim)
+        self.queue = Queue(dictionary_size, self.embedding_dim, dtype=dictionary_dtype)
         self._start_(training=encoder.training)
 
     @torch.no_grad()

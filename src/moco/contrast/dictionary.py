@@ -10,10 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from moco.contrast.collective import shared_permutation
+from moco.contrast.stored_keys import STORED_AS, DictionaryDtype, ScaledKeys
+
+_AT_ONCE = 4096  # keys that are made as floats before they are stored in fewer bits
 
 
 class Queue(nn.Module):
-    """First-in, first-out dictionary of the newest K keys, float32, starting as random unit vectors.
+    """First-in, first-out dictionary of the newest K keys, starting as random unit vectors.
 
     Its keys and pointer are buffers, so a checkpoint holds them. Any K and any number of new keys fit: writing wraps
     around, and where more than K keys come at once the newest K stay. Source: He et al. 2020, section 3.1.
@@ -21,25 +24,47 @@ class Queue(nn.Module):
     Args:
         dictionary_size: K, at least 1.
         embedding_dim: C, at least 1.
+        dtype: of the stored keys: fp32; bf16; or int8 with a scale in float32 for each key, 4 and 1 + 4/C bytes for
+            each of the K x C numbers. They are never made into floats all at once.
+
+    Attributes:
+        keys_KC: the keys as they are stored, of an int8 queue the codes; `keys` is what a loss takes.
+        scales_K: of the keys of an int8 queue, else None.
+        pointer: place of the oldest key, which is the next to leave.
 
     Raises:
-        ValueError: a size below 1.
+        ValueError: a size below 1, or an unknown dtype.
     """
 
     keys_KC: Tensor
+    scales_K: Tensor | None
     pointer: Tensor
 
-    def __init__(self, dictionary_size: int, embedding_dim: int) -> None:
+    def __init__(self, dictionary_size: int, embedding_dim: int, *, dtype: DictionaryDtype = "fp32") -> None:
         super().__init__()
         if dictionary_size < 1:
             raise ValueError(f"dictionary_size={dictionary_size}: need at least 1, or choose the end-to-end mechanism")
         if embedding_dim < 1:
             raise ValueError(f"embedding_dim={embedding_dim}: need at least 1")
-        self.register_buffer("keys_KC", functional.normalize(torch.randn(dictionary_size, embedding_dim), dim=1))
+        if dtype not in STORED_AS:
+            raise ValueError(f"dtype={dtype!r} of the dictionary: choose one of {', '.join(STORED_AS)}")
+        if dtype == "fp32":
+            self.register_buffer("keys_KC", functional.normalize(torch.randn(dictionary_size, embedding_dim), dim=1))
+        else:
+            self.register_buffer("keys_KC", torch.zeros(dictionary_size, embedding_dim, dtype=STORED_AS[dtype]))
+        self.register_buffer("scales_K", torch.zeros(dictionary_size) if dtype == "int8" else None)
         self.register_buffer("pointer", torch.zeros((), dtype=torch.long))
+        for first in range(0, dictionary_size if dtype != "fp32" else 0, _AT_ONCE):
+            places_J = torch.arange(first, min(first + _AT_ONCE, dictionary_size))
+            self._write_(places_J, functional.normalize(torch.randn(len(places_J), embedding_dim), dim=1))
 
     def __len__(self) -> int:
         return self.keys_KC.shape[0]
+
+    @property
+    def keys(self) -> Tensor | ScaledKeys:
+        """The K keys, as `scored_info_nce` takes them."""
+        return self.keys_KC if self.scales_K is None else ScaledKeys(self.keys_KC, self.scales_K)
 
     @torch.no_grad()
     def enqueue(self, keys_NC: Tensor) -> None:
@@ -57,9 +82,18 @@ class Queue(nn.Module):
         kept = min(count, size)
         # Indices stay on the device: reading the pointer on the host would stall a GPU at every step.
         places = (self.pointer + torch.arange(count - kept, count, device=self.pointer.device)) % size
-        newest = keys_NC[count - kept :].to(self.keys_KC.dtype)
-        self.keys_KC.index_copy_(0, places, _finite_rows(newest, self.keys_KC[places]))
+        self._write_(places, keys_NC[count - kept :])
         self.pointer.add_(count).remainder_(size)
+
+    def _write_(self, places_N: Tensor, keys_NC: Tensor) -> None:
+        if self.scales_K is None:
+            newest_NC = keys_NC.to(self.keys_KC.dtype)
+            self.keys_KC.index_copy_(0, places_N, _finite_rows(newest_NC, self.keys_KC[places_N]))
+            return
+        newest, finite_N = ScaledKeys.of(keys_NC), keys_NC.isfinite().all(dim=1)
+        codes_NC = torch.where(finite_N[:, None], newest.codes_KC, self.keys_KC[places_N])
+        self.keys_KC.index_copy_(0, places_N, codes_NC)
+        self.scales_K.index_copy_(0, places_N, torch.where(finite_N, newest.scales_K, self.scales_K[places_N]))
 
 
 class Bank(nn.Module):

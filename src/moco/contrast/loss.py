@@ -17,13 +17,14 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from moco.contrast.collective import all_gather_cat, rank
+from moco.contrast.stored_keys import ScaledKeys
 
 # Dictionary keys in one block: N=256 queries make a block of logits of 4 MiB, which stays in a CPU's cache.
 DEFAULT_CHUNK = 4096
 
 
 def info_nce(
-    q_NC: Tensor, k_NC: Tensor, keys_KC: Tensor, *, temperature: float, chunk_size: int = DEFAULT_CHUNK
+    q_NC: Tensor, k_NC: Tensor, keys_KC: Tensor | ScaledKeys, *, temperature: float, chunk_size: int = DEFAULT_CHUNK
 ) -> Tensor:
     """Mean contrastive loss in nats, eq. (1) of He et al. 2020: positive k_i, negatives all K dictionary keys.
 
@@ -34,7 +35,8 @@ def info_nce(
     Args:
         q_NC: queries, unit norm by convention.
         k_NC: positive keys; row i belongs to query i.
-        keys_KC: the dictionary; K may be 0 only if a loss of 0 is wanted.
+        keys_KC: the dictionary, in any precision: a block at a time is converted; K may be 0 only if a loss of 0 is
+            wanted.
         temperature: divides every similarity; above 0.
         chunk_size: dictionary keys visited at a time.
 
@@ -47,7 +49,7 @@ def info_nce(
 def scored_info_nce(
     q_NC: Tensor,
     k_NC: Tensor,
-    keys_KC: Tensor,
+    keys_KC: Tensor | ScaledKeys,
     *,
     temperature: float,
     own_N: Tensor | None = None,
@@ -72,8 +74,9 @@ def scored_info_nce(
         raise ValueError(f"chunk_size={chunk_size}: need at least 1")
     dtype = _precision(q_NC)
     with torch.autocast(device_type=q_NC.device.type, enabled=False):
+        keys = keys_KC.to(dtype) if keys_KC.requires_grad else keys_KC  # without a gradient: block by block
         loss, accuracy = _StreamingInfoNCE.apply(
-            q_NC.to(dtype), k_NC.to(dtype), keys_KC.to(dtype), own_N, float(temperature), int(chunk_size)
+            q_NC.to(dtype), k_NC.to(dtype), keys, own_N, float(temperature), int(chunk_size)
         )
     return loss, accuracy
 
@@ -96,7 +99,7 @@ def in_batch_info_nce(
     return scored_info_nce(q_NC, k_NC, keys_KC, temperature=temperature, own_N=own_N, chunk_size=chunk_size)
 
 
-def contrastive_logits(q_NC: Tensor, k_NC: Tensor, keys_KC: Tensor, *, temperature: float) -> Tensor:
+def contrastive_logits(q_NC: Tensor, k_NC: Tensor, keys_KC: Tensor | ScaledKeys, *, temperature: float) -> Tensor:
     """The N x (1 + K) logits of Algorithm 1, positive first, for inspection: O(N * K) memory, precision as `info_nce`.
 
     Raises:
@@ -105,9 +108,9 @@ def contrastive_logits(q_NC: Tensor, k_NC: Tensor, keys_KC: Tensor, *, temperatu
     _check(q_NC, k_NC, keys_KC, temperature)
     dtype = _precision(q_NC)
     with torch.autocast(device_type=q_NC.device.type, enabled=False):
-        q_NC, k_NC, keys_KC = q_NC.to(dtype), k_NC.to(dtype), keys_KC.to(dtype)
+        q_NC, k_NC = q_NC.to(dtype), k_NC.to(dtype)
         positive = (q_NC * k_NC).sum(dim=1, keepdim=True)
-        return torch.cat([positive, q_NC @ keys_KC.T], dim=1) / temperature
+        return torch.cat([positive, q_NC @ keys_KC.to(dtype).T], dim=1) / temperature
 
 
 def _precision(q_NC: Tensor) -> torch.dtype:
@@ -119,7 +122,13 @@ class _StreamingInfoNCE(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, q_NC: Tensor, k_NC: Tensor, keys_KC: Tensor, own_N: Tensor | None, temperature: float, chunk_size: int
+        ctx: Any,
+        q_NC: Tensor,
+        k_NC: Tensor,
+        keys_KC: Tensor | ScaledKeys,
+        own_N: Tensor | None,
+        temperature: float,
+        chunk_size: int,
     ) -> tuple[Tensor, Tensor]:
         need_q, need_k, need_keys = ctx.needs_input_grad[:3]
         scaled_NC = q_NC / temperature
@@ -172,11 +181,11 @@ class _StreamingInfoNCE(torch.autograd.Function):
 
 
 def _blocks(
-    scaled_NC: Tensor, keys_KC: Tensor, own_N: Tensor | None, chunk_size: int
+    scaled_NC: Tensor, keys_KC: Tensor | ScaledKeys, own_N: Tensor | None, chunk_size: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The logits of each chunk of the dictionary, minus infinity at a query's own row, and the chunk itself."""
     for first in range(0, len(keys_KC), chunk_size):
-        chunk_JC = keys_KC[first : first + chunk_size]
+        chunk_JC = keys_KC[first : first + chunk_size].to(scaled_NC.dtype)
         logits_NJ = scaled_NC @ chunk_JC.T
         if own_N is not None:  # one element in each row, found without asking the device how many there are
             place_N1 = (own_N - first).clamp(0, len(chunk_JC) - 1)[:, None]
@@ -192,7 +201,7 @@ def check_temperature(temperature: float) -> None:
         raise ValueError(f"temperature={temperature}: need a value above 0 (the papers use 0.07 to 0.2)")
 
 
-def _check(q_NC: Tensor, k_NC: Tensor, keys_KC: Tensor, temperature: float) -> None:
+def _check(q_NC: Tensor, k_NC: Tensor, keys_KC: Tensor | ScaledKeys, temperature: float) -> None:
     check_temperature(temperature)
     if q_NC.ndim != 2 or q_NC.shape != k_NC.shape or keys_KC.ndim != 2 or keys_KC.shape[1] != q_NC.shape[1]:
         raise ValueError(

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from moco.contrast.stored_keys import ScaledKeys
 from moco.encoder.backbone import torchvision_names
 from moco.encoder.vit import ViTName, build_vit
 from moco.errors import RunError
@@ -65,12 +66,16 @@ def _has_fc(subject: Subject) -> bool:
 
 
 def write(subject: Subject, path: Path) -> None:
-    """Write the file; `torch.load(path, weights_only=True)` reads it. The queue is (C, K), its pointer (1,)."""
+    """Write the file; `torch.load(path, weights_only=True)` reads it. The queue is (C, K) float32, its pointer (1,)."""
     assert subject.checkpoint is not None
     prefixes, head = _V3 if _is_v3(subject) else _V2, "head" if subject.library == "v3" else "fc"
-    state = {_renamed(name, prefixes, head): value.detach() for name, value in subject.checkpoint.items()}
+    tensors = dict(subject.checkpoint)
+    scales_K = tensors.pop("queue.scales_K", None)
+    state = {_renamed(name, prefixes, head): value.detach() for name, value in tensors.items()}
     if "module.queue" in state:
-        state["module.queue"] = state["module.queue"].T
+        keys = state["module.queue"]
+        stored = keys if scales_K is None else ScaledKeys(keys, scales_K)
+        state["module.queue"] = stored.to(torch.float32).T
         state["module.queue_ptr"] = state["module.queue_ptr"].reshape(1)
     state = {name: value.contiguous() for name, value in state.items()}
     torch.save({"epoch": subject.epoch, "arch": subject.name, "state_dict": state, **input_of(subject)}, path)

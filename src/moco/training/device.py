@@ -16,6 +16,7 @@ from torch import nn
 from moco.config import Config
 from moco.contrast import ContrastiveModel
 from moco.data.workers import cores
+from moco.encoder import recomputable_blocks, recomputing
 from moco.errors import ConfigError
 from moco.training.processes import cluster_environment, load_fabric, warnings_only
 
@@ -117,7 +118,11 @@ def place(model: ContrastiveModel, fabric: Fabric, config: Config) -> None:
             encoder = torch.autocast(fabric.device.type, torch.bfloat16)(encoder)
         return encoder
 
-    model.run_encoders_with(query=ready(query), key=None if key is None else ready(key))
+    query = ready(query)
+    if config.activation_checkpointing:  # of f_q alone: f_k keeps nothing for a backward pass
+        encoder: Any = model.encoder_q
+        query = recomputing(query, recomputable_blocks(encoder.backbone, config.backbone))
+    model.run_encoders_with(query=query, key=None if key is None else ready(key))
 
 
 def busy_remark(config: Config, device: torch.device) -> str | None:

@@ -11,7 +11,14 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from moco.config import Config
 from moco.contrast.batchnorm import has_batchnorm
-from moco.encoder import Encoder, build_encoder, freeze_first_layers_, freeze_patch_projection_, zero_residuals_
+from moco.encoder import (
+    Encoder,
+    build_encoder,
+    freeze_first_layers_,
+    freeze_patch_projection_,
+    recomputable_blocks,
+    zero_residuals_,
+)
 from moco.errors import ArchitectureError, ConfigError
 
 
@@ -21,7 +28,8 @@ def build_checked_encoder(config: Config, module: nn.Module | None = None) -> En
     `module`: the user's own backbone, instead of the one that the configuration names.
 
     Raises:
-        ArchitectureError: the backbone cannot be built, does not give (N, D), or has weights that are not float32.
+        ArchitectureError: the backbone cannot be built, does not give (N, D), or has weights that are not float32; or
+            there are no blocks for activation_checkpointing.
         ConfigError: the batch is too small, or there is a BatchNorm cure where there is no BatchNorm.
     """
     if module is not None:
@@ -39,6 +47,8 @@ def build_checked_encoder(config: Config, module: nn.Module | None = None) -> En
         freeze_first_layers_(encoder.backbone, config.frozen_layers, config.backbone)
     if config.freeze_patch_projection:
         freeze_patch_projection_(encoder.backbone, config.backbone)
+    if config.activation_checkpointing:
+        recomputable_blocks(encoder.backbone, config.backbone)
     _check_batchnorm(encoder, config)
     return encoder
 

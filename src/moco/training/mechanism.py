@@ -71,7 +71,9 @@ def build_model(encoder: Encoder, config: Config, *, images: int) -> Contrastive
         options["split_groups"] = config.split_groups
     if config.mechanism == "memory-bank":
         return MemoryBank(encoder, num_samples=images, **options)
-    return (EndToEnd if config.mechanism == "end-to-end" else MoCo)(encoder, **options)
+    if config.mechanism == "end-to-end":
+        return EndToEnd(encoder, **options)
+    return MoCo(encoder, dictionary_dtype=config.dictionary_dtype, **options)
 
 
 def restored_model(config: Config, file: Path, module: nn.Module | None = None) -> ContrastiveModel:
