@@ -68,12 +68,14 @@ def test_help_and_configuration_load_no_pytorch(module):
 # An exact length each, so that none grows unseen.
 LONG = {
     "src/moco/commands/ablate.py: ablate has 64 lines",
-    "src/moco/commands/embed.py: embed has 60 lines",
+    "src/moco/commands/embed.py: embed has 58 lines",
     "src/moco/commands/evaluate.py: evaluate has 76 lines",
-    "src/moco/commands/import_weights.py: import_weights has 66 lines",
+    "src/moco/commands/import_weights.py: import_weights has 65 lines",
     "src/moco/commands/neighbours.py: neighbours has 59 lines",
-    "src/moco/commands/pack.py: pack has 56 lines",
+    "src/moco/commands/pack.py: pack has 43 lines",
     "src/moco/commands/pretrain.py: pretrain has 88 lines",
+    "src/moco/encoder/backbone.py: build_backbone has 43 lines",
+    "src/moco/export/trained.py: trained_backbone has 42 lines",
 }
 
 

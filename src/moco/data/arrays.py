@@ -11,8 +11,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from moco.data.bands import RGB, Layout, count_of, in_channels
-from moco.data.base import UNKNOWN, RangedSource, agreed_channels
+from moco.data.bands import RGB, Layout, agreed_channels, count_of, in_channels
+from moco.data.base import UNKNOWN, RangedSource
 from moco.data.bit_depth import Extent, ValueRange, eight_bit, extent_of
 from moco.data.decode import DamagedImage
 from moco.errors import DataError

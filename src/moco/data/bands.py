@@ -6,7 +6,7 @@ C: channels   H, W: height and width
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import ModuleType
 from typing import IO, Any, NamedTuple
 
@@ -17,6 +17,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from moco.data.bit_depth import GREY_AND_ALPHA, four_bands, raw_mode
 from moco.data.dicom import dicom_shape, dicom_values, is_dicom
 from moco.data.open_image import check_size, open_image
+from moco.errors import DataError
 
 RGB = 3
 _WIDTH, _HEIGHT, _BANDS, _PLANES, _EXTRA_BANDS = 256, 257, 277, 284, 338  # TIFF tags
@@ -231,3 +232,41 @@ def _tifffile() -> ModuleType | None:
     except ImportError:
         return None
     return tifffile
+
+
+def agreed_channels(
+    layouts: Iterable[tuple[str, Layout | None]], channels: int | None, name: str
+) -> tuple[int, tuple[str, ...]]:
+    """Channels that images of these names and layouts can all be given with, and lines on dropped alpha and pages.
+
+    Raises:
+        DataError: there is no such number, or they cannot be given with `channels`; two images are named.
+    """
+    known = [(item, layout) for item, layout in layouts if layout is not None]
+    first = next(iter(known), None)
+    if first is None:  # reading them says what is wrong
+        return channels or RGB, ()
+    wanted = channels or first[1].usual
+    for item, layout in known:
+        if channels is not None and not layout.fits(channels):
+            raise DataError(f"{name}: {item} has {layout}, expected {channels}: {layout.cure}")
+        if channels is None and layout.usual != wanted:
+            raise DataError(
+                f"{name}: {first[0]} has {first[1]}, {item} {layout}: choose one kind with --include or --exclude"
+            )
+    said = []
+    dropped = next((item for item, layout in known if layout.alpha and wanted in (1, RGB)), None)
+    if dropped is not None:
+        said.append(f"{name}: the alpha channel of {dropped} is not used; where it is data, state --channels")
+    paged = [(item, layout) for item, layout in known if layout.pages > 1 and not layout.by_pages(wanted)]
+    if paged:
+        item, layout = paged[0]
+        stackable = layout._replace(alpha=False).by_pages(layout.pages)
+        cure = (
+            f"are channels, state --channels {layout.pages}" if stackable else "matter, save each as a file of its own"
+        )
+        said.append(
+            f"{name}: {len(paged)} of {len(known)} files looked at have several pages ({item}: {layout.pages}), of "
+            f"which only the first is used; where they {cure}"
+        )
+    return wanted, tuple(said)

@@ -6,7 +6,7 @@ import contextlib
 import copy
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import Self
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from moco.data.bands import RGB, Layout
+from moco.data.bands import RGB
 from moco.data.bit_depth import FULL, Depth, Extent, ValueRange, range_text
 from moco.data.libtiff import listening
 from moco.errors import DataError
@@ -250,44 +250,6 @@ class RangedSource(Source):
     def clipped(self) -> int:
         """See `Source.clipped`."""
         return 0 if self.value_range is None else int(self._above.sum())
-
-
-def agreed_channels(
-    layouts: Iterable[tuple[str, Layout | None]], channels: int | None, name: str
-) -> tuple[int, tuple[str, ...]]:
-    """Channels that images of these names and layouts can all be given with, and lines on dropped alpha and pages.
-
-    Raises:
-        DataError: there is no such number, or they cannot be given with `channels`; two images are named.
-    """
-    known = [(item, layout) for item, layout in layouts if layout is not None]
-    first = next(iter(known), None)
-    if first is None:  # reading them says what is wrong
-        return channels or RGB, ()
-    wanted = channels or first[1].usual
-    for item, layout in known:
-        if channels is not None and not layout.fits(channels):
-            raise DataError(f"{name}: {item} has {layout}, expected {channels}: {layout.cure}")
-        if channels is None and layout.usual != wanted:
-            raise DataError(
-                f"{name}: {first[0]} has {first[1]}, {item} {layout}: choose one kind with --include or --exclude"
-            )
-    said = []
-    dropped = next((item for item, layout in known if layout.alpha and wanted in (1, RGB)), None)
-    if dropped is not None:
-        said.append(f"{name}: the alpha channel of {dropped} is not used; where it is data, state --channels")
-    paged = [(item, layout) for item, layout in known if layout.pages > 1 and not layout.by_pages(wanted)]
-    if paged:
-        item, layout = paged[0]
-        stackable = layout._replace(alpha=False).by_pages(layout.pages)
-        cure = (
-            f"are channels, state --channels {layout.pages}" if stackable else "matter, save each as a file of its own"
-        )
-        said.append(
-            f"{name}: {len(paged)} of {len(known)} files looked at have several pages ({item}: {layout.pages}), of "
-            f"which only the first is used; where they {cure}"
-        )
-    return wanted, tuple(said)
 
 
 def _checked_labels(labels: np.ndarray, count: int, name: str) -> np.ndarray:

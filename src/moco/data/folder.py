@@ -13,7 +13,8 @@ from typing import Self
 
 import numpy as np
 
-from moco.data.base import RangedSource, agreed_channels, spaced
+from moco.data.bands import agreed_channels
+from moco.data.base import RangedSource, spaced
 from moco.data.bit_depth import Extent, extent_of
 from moco.data.decode import IMAGE_EXTENSIONS, image_layout, image_shape, read_pixels, unscaled
 from moco.errors import DataError

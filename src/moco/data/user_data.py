@@ -17,7 +17,8 @@ from PIL import Image
 from torch.utils.data import Dataset, Subset
 
 from moco.data.arrays import ArraySource
-from moco.data.base import UNKNOWN, RangedSource, Source, agreed_channels
+from moco.data.bands import agreed_channels
+from moco.data.base import UNKNOWN, RangedSource, Source
 from moco.data.bit_depth import Depth, Extent
 from moco.data.decode import DamagedImage
 from moco.data.folder import FolderSource
