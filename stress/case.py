@@ -68,6 +68,7 @@ class Workplace:
         return self._references[scenario.name]
 
     def _make(self, scenario: Scenario, folder: Path, known: Path) -> None:
+        shutil.rmtree(folder, ignore_errors=True)  # of an attempt that failed
         folder.mkdir()
         process = start(scenario.argv(self.data, folder), folder, count_to=folder / "changes", settings=OFTEN)
         ended(process, scenario.limit)

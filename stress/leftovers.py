@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -26,7 +27,7 @@ class Leftovers:
             left = sorted(f"tmp/{name}" for name in names if not name.startswith(self.tolerated))
         if new := _shared() - self._before:
             used = _in_use()
-            left += [str(SHARED_MEMORY / name) for name in new if name not in used]
+            left += [str(SHARED_MEMORY / name) for name in new if name not in used and not _is_of_the_living(name)]
         return left
 
     def remove(self) -> None:
@@ -39,6 +40,12 @@ def _shared() -> set[str]:
         return set(os.listdir(SHARED_MEMORY))
     except OSError:
         return set()
+
+
+def _is_of_the_living(name: str) -> bool:
+    """Whether a process that is at work has made it: PyTorch's names begin with torch_ and the process's id."""
+    maker = re.match(r"torch_(\d+)_", name)
+    return maker is not None and Path("/proc", maker[1]).exists()
 
 
 def _in_use() -> set[str]:

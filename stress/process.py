@@ -11,6 +11,7 @@ import ctypes
 import dataclasses
 import importlib
 import importlib.util
+import multiprocessing.process
 import os
 import pkgutil
 import select
@@ -24,6 +25,7 @@ from typing import Any, NoReturn
 from stress.file_events import Moment, watch_files
 
 SOURCES = str(Path(importlib.util.find_spec("moco").origin).parents[1])  # type: ignore[union-attr,arg-type]
+MAIN_PROCESS: Any = type(multiprocessing.process.current_process())
 OUTPUT_KEPT = 20_000  # bytes
 
 
@@ -175,6 +177,10 @@ def _forked(
     import threading
 
     tempfile.tempdir = None
+    # It is nobody's worker: those of a pool may start no processes.
+    multiprocessing.process._current_process = MAIN_PROCESS()  # type: ignore[attr-defined]
+    multiprocessing.process._parent_process = None  # type: ignore[attr-defined]
+    multiprocessing.process._children = set()  # type: ignore[attr-defined]
     sys.stdin = sys.__stdin__ = open(0, closefd=False)  # type: ignore[misc]
     sys.stdout = sys.__stdout__ = open(1, "w", closefd=False)  # type: ignore[misc]
     sys.stderr = sys.__stderr__ = open(2, "w", 1, errors="backslashreplace", closefd=False)  # type: ignore[misc]

@@ -148,11 +148,11 @@ class PackWriter:
         """Make all that was added safe: the rows are written once what they speak of is on the disk."""
         for name in (DATA, NAMES):
             _to_disk(self._files[name])
-        self._files[INDEX].write(np.array(self._rows, dtype=ROW).tobytes())
         self._files[DAMAGED].write("".join(self._notes).encode("ascii"))
+        _to_disk(self._files[DAMAGED])  # before the rows: one goes on behind the last row
+        self._files[INDEX].write(np.array(self._rows, dtype=ROW).tobytes())
+        _to_disk(self._files[INDEX])
         self._rows, self._notes = [], []
-        for name in (INDEX, DAMAGED):
-            _to_disk(self._files[name])
 
     def finish(self, *, show_progress: bool = False) -> PackedSource:
         """Read everything once more, compare the checksums, and give the pack its name.

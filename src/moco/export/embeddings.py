@@ -169,7 +169,11 @@ class Store:
         with self._safe():
             indices = np.fromfile(self._indices, dtype="<i8")
             features = np.memmap(self._features, "<f4", "c", shape=(self._rows, self._width))
-            table = Table(features, [plain_name(item_name(int(index))) for index in indices], plain_data(about))
+            try:
+                names = [plain_name(item_name(int(index))) for index in indices]
+            except IndexError as error:
+                raise RunError(f"{self._indices} is damaged: delete {self.folder}") from error
+            table = Table(features, names, plain_data(about))
             listed = self.out.with_name(self.out.name + ".skipped.jsonl")
             with replaced(self.out) as partial:
                 WRITERS[self.out.suffix.lower()](table, partial)
