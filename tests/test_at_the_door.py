@@ -15,6 +15,7 @@ import moco
 from moco.cli import main
 from moco.errors import ArchitectureError, ConfigError, DataError, RunError
 from moco.recipes import read_config
+from tests.conftest import StopAt
 
 NUMBERS = {
     name: kinds
@@ -131,7 +132,7 @@ def test_a_function_that_only_a_file_names_is_called_where_it_is_allowed(photos,
 
 
 def test_an_unreadable_checkpoint_is_said_in_our_own_words(photos, tiny, tmp_path):
-    run = moco.pretrain(photos, out=tmp_path / "run", quiet=True, **tiny)
+    run = moco.pretrain(photos, out=tmp_path / "run", quiet=True, callbacks=[StopAt(2)], keep_checkpoints=1, **tiny)
     file = run.path / "checkpoints" / "last.pt"
     torch.save({"format": 1, "model": torch.nn.Linear(2, 2)}, file)
     for content in (file.read_bytes(), b"no checkpoint", b"", b"\x80\x02]q\x00."):

@@ -99,10 +99,10 @@ def test_a_configuration_with_values_of_other_types_is_refused(copied):
 
 @pytest.mark.parametrize("text", ["[]", "3", "{}", '{"path":3}', "x", "[" * 3000, "\xff"])
 def test_lists_and_summaries_that_are_something_else_are_refused(copied, text, capsys):
-    for name in ("skipped.jsonl", "summary.json", "metrics.jsonl"):
+    for number, name in enumerate(("skipped.jsonl", "summary.json", "metrics.jsonl")):
         before = (copied / name).read_bytes() if (copied / name).exists() else b""
-        (copied / name).write_bytes(text.encode("latin-1"))
-        code = main(["pretrain", "--out", str(copied), "--resume", "--quiet"])
+        (copied / name).write_bytes(text.encode("latin-1") + b"\n")
+        code = main(["pretrain", "--out", str(copied), "--resume", "--quiet", "--steps", str(3 + number)])
         said = capsys.readouterr().err
         assert (code, said.count("\n")) in ((0, 0), (2, 1)), (name, said)
         assert name != "skipped.jsonl" or code == 2
@@ -122,7 +122,7 @@ def test_a_checkpoint_with_values_of_other_types_is_refused(copied, name):
     for value in (None, "x", []):
         torch.save({**state, "progression": {**state["progression"], name: value}}, file)
         with pytest.raises(RunError, match=name):
-            moco.pretrain(out=copied, resume=True, quiet=True)
+            moco.pretrain(out=copied, resume=True, quiet=True, steps=4)
 
 
 @pytest.mark.parametrize("name", ["index.bin", "names.bin"])

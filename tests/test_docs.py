@@ -115,7 +115,8 @@ def guided(photos: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         if not isinstance(stated.get("backbone", ""), str):
             del stated["backbone"]
         configure(recipe or default_recipe(data), stated)
-        return pretrain(data, out=out, recipe=recipe, quiet=True, **{**options, **SMALL})
+        own_size = {"image_size": options["image_size"]} if "transform" in options else {}
+        return pretrain(data, out=out, recipe=recipe, quiet=True, **{**options, **SMALL, **own_size})
 
     monkeypatch.setitem(vars(moco), "pretrain", small)
     return photos.parent

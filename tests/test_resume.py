@@ -186,9 +186,14 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(photos, tmp_path
 
 
 def test_only_a_finite_state_is_saved(photos, tmp_path, tiny):
-    options = {**tiny, "base_learning_rate": 1e6, "log_every": 1000, "checkpoint_minutes": 0}
-    with pytest.raises(RunError, match="the loss is nan"):
-        moco.pretrain(photos, out=tmp_path / "run", quiet=True, **options)
+    class Spoil(StopAt):
+        def on_step_end(self, training):
+            if training.step == 4:
+                next(training.model.encoder_q.parameters()).data.flatten()[0] = torch.inf
+
+    options = {**tiny, "log_every": 1000, "checkpoint_minutes": 0}
+    with pytest.raises(RunError, match="the loss is nan at step 4"):
+        moco.pretrain(photos, out=tmp_path / "run", quiet=True, callbacks=[Spoil(0)], **options)
     for file in (tmp_path / "run" / "checkpoints").glob("*"):
         assert all(value.isfinite().all() for value in torch.load(file, weights_only=True)["model"].values())
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from moco.config_checks import check_together
 from moco.errors import ConfigError
-from moco.fields import LARGEST_SEED, LARGEST_SIDE, above_zero, at_least, limited, patterns, share
+from moco.fields import LARGEST_SEED, LARGEST_SIDE, above_zero, at_least, limited, missed, patterns, share
 from moco.normalization import AUTO, normalization_values
 from moco.sizes import height_width, size_of, size_text
 
@@ -149,7 +149,9 @@ class Config:
     num_heads: int | None = at_least(1, None)
     frozen_layers: float | None = limited(None, lambda value: 0 <= value < 1, "a share from 0 to below 1")
     image_size: int | tuple[int, int] = limited(
-        224, lambda value: all(8 <= side <= LARGEST_SIDE for side in height_width(value)), f"8 to {LARGEST_SIDE}"
+        224,
+        lambda value: all(8 <= side <= LARGEST_SIDE for side in height_width(value)),
+        lambda value: missed(max(value) if max(value := height_width(value)) > LARGEST_SIDE else 0, 8, LARGEST_SIDE),
     )
     stem: Stem = "auto"
     head: Head = "mlp"

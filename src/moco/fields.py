@@ -24,7 +24,7 @@ def limited(default: Any, fits: Callable[[Any], bool], needed: str | Callable[[A
 def at_least(least: float, default: Any, *, most: float | None = None) -> Any:
     """A field whose value has a minimum, and a maximum that leaves room for whatever makes sense."""
     top = most or (LARGEST_REAL if isinstance(default, float) else LARGEST)
-    return limited(default, lambda value: least <= value <= top, lambda value: _missed(value, least, top))
+    return limited(default, lambda value: least <= value <= top, lambda value: missed(value, least, top))
 
 
 def above_zero(default: Any) -> Any:
@@ -49,7 +49,7 @@ def check_number(name: str, value: float | None, least: float, most: float = LAR
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ConfigError(f"{name}={value!r}: expected a number")
     if not least <= value <= most:
-        raise ConfigError(f"{name}={value}: need {_missed(value, least, most)}")
+        raise ConfigError(f"{name}={value}: need {missed(value, least, most)}")
 
 
 def check_processes(name: str, value: int | None, *, least: int = 0) -> None:
@@ -82,6 +82,6 @@ def _are_patterns(value: Any) -> bool:
     return isinstance(value, tuple | list) and all(isinstance(each, str) and each for each in value)
 
 
-def _missed(value: float, least: float, most: float) -> str:
+def missed(value: float, least: float, most: float) -> str:
     """The limit that a value misses."""
     return f"at most {most:,.0f}" if value > most else f"at least {least}"

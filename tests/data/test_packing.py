@@ -228,11 +228,11 @@ def test_a_huge_photograph_is_decoded_at_a_reduced_size(tmp_path, monkeypatch):
     save(tmp_path / "images", "a.jpg", picture((1600, 1200)))
     save(tmp_path / "images", "b.jpg", picture((50, 50)))
     sides = []
-    read = packing.read_pixels
+    read = FolderSource.pixels
     monkeypatch.setattr(
-        packing,
-        "read_pixels",
-        lambda path, *, min_side, **rest: sides.append(min_side) or read(path, min_side=min_side, **rest),
+        FolderSource,
+        "pixels",
+        lambda source, index, *, min_side=None: sides.append(min_side) or read(source, index, min_side=min_side),
     )
     done = pack(tmp_path / "images", tmp_path / "mine", short_side=100)
     assert sides == [100]

@@ -67,7 +67,7 @@ def test_equal_configurations_of_two_studies_are_one_run_also_in_two_calls(data,
 
 
 def test_a_run_that_fails_is_reported_and_the_others_go_on(data, tmp_path, here):
-    rates = {"base_learning_rate": [1e30, 0.03]}
+    rates = {"base_learning_rate": [1e6, 0.03]}
     same = {"vary": rates, "linear": False, "options": {**TINY, "steps": 20, "log_every": 1}}
     result = ablate(data, tmp_path / "grid", None, **same)
     bad, good = result.tables[0].rows

@@ -56,7 +56,7 @@ def command(*options: str) -> list[str]:
     given = (
         "--recipe v2 --backbone sleeps:make --image-size 16 --batch-size 4 --dictionary-size 8 --threads 1 --workers 0"
     )
-    given += " --knn-evaluations 0 --log-every 1 --checkpoint-minutes 0 --out run"
+    given += " --knn-evaluations 0 --allow-factory --log-every 1 --checkpoint-minutes 0 --out run"
     return [sys.executable, "-m", "moco", "pretrain", "photos", *given.split(), *options]
 
 

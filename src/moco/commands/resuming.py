@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from moco.config import Config
 from moco.errors import ConfigError
 from moco.normalization import AUTO
+from moco.printable import printable
 from moco.recipes import OWN_VIEWS, read_config
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def say_finished(stored: StoredRun, *, quiet: bool) -> None:
     if not quiet:
         length = "epochs" if stored.config.steps is None else "steps"
         print(
-            f"the run in {stored.folder.path} has finished and stays as it is: more than its "
+            f"the run in {printable(stored.folder.path)} has finished and stays as it is: more than its "
             f"{getattr(stored.config, length):,} {length} continue it",
             file=sys.stderr,
         )

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from moco.atomic import write_bytes
+from moco.errors import RunError
 from moco.printable import plain_name
 
 
@@ -38,15 +39,20 @@ class SkippedFiles:
 
     @classmethod
     def read(cls, path: Path) -> SkippedFiles:
-        """What an earlier part of the run noted; nothing where there is no file. Lines of another kind are left out."""
+        """What an earlier part of the run noted; nothing where there is no file. A last line that a kill has cut short
+        is left out.
+
+        Raises:
+            RunError: it holds something else.
+        """
         skipped = cls()
-        if path.is_file():
-            for line in path.read_bytes().splitlines():
-                try:
-                    noted = json.loads(line)
-                    skipped.add(str(noted["path"]), str(noted["reason"]))
-                except (ValueError, LookupError, TypeError, RecursionError):
-                    continue
+        try:
+            content = path.read_bytes() if path.is_file() else b""
+            for line in content[: content.rfind(b"\n") + 1].splitlines():
+                noted = json.loads(line)
+                skipped.add(str(noted["path"]), str(noted["reason"]))
+        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+            raise RunError(f"{path} is not the list of unreadable files that a run writes: remove it") from error
         return skipped
 
     def add(self, item: str, reason: str) -> None:

@@ -29,8 +29,10 @@ from moco.contrast.batchnorm import has_batchnorm
 from moco.data.order import MODEL, keyed_seed
 from moco.encoder import Encoder, v3_predictor
 from moco.errors import ConfigError, RunError
+from moco.sizes import height_width, size_text
 from moco.training import checkpoint
 from moco.training.encoder import build_checked_encoder
+from moco.training.memory import memory_bytes
 
 # What a step of each mechanism is, plain and symmetric.
 STEPS: dict[tuple[str, bool], Callable[..., tuple[Tensor, Tensor]]] = {
@@ -53,6 +55,29 @@ def check_images(config: Config, images: int) -> None:
             f"dictionary_size={config.dictionary_size} with {images} images: the memory bank holds one embedding of "
             f"each, so choose --dictionary-size {images} or less"
         )
+
+
+def check_memory(config: Config, device: torch.device, images: int) -> None:
+    """Refuse what cannot fit: keys, views of a batch and head alone need more than the device has.
+
+    Raises:
+        ConfigError: the option that takes most is named.
+    """
+    pixels, four = math.prod(height_width(config.image_size)), 4  # bytes of a float32
+    keys = images if config.mechanism == "memory-bank" else config.dictionary_size or 0
+    needs = {
+        f"dictionary_size={config.dictionary_size}": four * config.embedding_dim * keys,
+        f"batch_size={config.batch_size} at image_size={size_text(config.image_size)}": (
+            four * 2 * config.batch_size_per_rank * (config.channels or 3) * pixels
+        ),
+        f"hidden_dim={config.hidden_dim}, embedding_dim={config.embedding_dim}": (
+            four * 4 * (config.hidden_dim or 0) * config.embedding_dim  # f_q, f_k, gradient, momentum
+        ),
+    }
+    most, there = max(needs, key=lambda name: needs[name]), memory_bytes(device)
+    if sum(needs.values()) > there:
+        gib = needs[most] / 2**30
+        raise ConfigError(f"{most}: {gib:,.0f} GiB of memory, here are {there / 2**30:,.0f}: choose less")
 
 
 def build_model(encoder: Encoder, config: Config, *, images: int) -> ContrastiveModel:

@@ -39,8 +39,7 @@ from moco.training.figures import check_monitor, evaluator, make_monitor, of_the
 from moco.training.first_lines import about_images, about_run, about_views
 from moco.training.images import Earlier, RunImages, open_images, settled_for
 from moco.training.loggers import Chosen, check_loggers, make_loggers
-from moco.training.mechanism import bank_rows, build_model, check_images
-from moco.training.memory import check_memory
+from moco.training.mechanism import bank_rows, build_model, check_images, check_memory
 from moco.training.metrics import Progress
 from moco.training.optimizer import check_optimizer, make_optimizer
 from moco.training.processes import launched

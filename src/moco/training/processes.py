@@ -75,9 +75,7 @@ def launched(fabric: Fabric, *, num_nodes: int = 1) -> Iterator[None]:
         if fabric.world_size == 1 or not _is_lost_connection(error):
             raise
         which = _ended_here(fabric)
-        raise BrokenOffError(
-            f"another process of the run has ended{which}, see above; continue with --resume"
-        ) from None
+        raise BrokenOffError(f"another process of the run has ended{which}: continue with --resume") from None
     finally:
         if first is not None:
             end_with_parent(None, 0)
