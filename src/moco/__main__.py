@@ -37,6 +37,8 @@ def run() -> int:
         code = main()
     except KeyboardInterrupt:
         code = INTERRUPTED
+    if listening:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done: while the interpreter ends it would be a traceback
     if code == INTERRUPTED:
         print("moco: stopped", file=sys.stderr)
     return code

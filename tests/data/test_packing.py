@@ -235,7 +235,7 @@ def test_a_huge_photograph_is_decoded_at_a_reduced_size(tmp_path, monkeypatch):
         lambda source, index, *, min_side=None: sides.append(min_side) or read(source, index, min_side=min_side),
     )
     done = pack(tmp_path / "images", tmp_path / "mine", short_side=100)
-    assert sides == [100]
+    assert sides.count(100) == 1, "the large one alone"
     assert PackedSource(done.path).pixels(0).shape == (100, 133, 3)
 
 

@@ -89,7 +89,7 @@ def test_ctrl_c_ends_a_long_step_within_two_seconds(photos, tmp_path, sleep, fir
     assert all(value.isfinite().all() for value in state["model"].values())
     (tmp_path / "asleep").unlink()
     step = state["progression"]["step"]
-    again = [sys.executable, "-m", "moco", "pretrain", "--out", "run", "--resume", "--quiet"]
+    again = [sys.executable, "-m", "moco", "pretrain", "--out", "run", "--resume", "--quiet", "--allow-factory"]
     with subprocess.Popen(again, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as process:
         before = saved.stat().st_mtime_ns
         wait(lambda: saved.stat().st_mtime_ns != before, process)

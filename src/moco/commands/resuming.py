@@ -126,7 +126,7 @@ def _differ(name: str, stored: Any, given: Any) -> bool:
 def _finished(folder: RunFolder) -> bool:
     try:
         return bool(json.loads((folder.path / "summary.json").read_text(encoding="utf-8"))["finished"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 
 
