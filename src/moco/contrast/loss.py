@@ -145,6 +145,7 @@ class _StreamingInfoNCE(torch.autograd.Function):
             if need_q:
                 attended_NC.mul_(shrink_N[:, None]).addmm_(weights_NJ, chunk_JC)
             peak_N = new_peak_N
+            del chunk_JC  # before the next one is made
         normaliser_N = peak_N + mass_N.log()
         # d loss / d logit is (softmax - 1) for the positive and softmax for each negative.
         pull_N = torch.expm1(positive_N - normaliser_N)
@@ -184,15 +185,18 @@ def _blocks(
     scaled_NC: Tensor, keys_KC: Tensor | ScaledKeys, own_N: Tensor | None, chunk_size: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The logits of each chunk of the dictionary, minus infinity at a query's own row, and the chunk itself."""
+    block_NJ = scaled_NC.new_empty(len(scaled_NC), min(chunk_size, len(keys_KC)))  # all but the last fill it
     for first in range(0, len(keys_KC), chunk_size):
         chunk_JC = keys_KC[first : first + chunk_size].to(scaled_NC.dtype)
-        logits_NJ = scaled_NC @ chunk_JC.T
+        whole = len(chunk_JC) == block_NJ.shape[1]
+        logits_NJ = torch.mm(scaled_NC, chunk_JC.T, out=block_NJ if whole else None)
         if own_N is not None:  # one element in each row, found without asking the device how many there are
             place_N1 = (own_N - first).clamp(0, len(chunk_JC) - 1)[:, None]
             is_own_N1 = place_N1 + first == own_N[:, None]
             value_N1 = logits_NJ.gather(1, place_N1).masked_fill_(is_own_N1, -torch.inf)
             logits_NJ.scatter_(1, place_N1, value_N1)
         yield logits_NJ, chunk_JC
+        del chunk_JC
 
 
 def check_temperature(temperature: float) -> None:

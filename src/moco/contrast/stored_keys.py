@@ -57,4 +57,4 @@ class ScaledKeys:
 
     def to(self, dtype: torch.dtype) -> Tensor:
         """The keys in this floating-point precision, (K, C)."""
-        return self.codes_KC.to(dtype) * self.scales_K.to(dtype)[:, None]
+        return self.codes_KC.to(dtype).mul_(self.scales_K.to(dtype)[:, None])
