@@ -69,7 +69,7 @@ LONG = {
     "src/moco/commands/ablate.py: ablate has 64 lines",
     "src/moco/commands/embed.py: embed has 58 lines",
     "src/moco/commands/evaluate.py: evaluate has 76 lines",
-    "src/moco/commands/import_weights.py: import_weights has 55 lines",
+    "src/moco/commands/import_weights.py: import_weights has 56 lines",
     "src/moco/commands/neighbours.py: neighbours has 55 lines",
     "src/moco/commands/pretrain.py: pretrain has 75 lines",
 }

@@ -17,6 +17,7 @@ from moco.commands.options import Options
 from moco.config import Config
 from moco.errors import ConfigError
 from moco.recipes import RECIPES, configure
+from moco.sizes import StatedSize
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
@@ -194,7 +195,7 @@ def test_every_field_of_a_configuration_is_in_one_group_and_an_option_of_python(
     expected = {
         name: hint for name, hint in get_type_hints(Config).items() if name not in ("recipe", "backbone", "init")
     }
-    assert get_type_hints(Options) == expected
+    assert get_type_hints(Options) == {**expected, "image_size": StatedSize}
 
 
 def test_patterns_are_repeated_and_stand_above_those_of_a_file(capsys, tmp_path):

@@ -16,7 +16,7 @@ from moco.cli import main
 MESSAGES = {
     # options: their names and values
     "pretrain --imge-size 3": "unrecognized arguments: --imge-size; did you mean --image-size",
-    "pretrain --image-size many": "image_size=many: only whole numbers are possible",
+    "pretrain --image-size many": "image_size='many': expected a side in pixels, or HEIGHTxWIDTH as in 64x96",
     "pretrain --image-size 0": "image_size=0: need at least 8",
     "pretrain --recipe v9": "recipe='v9': choose one of v1, v2, v3, v3-vit, cifar, picturebook",
     "pretrain --mechanism queue": "mechanism=queue: choose one of moco, memory-bank, end-to-end, moco-v3",

@@ -9,7 +9,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -139,9 +139,7 @@ def pretrain(
     from moco.training.run_folder import RunFolder
 
     start = time.perf_counter()
-    given: dict[str, Any] = dict(options)
-    if "image_size" in given:
-        given["image_size"] = size_of(given["image_size"])
+    given = _given(options)
     module = None if isinstance(backbone, str) else backbone
     if backbone is not None:
         given["backbone"] = backbone if isinstance(backbone, str) else f"module/{type(backbone).__name__}"
@@ -167,6 +165,11 @@ def pretrain(
     stated = _stated(given, starting, config) if fits else None
     carry_out(data, config, folder, stated, budget, resume=resume, dry_run=dry_run, **extras)
     return Run(folder.path, module)
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that are stated, sizes in their one form."""
+    return {name: size_of(value) if name == "image_size" else value for name, value in options.items()}
 
 
 def _checked(config: Any, given: dict[str, Any], module: nn.Module | None, recipe: str | None, resume: bool) -> Config:

@@ -215,7 +215,7 @@ class RangedSource(Source):
 def agreed_channels(
     layouts: Iterable[tuple[str, Layout | None]], channels: int | None, name: str
 ) -> tuple[int, tuple[str, ...]]:
-    """Channels that images of these names and layouts can all be given with, and lines on alpha and pages that are dropped.
+    """Channels that images of these names and layouts can all be given with, and a line on alpha or pages left out.
 
     Raises:
         DataError: there is no such number, or they cannot be given with `channels`; two images are named.
@@ -239,13 +239,13 @@ def agreed_channels(
     paged = [(item, layout) for item, layout in known if layout.pages > 1 and not layout.by_pages(wanted)]
     if paged:
         item, layout = paged[0]
-        stackable = layout._replace(alpha=False).by_pages(layout.pages)
+        stackable = layout.by_pages(layout.pages)
         cure = (
             f"are channels, state --channels {layout.pages}" if stackable else "matter, save each as a file of its own"
         )
         said.append(
-            f"{name}: {len(paged)} of {len(known)} files looked at have several pages ({item}: {layout.pages}), of which "
-            f"only the first is used; where they {cure}"
+            f"{name}: {len(paged)} of {len(known)} files looked at have several pages ({item}: {layout.pages}), of "
+            f"which only the first is used; where they {cure}"
         )
     return wanted, tuple(said)
 
