@@ -17,15 +17,13 @@ def size_of(value: Any, name: str = "image_size") -> Size:
     """A size that a user states, as 64, "64", "64x96", (64, 96) or [64, 96]; `name` is what a message calls it.
 
     Raises:
-        ConfigError: it is none of these, or a side is below 1.
+        ConfigError: it is none of these. How small a side may be is the caller's to check.
     """
     sides = value if isinstance(value, tuple | list) else [value]
     if isinstance(value, str) and re.fullmatch(r"\d+(x\d+)?", value.strip()):
         sides = [int(side) for side in value.split("x")]
     if len(sides) not in (1, 2) or any(type(side) is not int for side in sides):
         raise ConfigError(f"{name}={value!r}: expected a side in pixels, or HEIGHTxWIDTH as in 64x96")
-    if min(sides) < 1:
-        raise ConfigError(f"{name}={size_text(value)}: need at least 1 pixel a side")
     return int(sides[0]) if sides[0] == sides[-1] else (int(sides[0]), int(sides[1]))
 
 

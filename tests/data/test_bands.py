@@ -9,6 +9,7 @@ from PIL import Image
 from tests.data.image_files import deep_png, tiff
 
 from moco.data.arrays import ArraySource
+from moco.data.bands import Layout
 from moco.data.decode import DamagedImage, image_layout, read_image, read_pixels, unscaled
 from moco.data.patterns import matching
 from moco.data.source import open_source
@@ -32,7 +33,7 @@ def test_a_fourth_band_that_is_not_alpha_is_read_and_alpha_is_dropped(
         pytest.importorskip(library)
     file, values = tmp_path / "a.tif", bands(4, dtype) * (257 if dtype == np.uint16 else 1)
     file.write_bytes(tiff(values, extra=0, packed=packed, order=order))
-    assert image_layout(file) == (12, 10, 4, False, 1)
+    assert image_layout(file) == Layout(12, 10, 4, False)
     np.testing.assert_array_equal(read_pixels(file, channels=4), bands(4))
     if dtype == np.uint16:
         deep = np.random.default_rng(1).integers(0, 65536, (12, 10, 4)).astype(np.uint16)
@@ -41,7 +42,7 @@ def test_a_fourth_band_that_is_not_alpha_is_read_and_alpha_is_dropped(
     with pytest.raises(DamagedImage, match="4 channels, expected 3: state --channels 4, or leave"):
         read_image(file)
     file.write_bytes(tiff(values, extra=2, packed=packed, order=order))
-    assert image_layout(file) == (12, 10, 4, True, 1)
+    assert image_layout(file) == Layout(12, 10, 4, True)
     np.testing.assert_array_equal(np.asarray(read_image(file)), bands(4)[..., :3])
 
 
@@ -53,7 +54,7 @@ MANY = [(13, np.uint8), (13, np.uint16), (5, np.uint16), (2, np.uint8)]
 def test_many_bands_say_what_reads_them_and_pillow_says_nothing(tmp_path, caplog, monkeypatch, count, dtype, order):
     monkeypatch.setitem(sys.modules, "tifffile", None)
     (tmp_path / "a.tif").write_bytes(tiff(bands(count, dtype), extra=0, order=order))
-    assert image_layout(tmp_path / "a.tif") == (12, 10, count, False, 1)
+    assert image_layout(tmp_path / "a.tif") == Layout(12, 10, count, False)
     with caplog.at_level(logging.INFO):
         with pytest.raises(DamagedImage, match=rf"{count} channels, .* pip install 'moco-contrast\[tiff\]'"):
             read_pixels(tmp_path / "a.tif", channels=count)

@@ -12,6 +12,7 @@ from moco.encoder import build_backbone
 from moco.export.backbone import write_backbone
 from moco.export.load import Pretrained
 from moco.normalization import IMAGENET
+from moco.sizes import height_width
 
 
 def trained(name="resnet_tiny", *, image_size=16, stem="auto", seed=3, **options) -> Pretrained:
@@ -26,7 +27,7 @@ def trained(name="resnet_tiny", *, image_size=16, stem="auto", seed=3, **options
         for layer in layers:
             layer.momentum = 0.9
         if layers:
-            built.module.train()(torch.randn(8, 3, image_size, image_size))
+            built.module.train()(torch.randn(8, 3, *height_width(image_size)))
         for layer in layers:
             layer.momentum = 0.1
     return Pretrained(built, Preprocessing(image_size, *IMAGENET)).eval()

@@ -90,8 +90,7 @@ def import_weights(
         out: run folder to make; None means runs/NAME.
         architecture: torchvision/NAME, timm/NAME or package.module:factory; None means what names and shapes tell.
         stem: of a ResNet whose 3x3 stem the file cannot tell: 3x3-stride1, 3x3-stride2 or one of the peers' kinds.
-        image_size: side in pixels of prepared images, or height and width as 64x96; None means the file's, else 224,
-            32 for small stems, a ViT's own.
+        image_size: pixels of prepared images, 64 or 64x96; None means the file's, a ViT's, else 224, small stems 32.
         num_heads: attention heads of a ViT, where the file cannot tell: a ViT-S has 12 in MoCo v3, 6 in timm.
         normalization: imagenet, cifar or MEAN/STD (0.5,0.5,0.5/0.2,0.2,0.2); None means what the file says, else
             cifar for small stems, else imagenet.

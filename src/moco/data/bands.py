@@ -261,7 +261,7 @@ def agreed_channels(
     paged = [(item, layout) for item, layout in known if layout.pages > 1 and not layout.by_pages(wanted)]
     if paged:
         item, layout = paged[0]
-        stackable = layout._replace(alpha=False).by_pages(layout.pages)
+        stackable = layout.by_pages(layout.pages)
         cure = (
             f"are channels, state --channels {layout.pages}" if stackable else "matter, save each as a file of its own"
         )

@@ -53,6 +53,7 @@ class Preprocessing:
         least = self.value_range if isinstance(self.value_range, int) else 1
         try:
             object.__setattr__(self, "size", size_of(self.size, "size"))
+            least = min(least, *height_width(self.size))
         except ConfigError:
             least = 0
         unfit = isinstance(self.value_range, tuple) and not self.value_range[0] < self.value_range[1]

@@ -20,7 +20,6 @@ from moco.encoder.stem import (
     Stem,
     check_stem,
     fit_stem,
-    input_channels,
     replace_input_channels,
     small_stem,
 )
@@ -52,12 +51,7 @@ class Backbone:
 
 
 def build_backbone(
-    name: str | nn.Module,
-    *,
-    image_size: Size,
-    stem: Stem = "auto",
-    channels: int | None = 3,
-    num_heads: int | None = None,
+    name: str | nn.Module, *, image_size: Size, stem: Stem = "auto", channels: int = 3, num_heads: int | None = None
 ) -> Backbone:
     """The backbone called `name`, with random weights, without its classifier.
 
@@ -69,8 +63,7 @@ def build_backbone(
 
     `image_size`: side of the images in pixels, or (height, width). `stem`: "auto" gives ResNets a small stem where the
     shorter side has 64 pixels or less, "small" demands one, "standard" never changes anything; a stem's own name
-    (3x3-stride1) is taken too. `channels`: of the images; None for those that the first convolution of a module or of
-    a factory's takes, else 3.
+    (3x3-stride1) is taken too.
     `num_heads`: attention heads of a timm ViT, where they are to be others than the architecture's own. Their number
     is not to be seen in the weights' shapes: MoCo v3's ViT-S has 12, timm's has 6.
     Raises ArchitectureError where the name is unknown (the nearest ones are suggested), the module cannot be built or
@@ -79,9 +72,8 @@ def build_backbone(
     check_stem(stem)
     if isinstance(name, nn.Module):
         return _given(name, image_size, stem, channels)
-    unstated, channels = channels is None, 3 if channels is None else channels
     if min(height_width(image_size)) < 1 or channels < 1:
-        raise ArchitectureError(f"image_size={image_size}, channels={channels}: need at least 1 of each")
+        raise ArchitectureError(f"image_size={size_text(image_size)}, channels={channels}: need at least 1 of each")
     if num_heads is not None and not name.startswith("timm/"):
         raise ArchitectureError(f"num_heads={num_heads} for {name}: only a timm/ ViT takes another number of heads")
     if name in WIDTHS:
@@ -91,7 +83,6 @@ def build_backbone(
     else:
         built = _from_library(name, image_size, stem, channels, num_heads)
     module, architecture, used_stem = built
-    channels = (input_channels(module) if unstated else None) or channels
     width = measure_width(module, name, image_size=image_size, channels=channels)
     return Backbone(module, width, architecture, used_stem, image_size, channels, num_heads)
 
@@ -122,8 +113,7 @@ def measure_width(module: nn.Module, name: str, *, image_size: Size, channels: i
     return features.shape[1]
 
 
-def _given(module: nn.Module, image_size: Size, stem: str, channels: int | None) -> Backbone:
-    channels = channels or input_channels(module) or 3
+def _given(module: nn.Module, image_size: Size, stem: str, channels: int) -> Backbone:
     name = f"{GIVEN}{type(module).__name__}"
     if stem not in ("auto", STANDARD):
         raise ArchitectureError(f"stem={stem!r} for {name}: a module has its own stem; use stem='auto'")
@@ -137,6 +127,11 @@ def _own(name: str, image_size: Size, stem: str, channels: int) -> tuple[nn.Modu
     # Stride 2 at every size unless stated otherwise: at 32 pixels stride 1 costs about three times the work.
     used = stem if stem in STRIDES else small_stem(image_size) if stem == "small" else "3x3-stride2"
     return SmallResNet(width=WIDTHS[name], stem_stride=STRIDES[used], channels=channels), name, used
+
+
+def module_of(factory: str) -> nn.Module:
+    """What package.module:factory returns; raises ArchitectureError as `build_backbone` does."""
+    return _from_factory(factory, "auto")[0]
 
 
 def _from_factory(name: str, stem: str) -> tuple[nn.Module, str, str]:

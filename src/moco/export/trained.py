@@ -14,7 +14,7 @@ from torch import nn
 from moco.data.bands import RGB, count_of
 from moco.data.preprocess import Preprocessing
 from moco.encoder import build_backbone
-from moco.encoder.backbone import GIVEN, torchvision_names
+from moco.encoder.backbone import GIVEN, module_of, torchvision_names
 from moco.encoder.pretrained import torchvision_tensors, torchvision_weights
 from moco.encoder.stem import inherited, input_channels
 from moco.errors import ArchitectureError, ConfigError, RunError
@@ -44,8 +44,7 @@ def trained_backbone(
             function that returns a trained module; or such a module itself, which is not copied.
         architecture: of a file that does not tell its own, see `moco.import_weights`; package.module:factory builds
             the module that a file is for, which no file by itself may call.
-        image_size: in pixels, of the images that a module takes; None means 224.
-        channels: of the images that a module takes; None means those of its first convolution.
+        image_size, channels: of the images that a module takes; None means 224 px, and what its first layer takes.
 
     Raises:
         RunError: a file that is missing or cannot be read safely.
@@ -63,8 +62,7 @@ def trained_backbone(
         return _of_file(path, architecture)
     name = os.fspath(weights)
     if ":" in name:
-        built = build_backbone(name, image_size=image_size or SIZE, channels=channels)
-        return _of_module(built.module, image_size, channels, name)
+        return _of_module(module_of(name), image_size, channels, name)
     library, _, short = name.rpartition("/")
     if library in ("", "torchvision") and short in torchvision_names():
         return _of_torchvision(short)
@@ -80,7 +78,7 @@ def _of_file(path: Path, architecture: str | None) -> Pretrained:
     except OwnFileError:
         if architecture is None or ":" not in architecture:
             return load(path)
-        model = load(path, backbone=build_backbone(architecture, image_size=SIZE, channels=None).module)
+        model = load(path, backbone=module_of(architecture))
         model.architecture = architecture
         return model
     return convert(foreign, path, architecture=architecture, stem=None, image_size=None, num_heads=None)[0]
@@ -89,7 +87,7 @@ def _of_file(path: Path, architecture: str | None) -> Pretrained:
 def _of_module(module: nn.Module, image_size: Size | None, channels: int | None, name: str | None = None) -> Pretrained:
     size, own = image_size or SIZE, input_channels(module)
     try:
-        built = build_backbone(module, image_size=size, channels=channels)
+        built = build_backbone(module, image_size=size, channels=channels or own or RGB)
     except ArchitectureError as error:
         if channels in (None, own):
             raise
