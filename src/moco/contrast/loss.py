@@ -128,11 +128,12 @@ class _StreamingInfoNCE(torch.autograd.Function):
         scaled_NC = q_NC / temperature
         positive_N = (scaled_NC * k_NC).sum(dim=1)
         attended_NC = torch.empty_like(q_NC) if need_q else None
-        per_tile = [
-            _scan(scaled_NC[tile], positive_N[tile], keys_KC, _rows(own_N, tile), chunk_size, _rows(attended_NC, tile))
-            for tile in _tiles(len(q_NC))
-        ]
-        normaliser_N, hardest_N = (torch.cat(parts) for parts in zip(*per_tile, strict=True))
+        # Filled in place: small tensors that stay would keep the host's allocator from using a tile's memory again.
+        normaliser_N, hardest_N = torch.empty_like(positive_N), torch.empty_like(positive_N)
+        for tile in _tiles(len(q_NC)):
+            normaliser_N[tile], hardest_N[tile] = _scan(
+                scaled_NC[tile], positive_N[tile], keys_KC, _rows(own_N, tile), chunk_size, _rows(attended_NC, tile)
+            )
         # d loss / d logit is (softmax - 1) for the positive and softmax for each negative.
         pull_N = torch.expm1(positive_N - normaliser_N)
         scale = 1.0 / (temperature * max(len(q_NC), 1))
@@ -209,9 +210,11 @@ def _blocks(
     scaled_NC: Tensor, keys_KC: Tensor, own_N: Tensor | None, chunk_size: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The logits of each chunk of the dictionary, minus infinity at a query's own row, and the chunk itself."""
+    memory = scaled_NC.new_empty(len(scaled_NC) * min(chunk_size, len(keys_KC)))  # of every block in turn
     for first in range(0, len(keys_KC), chunk_size):
         chunk_JC = keys_KC[first : first + chunk_size]
-        logits_NJ = scaled_NC @ chunk_JC.T
+        shape = (len(scaled_NC), len(chunk_JC))
+        logits_NJ = torch.mm(scaled_NC, chunk_JC.T, out=memory[: shape[0] * shape[1]].view(shape))
         if own_N is not None:  # one element in each row, found without asking the device how many there are
             place_N1 = (own_N - first).clamp(0, len(chunk_JC) - 1)[:, None]
             is_own_N1 = place_N1 + first == own_N[:, None]
