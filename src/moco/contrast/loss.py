@@ -154,7 +154,7 @@ class _StreamingInfoNCE(torch.autograd.Function):
             scaled_NC, keys_KC, own_N, normaliser_N = rest
             with torch.autocast(device_type=keys_KC.device.type, enabled=False):  # a backward may run inside autocast
                 grad_keys = torch.zeros_like(keys_KC)
-                grads_JC = grad_keys.split(ctx.chunk_size)
+                grads_JC = torch.split(grad_keys, ctx.chunk_size)
                 for tile in _tiles(len(scaled_NC)):
                     blocks = _blocks(scaled_NC[tile], keys_KC, _rows(own_N, tile), ctx.chunk_size)
                     for grad_JC, (logits_NJ, _chunk_JC) in zip(grads_JC, blocks, strict=True):
