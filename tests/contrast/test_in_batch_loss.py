@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from moco.contrast import info_nce
-from moco.contrast.loss import in_batch_info_nce, scored_info_nce
+from moco.contrast.loss import TILE_ROWS, in_batch_info_nce, scored_info_nce
 from tests.contrast.test_loss import unit_rows, value_and_gradients
 from tests.reference.info_nce import plain_accuracy, plain_in_batch, plain_without_own
 
@@ -88,3 +90,41 @@ def test_a_single_key_is_refused() -> None:
 def test_own_rows_that_do_not_fit_are_refused(own: Tensor) -> None:
     with pytest.raises(ValueError, match="one for each query"):
         scored_info_nce(unit_rows(2, 3), unit_rows(2, 3), unit_rows(5, 3), temperature=0.2, own_N=own)
+
+
+@settings(max_examples=40, deadline=None)
+@given(n=st.integers(2, 25), tile=st.integers(1, 30), chunk=st.integers(1, 30), seed=st.integers(0, 10_000))
+def test_tiles_of_the_queries_change_neither_loss_nor_gradients(n: int, tile: int, chunk: int, seed: int) -> None:
+    torch.manual_seed(seed)
+    q, k = (unit_rows(n, 5, torch.float64).requires_grad_() for _ in range(2))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("moco.contrast.loss.TILE_ROWS", tile)
+        loss, accuracy = in_batch_info_nce(q, k, temperature=0.2, chunk_size=chunk)
+        ours = value_and_gradients(loss, q, k)
+    naive = value_and_gradients(plain_in_batch(q, k, 0.2), q, k)
+    torch.testing.assert_close(ours, naive, rtol=1e-11, atol=1e-11)
+    assert accuracy.item() == pytest.approx(plain_accuracy(q.detach(), k.detach(), k.detach(), torch.arange(n)))
+
+
+def test_a_large_batch_makes_no_block_that_grows_with_it() -> None:
+    largest = 0
+
+    class Watching(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            nonlocal largest
+            made = func(*args, **(kwargs or {}))
+            largest = max(largest, made.untyped_storage().nbytes() if isinstance(made, Tensor) else 0)
+            return made
+
+    q, k = (unit_rows(3000, 4).requires_grad_() for _ in range(2))
+    with Watching():
+        in_batch_info_nce(q, k, temperature=0.2, chunk_size=100)[0].backward()
+    assert largest == TILE_ROWS * 100 * 4
+
+
+def test_a_large_batch_has_the_plain_gradients_in_single_precision() -> None:
+    q, k = (unit_rows(2 * TILE_ROWS + 3, 16).requires_grad_() for _ in range(2))
+    loss, _ = in_batch_info_nce(q, k, temperature=0.2)
+    naive = torch.autograd.grad(plain_in_batch(q, k, 0.2), (q, k))
+    for ours, plain in zip(torch.autograd.grad(loss, (q, k)), naive, strict=True):
+        assert (ours - plain).norm() <= 1e-5 * plain.norm()

@@ -21,6 +21,8 @@ from moco.contrast.stored_keys import ScaledKeys
 
 # Dictionary keys in one block: N=256 queries make a block of logits of 4 MiB, which stays in a CPU's cache.
 DEFAULT_CHUNK = 4096
+# Queries in one block: bounds a block's memory for batches of any size; smaller batches are one tile.
+TILE_ROWS = 1024
 
 
 def info_nce(
@@ -133,24 +135,17 @@ class _StreamingInfoNCE(torch.autograd.Function):
         need_q, need_k, need_keys = ctx.needs_input_grad[:3]
         scaled_NC = q_NC / temperature
         positive_N = (scaled_NC * k_NC).sum(dim=1)
-        hardest_N = torch.full_like(positive_N, -torch.inf)  # largest logit of a negative so far
-        peak_N, mass_N = positive_N, torch.ones_like(positive_N)  # log-sum-exp = peak + log(mass)
-        attended_NC = torch.zeros_like(q_NC)  # sum over negatives of exp(logit - peak) * key
-        for logits_NJ, chunk_JC in _blocks(scaled_NC, keys_KC, own_N, chunk_size):
-            hardest_N = torch.maximum(hardest_N, logits_NJ.amax(dim=1))
-            new_peak_N = torch.maximum(peak_N, hardest_N)
-            weights_NJ = logits_NJ.sub_(new_peak_N[:, None]).exp_()
-            shrink_N = (peak_N - new_peak_N).exp()
-            mass_N = mass_N * shrink_N + weights_NJ.sum(dim=1)
-            if need_q:
-                attended_NC.mul_(shrink_N[:, None]).addmm_(weights_NJ, chunk_JC)
-            peak_N = new_peak_N
-            del chunk_JC  # before the next one is made
-        normaliser_N = peak_N + mass_N.log()
+        attended_NC = torch.empty_like(q_NC) if need_q else None
+        # Filled in place: small tensors that stay would keep the host's allocator from using a tile's memory again.
+        normaliser_N, hardest_N = torch.empty_like(positive_N), torch.empty_like(positive_N)
+        for tile in _tiles(len(q_NC)):
+            normaliser_N[tile], hardest_N[tile] = _scan(
+                scaled_NC[tile], positive_N[tile], keys_KC, _rows(own_N, tile), chunk_size, _rows(attended_NC, tile)
+            )
         # d loss / d logit is (softmax - 1) for the positive and softmax for each negative.
         pull_N = torch.expm1(positive_N - normaliser_N)
         scale = 1.0 / (temperature * max(len(q_NC), 1))
-        grad_q = (attended_NC / mass_N[:, None] + pull_N[:, None] * k_NC) * scale if need_q else None
+        grad_q = (attended_NC + pull_N[:, None] * k_NC) * scale if attended_NC is not None else None
         grad_k = pull_N[:, None] * q_NC * scale if need_k else None
         ctx.save_for_backward(grad_q, grad_k, *((scaled_NC, keys_KC, own_N, normaliser_N) if need_keys else ()))
         ctx.chunk_size = chunk_size
@@ -166,11 +161,14 @@ class _StreamingInfoNCE(torch.autograd.Function):
         if rest:  # a dictionary that learns (end-to-end) pays a second pass; a queue never comes here
             scaled_NC, keys_KC, own_N, normaliser_N = rest
             with torch.autocast(device_type=keys_KC.device.type, enabled=False):  # a backward may run inside autocast
-                parts = [
-                    logits_NJ.sub_(normaliser_N[:, None]).exp_().T @ scaled_NC
-                    for logits_NJ, _chunk_JC in _blocks(scaled_NC, keys_KC, own_N, ctx.chunk_size)
-                ]
-            grad_keys = torch.cat(parts) * (grad / max(len(scaled_NC), 1))
+                grad_keys = torch.zeros_like(keys_KC)
+                grads_JC = torch.split(grad_keys, ctx.chunk_size)
+                for tile in _tiles(len(scaled_NC)):
+                    blocks = _blocks(scaled_NC[tile], keys_KC, _rows(own_N, tile), ctx.chunk_size)
+                    for grad_JC, (logits_NJ, _chunk_JC) in zip(grads_JC, blocks, strict=True):
+                        weights_NJ = logits_NJ.sub_(normaliser_N[tile, None]).exp_()
+                        grad_JC.addmm_(weights_NJ.T, scaled_NC[tile])
+                grad_keys *= grad / max(len(scaled_NC), 1)
         return (
             grad_q * grad if grad_q is not None else None,
             grad_k * grad if grad_k is not None else None,
@@ -181,15 +179,51 @@ class _StreamingInfoNCE(torch.autograd.Function):
         )
 
 
+def _tiles(length: int) -> list[slice]:
+    return [slice(first, first + TILE_ROWS) for first in range(0, max(length, 1), TILE_ROWS)]
+
+
+def _rows(tensor: Tensor | None, tile: slice) -> Tensor | None:
+    return None if tensor is None else tensor[tile]
+
+
+def _scan(
+    scaled_NC: Tensor,
+    positive_N: Tensor,
+    keys_KC: Tensor | ScaledKeys,
+    own_N: Tensor | None,
+    chunk_size: int,
+    attended_NC: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Log-sum-exp and largest negative logit of some queries; the mean key under the softmax goes to `attended_NC`."""
+    hardest_N = torch.full_like(positive_N, -torch.inf)  # largest logit of a negative so far
+    peak_N, mass_N = positive_N, torch.ones_like(positive_N)  # log-sum-exp = peak + log(mass)
+    if attended_NC is not None:
+        attended_NC.zero_()  # sum over negatives of exp(logit - peak) * key
+    for logits_NJ, chunk_JC in _blocks(scaled_NC, keys_KC, own_N, chunk_size):
+        hardest_N = torch.maximum(hardest_N, logits_NJ.amax(dim=1))
+        new_peak_N = torch.maximum(peak_N, hardest_N)
+        weights_NJ = logits_NJ.sub_(new_peak_N[:, None]).exp_()
+        shrink_N = (peak_N - new_peak_N).exp()
+        mass_N = mass_N * shrink_N + weights_NJ.sum(dim=1)
+        if attended_NC is not None:
+            attended_NC.mul_(shrink_N[:, None]).addmm_(weights_NJ, chunk_JC)
+        peak_N = new_peak_N
+        del chunk_JC  # before the next one is made
+    if attended_NC is not None:
+        attended_NC.div_(mass_N[:, None])
+    return peak_N + mass_N.log(), hardest_N
+
+
 def _blocks(
     scaled_NC: Tensor, keys_KC: Tensor | ScaledKeys, own_N: Tensor | None, chunk_size: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The logits of each chunk of the dictionary, minus infinity at a query's own row, and the chunk itself."""
-    block_NJ = scaled_NC.new_empty(len(scaled_NC), min(chunk_size, len(keys_KC)))  # all but the last fill it
+    memory = scaled_NC.new_empty(len(scaled_NC) * min(chunk_size, len(keys_KC)))  # of every block in turn
     for first in range(0, len(keys_KC), chunk_size):
         chunk_JC = keys_KC[first : first + chunk_size].to(scaled_NC.dtype)
-        whole = len(chunk_JC) == block_NJ.shape[1]
-        logits_NJ = torch.mm(scaled_NC, chunk_JC.T, out=block_NJ if whole else None)
+        shape = (len(scaled_NC), len(chunk_JC))
+        logits_NJ = torch.mm(scaled_NC, chunk_JC.T, out=memory[: shape[0] * shape[1]].view(shape))
         if own_N is not None:  # one element in each row, found without asking the device how many there are
             place_N1 = (own_N - first).clamp(0, len(chunk_JC) - 1)[:, None]
             is_own_N1 = place_N1 + first == own_N[:, None]
