@@ -58,7 +58,7 @@ def test_a_run_of_two_sides_all_the_way(photos_folder, tmp_path, capsys):
     assert "(resnet_tiny, 16x24 px)" in str(report)
     assert main(["pretrain", "--out", str(out), "--resume", "--image-size=16x24", "--quiet"]) == 0
     assert main(["pretrain", "--out", str(out), "--resume", "--image-size=24x16", "--quiet"]) == 2
-    assert "differs from the run" in capsys.readouterr().err
+    assert "has image_size=16x24, not image_size=24x16" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -195,7 +195,10 @@ def test_not_every_signal_gives_up_a_step(monkeypatch, options):
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
-def test_a_terminal_that_closes_ends_a_run_as_a_request_to_end_does(photos, tmp_path, tiny, name):
+def test_a_terminal_that_closes_ends_a_run_as_a_request_to_end_does(photos, tmp_path, tiny, name, request):
+    before = signal.signal(getattr(signal, name), signal.SIG_DFL)  # the tests may run under nohup
+    request.addfinalizer(lambda: signal.signal(getattr(signal, name), before))
+
     class Closes(moco.Callback):
         def on_step_end(self, training):
             if training.step == 3:

@@ -14,6 +14,7 @@ from moco.errors import ConfigError
 from moco.normalization import AUTO
 from moco.printable import printable
 from moco.recipes import OWN_VIEWS, read_config
+from moco.sizes import size_text
 
 if TYPE_CHECKING:
     from torch import nn
@@ -79,7 +80,7 @@ def stored_run(
         what = "the picture book" if stored_data is None else "an object of the user's: hand it over as data"
         raise ConfigError(f"the run in {folder.path} learns from {what}")
     if refused:
-        has, asked = (", ".join(f"{name}={differing[name][at]}" for name in refused) for at in (0, 1))
+        has, asked = (", ".join(f"{name}={_said(name, differing[name][at])}" for name in refused) for at in (0, 1))
         raise ConfigError(
             f"the run in {folder.path} has {has}, not {asked}: resume it with its own options, or start a new run in "
             "another folder"
@@ -100,6 +101,10 @@ def say_finished(stored: StoredRun, *, quiet: bool) -> None:
             f"{getattr(stored.config, length):,} {length} continue it",
             file=sys.stderr,
         )
+
+
+def _said(name: str, value: Any) -> str:
+    return size_text(value) if name == "image_size" else str(value)
 
 
 def _one_length(changed: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -27,7 +26,7 @@ from moco.export.reading import FILE_NAME, first_few, read_content, read_safeten
 from moco.fields import LARGEST_SIDE
 from moco.normalization import normalization_values
 from moco.recipes import read_config
-from moco.sizes import size_of
+from moco.sizes import height_width, size_of
 
 BACKBONE, HEAD = "encoder_q.backbone.", "encoder_q.head."  # in a checkpoint
 _STATED = ("architecture", "stem", "image_size", "feature_dim", "preprocessing")
@@ -168,7 +167,7 @@ def _read(file: Path, module: nn.Module | None, allow_factory: bool) -> Pretrain
         image_size, feature_dim = size_of(json.loads(stated["image_size"])), int(stated["feature_dim"])
         num_heads = int(stated["num_heads"]) if "num_heads" in stated else None
         preprocess = Preprocessing.from_dict(json.loads(stated["preprocessing"]))
-        sides = (image_size, *np.broadcast_to(preprocess.size, 2).tolist())
+        sides = (*height_width(image_size), *height_width(preprocess.size))
         if not all(1 <= side <= LARGEST_SIDE for side in sides):
             raise ValueError(f"sides of {max(sides)} pixels")
     except (LookupError, TypeError, AttributeError, OverflowError, RecursionError, ValueError, DataError) as error:
