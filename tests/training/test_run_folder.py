@@ -64,7 +64,8 @@ def test_a_run_that_another_has_ended_meanwhile_is_not_overwritten(tmp_path):
 
 def test_what_a_run_leaves_that_never_began_is_in_nobodys_way(tmp_path):
     folder = RunFolder(tmp_path / "run")
-    folder.take(resume=False)  # killed here
+    folder.take(resume=False)
+    (tmp_path / "run" / ".config.partial.yaml").write_text("data:")  # killed here
     RunFolder(tmp_path / "run").check(resume=False)
     (tmp_path / "run" / "checkpoints" / "last.pt").touch()
     with pytest.raises(RunError, match="other files"):

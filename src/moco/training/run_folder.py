@@ -72,7 +72,8 @@ class RunFolder:
 
     def _is_mine(self, entry: Path) -> bool:
         """Whether `take` has made this, and nothing has been put into it: so do runs that end before they begin."""
-        return entry.name in (".lock", CHECKPOINTS) and not (entry.is_dir() and any(entry.iterdir()))
+        unwritten = entry.name.startswith(".") and ".partial" in entry.name  # see `moco.atomic`
+        return unwritten or (entry.name in (".lock", CHECKPOINTS) and not (entry.is_dir() and any(entry.iterdir())))
 
     def take(self, *, resume: bool) -> None:
         """Make the folder and lock it; whether it may be taken is asked again, as another run may just have ended.
