@@ -256,7 +256,7 @@ def test_a_run_goes_on_from_weights_of_its_channels_and_refuses_others(run, tmp_
     assert moco.load(again).channels == 1
     with pytest.raises(DataError, match="has 3 channels, expected 4"):
         moco.pretrain(scenes(12, 3), out=tmp_path / "rgb", init=run[0], quiet=True, **options)
-    with pytest.raises(DataError, match="has 4 channels, expected 3"):
+    with pytest.raises(DataError, match="has 4 channels, expected 3"):  # which the weights could inherit
         moco.pretrain(run[1], out=tmp_path / "three", init=run[0], channels=3, quiet=True, **options)
 
 
