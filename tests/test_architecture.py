@@ -5,6 +5,7 @@ The checkers are tested on small snippets at the end, so that no rule holds only
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable, Iterable
 
 import pytest
@@ -68,17 +69,24 @@ def test_help_and_configuration_load_no_pytorch(module):
 # An exact length each, so that none grows unseen.
 LONG = {
     "src/moco/commands/ablate.py: ablate has 64 lines",
-    "src/moco/commands/embed.py: embed has 58 lines",
+    "src/moco/commands/embed.py: embed has 59 lines",
     "src/moco/commands/evaluate.py: evaluate has 76 lines",
-    "src/moco/commands/import_weights.py: import_weights has 64 lines",
+    "src/moco/commands/import_weights.py: import_weights has 46 lines",
     "src/moco/commands/neighbours.py: neighbours has 59 lines",
     "src/moco/commands/pack.py: pack has 43 lines",
-    "src/moco/commands/pretrain.py: pretrain has 88 lines",
+    "src/moco/commands/pretrain.py: pretrain has 83 lines",
 }
 
 
 def test_functions_are_short():
     assert set(by_file(rules.long_functions, *EVERYWHERE)) == LONG
+
+
+def test_bodies_of_commands_are_short():
+    for path, function in (entry.split(" has ")[0].split(": ") for entry in LONG):
+        tree = ast.parse((rules.ROOT / path).read_text(encoding="utf-8"))
+        found = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == function)
+        assert found.end_lineno - found.body[0].end_lineno <= 30, function
 
 
 def test_files_are_short():

@@ -14,6 +14,7 @@ from moco.data.folder import FolderSource
 from moco.data.folder_lock import locked
 from moco.errors import ConfigError, DataError, RunError
 from moco.export import table
+from moco.export.embeddings import Store
 from moco.normalization import IMAGENET
 from tests.export.models import trained, written
 
@@ -267,3 +268,26 @@ def test_a_pack_gives_the_features_of_its_folder(run, photos, tmp_path):
     folder, packed = (embed(run, data, tmp_path / f"{name}.npz") for name, data in (("f", photos), ("p", pack.path)))
     assert folder.paths == packed.paths
     np.testing.assert_array_equal(folder.features, packed.features)
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_call_that_is_killed_between_its_last_two_deeds_is_ended_by_the_next(
+    run, photos, tmp_path, monkeypatch, suffix
+):
+    whole, out = embed(run, photos, tmp_path / f"whole{suffix}").path, tmp_path / f"out{suffix}"
+
+    def killed(_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "remove", killed)
+        with pytest.raises(KeyboardInterrupt):
+            embed(run, photos, out)
+    assert out.exists()
+    with pytest.raises(RunError, match="features of other"):
+        embed(run, photos / "cats", out)  # another command's
+    assert embed(run, photos, out).images == 24
+    assert out.read_bytes() == whole.read_bytes()
+    assert not out.with_name(out.name + ".parts").exists()
+    with pytest.raises(RunError, match="is there already"):
+        embed(run, photos, out)

@@ -71,3 +71,15 @@ def test_what_a_run_leaves_that_never_began_is_in_nobodys_way(tmp_path):
     with pytest.raises(RunError, match="other files"):
         RunFolder(tmp_path / "run").check(resume=False)
     folder.close()
+
+
+def test_errors_of_the_disk_are_said_in_a_line_and_those_of_a_callback_stay(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    with pytest.raises(RunError, match="No space left on device; there is no checkpoint yet"), folder.disk_errors():
+        raise OSError(28, "No space left on device")
+    with pytest.raises(RunError, match=r"cannot write .*run/metrics.jsonl"), folder.disk_errors():
+        (tmp_path / "run" / "metrics.jsonl").open("w")
+    with pytest.raises(ConnectionRefusedError), folder.disk_errors():
+        raise ConnectionRefusedError(111, "Connection refused")
+    with pytest.raises(FileNotFoundError), folder.disk_errors():
+        (tmp_path / "elsewhere").open()

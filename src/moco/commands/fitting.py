@@ -72,6 +72,8 @@ def carry_out(
         extras: what else `Pretraining` takes.
     """
     check_nodes(config.num_nodes)
+    if config.backbone.startswith("module/") and extras["module"] is None:
+        raise ConfigError(f"backbone={config.backbone!r} is a module of the user's: hand it over with backbone=")
     run = _assembled(data, config, folder, stated, budget, resume=resume, dry_run=dry_run, **extras)
     if not dry_run:
         with _told_to_further_ranks(None if stated is None else run.config):

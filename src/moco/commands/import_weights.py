@@ -21,6 +21,8 @@ from moco.sizes import Size, StatedSize, height_width, size_of, size_text
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from moco.export.foreign import Foreign
+    from moco.export.layouts import Recognised
     from moco.export.load import Pretrained
 
 
@@ -104,24 +106,25 @@ def import_weights(
     from moco.export.foreign import read_foreign
     from moco.export.reading import understood
 
-    for name, value in (("file", file), ("out", out)):
-        check_path(name, value)
-    size = None if image_size is None else size_of(image_size)
-    for side in () if size is None else height_width(size):
-        check_number("image_size", side, 8, LARGEST_SIDE)
-    check_number("num_heads", num_heads, 1)
-    channels = None if normalization is None else normalization_values(normalization)
-    folder = _free_folder(path := Path(file).expanduser(), out)
+    size = _checked(file, out, image_size, num_heads)
+    path, channels = Path(file).expanduser(), None if normalization is None else normalization_values(normalization)
+    folder = _free_folder(path, out)
     with understood(path):
         foreign = read_foreign(path)
-    with contextlib.nullcontext() if architecture and ":" in architecture else understood(path):  # not the user's code
-        model, recognised, head = convert(
-            foreign, path, architecture=architecture, stem=stem, image_size=size, num_heads=num_heads
-        )
-    stated = foreign.stated.source if foreign.stated else None
+    own_code = architecture is not None and ":" in architecture  # whose errors stay what they are
+    with contextlib.nullcontext() if own_code else understood(path):
+        options: Any = {"architecture": architecture, "stem": stem, "image_size": size, "num_heads": num_heads}
+        model, recognised, head = convert(foreign, path, **options)
     if channels is not None:
         model.prepare_by(Preprocessing(model.preprocess.size, *channels))
-    imported = Imported(
+    source = "normalization" if channels else foreign.stated.source if foreign.stated else None
+    imported = _described(folder, foreign, model, recognised, head=head, preprocessing_source=source)
+    return _written(imported, model, foreign.path)
+
+
+def _described(folder: Path, foreign: Foreign, model: Pretrained, recognised: Recognised, **rest: Any) -> Imported:
+    """What is to be said of the weights."""
+    return Imported(
         path=folder,
         kind=recognised.kind.name,
         architecture=model.architecture,
@@ -130,12 +133,21 @@ def import_weights(
         feature_dim=model.feature_dim,
         image_size=model.preprocess.size,
         parameters=count_parameters(foreign.tensors),
-        head=head,
         others=recognised.others,
         preprocessing=model.preprocess.as_dict(),
-        preprocessing_source="normalization" if channels else stated,
+        **rest,
     )
-    return _written(imported, model, foreign.path)
+
+
+def _checked(file: Any, out: Any, image_size: StatedSize | None, num_heads: int | None) -> Size | None:
+    """The size in its one form, where all of them can be meant."""
+    for name, value in (("file", file), ("out", out)):
+        check_path(name, value)
+    check_number("num_heads", num_heads, 1)
+    size = None if image_size is None else size_of(image_size)
+    for side in () if size is None else height_width(size):
+        check_number("image_size", side, 8, LARGEST_SIDE)
+    return size
 
 
 def _free_folder(file: Path, out: str | os.PathLike[str] | None) -> Path:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from moco.commands.fitting import carry_out, check_ignored, is_fitted
 from moco.commands.options import Options
-from moco.commands.resuming import check_own_views, resumed_module, say_finished, stored_run
+from moco.commands.resuming import check_resumed, resumed_module, say_finished, stored_run
 from moco.config import Config
 from moco.config_checks import check_factory, check_stated
 from moco.errors import ConfigError, RunError
@@ -156,32 +156,27 @@ def pretrain(
     config = _checked(config, given, module, recipe, resume)
     fits = config is None and not resume and is_fitted(data, recipe)
     check_ignored(budget, dry_run, changed_images, fits=fits, recipe=recipe, resume=resume)
-    starting = earlier = None
+    earlier = None
     if resume:
         module = resumed_module(init, given, module)
         stored = stored_run(data, out, recipe, given, changed_images=changed_images)
         folder, data, config, earlier = stored.folder, stored.data, stored.config, stored.earlier
-        if config.backbone != given.get("backbone"):
-            check_factory(config.backbone, file=folder.config, allowed=allow_factory)
-        check_own_views(folder, transform)
+        check_resumed(stored, given, transform, allow_factory=allow_factory)
         if stored.finished:
             say_finished(stored, quiet=quiet)
-            return Run(folder.path, module)
-        if config.init is not None and module is None and not folder.any_checkpoint:  # it begins once more
-            starting, _ = _starting(None, {}, None, config)
+            return Run(folder.path, module, allow_factory)
+        starting = None if module or folder.any_checkpoint else _starting(None, {}, None, config)[0]
     else:
         starting, module = _starting(init, given, module, config)
         config = _configured(config, recipe or ("auto" if fits else default_recipe(data)), given, starting)
         folder = RunFolder(Path(out) if out is not None else _free_folder(data, config.recipe))
-    if config.backbone.startswith("module/") and module is None:
-        raise ConfigError(f"backbone={config.backbone!r} is a module of the user's: hand it over with backbone=")
     if is_first_process():
         folder.check(resume=resume)
     quiet = quiet or not is_first_process()
     extras: Any = {"module": module, "transform": transform, "callbacks": callbacks, "loggers": loggers, "start": start}
     extras |= {"starting": None if starting is None else starting.tensors, "quiet": quiet, "earlier": earlier}
-    stated = _stated(given, starting, config) if fits else None
-    carry_out(data, config, folder, stated, budget, resume=resume, dry_run=dry_run, **extras)
+    fitted = _stated(given, starting, config) if fits else None
+    carry_out(data, config, folder, fitted, budget, resume=resume, dry_run=dry_run, **extras)
     return Run(folder.path, module, allow_factory=True)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moco.config import Config
+from moco.config_checks import check_factory
 from moco.errors import ConfigError
 from moco.normalization import AUTO
 from moco.printable import printable
@@ -130,13 +131,21 @@ def _differ(name: str, stored: Any, given: Any) -> bool:
 
 def _finished(folder: RunFolder) -> bool:
     try:
-        return bool(json.loads((folder.path / "summary.json").read_text(encoding="utf-8"))["finished"])
+        return json.loads((folder.path / "summary.json").read_text(encoding="utf-8"))["finished"] is True
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 
 
-def check_own_views(folder: RunFolder, transform: Any) -> None:
-    """Whether a transform of the user's is handed over to the run that has one, and to no other."""
+def check_resumed(stored: StoredRun, given: dict[str, Any], transform: Any, *, allow_factory: bool) -> None:
+    """Whether a function that the run alone names may be called, and a transform of the user's is handed over to the
+    run that has one, and to no other.
+
+    Raises:
+        ArchitectureError, ConfigError: it is not so.
+    """
+    folder = stored.folder
+    if stored.config.backbone != given.get("backbone"):
+        check_factory(stored.config.backbone, file=folder.config, allowed=allow_factory)
     own = OWN_VIEWS in folder.config.read_text(encoding="utf-8")
     if own and transform is None:
         raise ConfigError(f"the run in {folder.path} has a transform of the user's: hand it over with transform=")

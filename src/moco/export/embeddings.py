@@ -29,6 +29,7 @@ from moco.export.table import WRITERS, Table
 from moco.printable import plain_data, plain_name
 
 COMMIT_SECONDS = 20.0  # work that a kill may cost
+_STATE = "state.json"
 Features = tuple[int, np.ndarray, np.ndarray]  # index after the last image looked at, indices (n,), features (n, D)
 
 
@@ -59,6 +60,19 @@ def feature_batches(model: Pretrained, batches: Iterable[ImageBatch], *, precisi
         yield batch.stop, batch.indices, values
 
 
+def is_being_finished(out: Path) -> bool:
+    """Whether a call was killed between its last two deeds: `out` is there, or about to be, and so are its parts."""
+    try:
+        state = json.loads((_parts(out) / _STATE).read_text(encoding="utf-8"))
+        return isinstance(state, dict) and state.get("whole") is True
+    except (OSError, ValueError, RecursionError):
+        return False
+
+
+def _parts(out: Path) -> Path:
+    return out.with_name(out.name + ".parts")
+
+
 class Store:
     """Features on their way to `out`: a folder beside it, OUT.parts, which `finish` turns into the one file.
 
@@ -80,9 +94,9 @@ class Store:
 
     def __init__(self, out: Path, identity: dict[str, Any], width: int, *, overwrite: bool = False) -> None:
         self.out, self._identity, self._width = out, identity, width
-        self.folder = out.with_name(out.name + ".parts")
+        self.folder = _parts(out)
         self._state, self._features, self._indices = (
-            self.folder / name for name in ("state.json", "features.f32", "indices.i64")
+            self.folder / name for name in (_STATE, "features.f32", "indices.i64")
         )
         self.done = self._rows = 0
         self._lock: IO[str] | None = None
@@ -157,8 +171,11 @@ class Store:
             file.flush()
             os.fsync(file.fileno())
         self.skipped.write(self.folder / "skipped.jsonl")
-        write_json(self._state, {"identity": self._identity, "done": done, "rows": rows})
+        write_json(self._state, self._commitment(done, rows))
         self.done, self._rows = done, rows
+
+    def _commitment(self, done: int, rows: int) -> dict[str, Any]:
+        return {"identity": self._identity, "done": done, "rows": rows}
 
     def finish(self, item_name: Callable[[int], str], about: dict[str, Any]) -> int:
         """Write `out`, and OUT.skipped.jsonl if files were damaged; remove the folder. Returns the number of rows.
@@ -175,6 +192,9 @@ class Store:
                 raise RunError(f"{self._indices} is damaged: delete {self.folder}") from error
             table = Table(features, names, plain_data(about))
             listed = self.out.with_name(self.out.name + ".skipped.jsonl")
+            write_json(
+                self._state, {**self._commitment(self.done, self._rows), "whole": True}
+            )  # see `is_being_finished`
             with replaced(self.out) as partial:
                 WRITERS[self.out.suffix.lower()](table, partial)
                 listed.unlink(missing_ok=True)

@@ -93,7 +93,7 @@ def make_fabric(config: Config) -> Fabric:
 
 
 def _broadcasts() -> str:
-    """What PyTorch calls the option of DistributedDataParallel: another name since 2.13."""
+    """What PyTorch calls the option of DistributedDataParallel: 2.14 has a new name for it and warns of the old one."""
     options = inspect.signature(nn.parallel.DistributedDataParallel.__init__).parameters
     return "forward_sync_buffers" if "forward_sync_buffers" in options else "broadcast_buffers"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import shutil
 from collections.abc import Iterator
@@ -14,6 +15,9 @@ from moco.data.folder_lock import locked
 from moco.errors import RunError
 
 CHECKPOINTS = "checkpoints"
+
+
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
 class RunFolder:
@@ -113,7 +117,8 @@ class RunFolder:
 
     @contextlib.contextmanager
     def disk_errors(self) -> Iterator[None]:
-        """Inside, a file system that refuses is said in one line, with what is left.
+        """Inside, a file system that refuses is said in one line, with what is left. Other errors of the system, such
+        as those of a user's callback, stay what they are.
 
         Raises:
             RunError: it did.
@@ -121,6 +126,9 @@ class RunFolder:
         try:
             yield
         except OSError as error:
+            own = Path(str(error.filename)).is_relative_to(self.path)
+            if error.errno not in _OF_THE_DISK and not own:
+                raise
             last, where = self.checkpoint, error.filename or self.path
             left = f"{last} is whole: --resume goes on from there" if last.is_file() else "there is no checkpoint yet"
             raise RunError(f"cannot write {where}: {atomic.reason(error)}; {left}") from error
