@@ -181,14 +181,15 @@ def test_several_processes_train_what_the_first_one_has_fitted(folder, tmp_path)
     assert made.stderr.count("\n  image_size ") == 1
 
 
-def test_the_first_line_comes_before_pytorch_is_loaded(folder, tmp_path):
+@pytest.mark.parametrize(("line", "library"), [("moco ", "torch"), ("  image_size", "torchvision")])
+def test_the_first_line_and_the_table_do_not_wait_for_what_loads_slowly(folder, tmp_path, line, library):
     command = [sys.executable, "-m", "moco", "pretrain", str(folder), "--dry-run", "--backbone", "resnet_tiny"]
     environment = {**os.environ, "PYTHONPROFILEIMPORTTIME": "1"}  # a line for each module that has been loaded
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=environment) as process:
-        before = list(itertools.takewhile(lambda line: not line.startswith("moco "), process.stderr))
+        before = list(itertools.takewhile(lambda printed: not printed.startswith(line), process.stderr))
         process.kill()
         process.stderr.read()
-    assert not any(line.rpartition("|")[2].strip() == "torch" for line in before)
+    assert not any(printed.rpartition("|")[2].strip() == library for printed in before)
     assert len(before) > 10
 
 

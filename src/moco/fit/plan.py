@@ -85,9 +85,10 @@ def fitted(
     settled = {**stated, **{choice.what: choice.value for choice in choices}}
     config = configure(RECIPE, settled)
     check_batch(images, config)
+    # Before the network: torchvision takes seconds to load.
+    say(_heading(facts, length), *table([_weights(stated), *choices]), quiet=quiet)
     run = assemble(config, images)
     run.introduce()
-    say(_heading(facts, length), *table([_weights(stated), *choices]), quiet=quiet)
     _finish(run, facts, settled, start=start, quiet=quiet)
     return run
 
