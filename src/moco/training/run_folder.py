@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from moco import atomic
-from moco.data.folder_lock import locked
+from moco.data.folder_lock import LOCK, locked, unlock
 from moco.errors import RunError
 
 CHECKPOINTS = "checkpoints"
@@ -77,7 +77,7 @@ class RunFolder:
     def _is_mine(self, entry: Path) -> bool:
         """Whether `take` has made this, and nothing has been put into it: so do runs that end before they begin."""
         unwritten = entry.name.startswith(".") and ".partial" in entry.name  # see `moco.atomic`
-        return unwritten or (entry.name in (".lock", CHECKPOINTS) and not (entry.is_dir() and any(entry.iterdir())))
+        return unwritten or (entry.name in (LOCK, CHECKPOINTS) and not (entry.is_dir() and any(entry.iterdir())))
 
     def take(self, *, resume: bool) -> None:
         """Make the folder and lock it; whether it may be taken is asked again, as another run may just have ended.
@@ -100,9 +100,8 @@ class RunFolder:
     def close(self) -> None:
         """Unlock."""
         if self._lock is not None:
-            self._lock.close()
+            unlock(self.path, self._lock)
             self._lock = None
-            (self.path / ".lock").unlink(missing_ok=True)
 
     def clear(self) -> None:
         """Remove what a run has written that has not done a step, and the folder if it was made by `take`."""
