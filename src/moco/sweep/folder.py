@@ -19,14 +19,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from moco.atomic import write_json
+from moco.atomic import is_of_the_disk, reason, write_json
 from moco.config import Config
 from moco.data.folder_lock import LOCK, clear_lock, locked, unlock
-from moco.errors import ConfigError, RunError
+from moco.errors import BrokenOffError, ConfigError, RunError
 from moco.recipes import read_config
 from moco.sweep.plan import Planned
 
 SCRATCH = ".scratch"
+GOES_ON = "runs that have ended stay as they are: once that is cured, the same command goes on"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,11 +66,17 @@ class GridFolder:
 
         Raises:
             RunError: it cannot be made, or another process works in it.
+            BrokenOffError: inside, the disk took no more.
         """
         with self._held():
             write_json(self.path / "grid.json", {"shared": shared})
             try:
                 yield
+            except (OSError, RunError) as error:
+                if isinstance(error, BrokenOffError) or not is_of_the_disk(error):
+                    raise
+                said = str(error) if isinstance(error, RunError) else f"cannot write in {self.path}: {reason(error)}"
+                raise BrokenOffError(f"{said}; {GOES_ON}") from error
             finally:
                 self.call.unlink(missing_ok=True)
                 for run in (self.path / "runs").glob("*"):  # of a run that was killed between its last two deeds

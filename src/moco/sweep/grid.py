@@ -14,10 +14,10 @@ from tqdm import tqdm
 
 from moco.config import Config
 from moco.data.workers import cores
-from moco.errors import ConfigError, RunError
+from moco.errors import BrokenOffError, ConfigError, RunError
 from moco.printable import printable
 from moco.recipes import configure
-from moco.sweep.folder import GridFolder
+from moco.sweep.folder import GOES_ON, GridFolder
 from moco.sweep.job import PILOT_STEPS, Commands, Job, carry_out, pilot, write_failure
 from moco.sweep.launch import ProcessEnded, Submit, launcher, run_all, start_here
 from moco.sweep.plan import Plan, Planned, make_plan
@@ -153,8 +153,14 @@ class Grid:
         return tqdm(total=images, unit="img", unit_scale=True, mininterval=every, disable=self.settings.quiet)
 
     def _ended(self, name: str, future: Any) -> None:
-        """A process that could say nothing itself has failed: out of memory, killed, a broken installation."""
+        """A process that could say nothing itself has failed: out of memory, killed, a broken installation.
+
+        Raises:
+            BrokenOffError: the disk took no more.
+        """
         error = future.exception()
+        if error is None and (full := future.result()) is not None:
+            raise BrokenOffError(f"{full}; {GOES_ON}")
         if error is not None:
             said = str(error) if isinstance(error, ProcessEnded) else ": " + str(error).strip().splitlines()[0]
             write_failure(self.folder.run(name), f"its process ended {said}".replace(" :", ":"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import shutil
 from collections.abc import Iterator
@@ -15,9 +14,6 @@ from moco.data.folder_lock import LOCK, locked, unlock
 from moco.errors import RunError
 
 CHECKPOINTS = "checkpoints"
-
-
-_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
 class RunFolder:
@@ -126,7 +122,7 @@ class RunFolder:
             yield
         except OSError as error:
             own = Path(str(error.filename)).is_relative_to(self.path)
-            if error.errno not in _OF_THE_DISK and not own:
+            if not atomic.is_of_the_disk(error) and not own:
                 raise
             last, where = self.checkpoint, error.filename or self.path
             left = f"{last} is whole: --resume goes on from there" if last.is_file() else "there is no checkpoint yet"
