@@ -23,7 +23,7 @@ def run(case: Case) -> None:
         Failure: the promise was not kept.
     """
     draw = case.draw
-    scenario = drawn(draw, "pretrain", "pack", "embed", "export", "import")
+    scenario = drawn(draw, "pretrain", "pack", "embed", "export", "import", "ablate")
     reference = case.place.reference(scenario)
     sizes = [path.stat().st_size for path in reference.folder.rglob("*") if path.is_file()]
     small_disk = SmallDisk.possible() and draw.random() < 0.5

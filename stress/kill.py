@@ -43,8 +43,6 @@ def _killed(case: Case, scenario: Scenario, *, anew: bool) -> Process:
         moment = Moment(draw.randint(1, reference.changes), delay)
     seconds = reference.seconds * draw.uniform(0.0, 1.1) + (LOADING if anew else 0.0)
     group = draw.random() < 0.3
-    # Python's temporary folders go with an ordinary end; multiprocessing's with that of a worker, if one is left.
-    case.left.tolerated += ("moco-", "pymp-") if group else ("moco-",)
     process = case.start(scenario, anew=anew, moment=moment)
     if moment is None:
         case.note(

@@ -17,14 +17,13 @@ class Leftovers:
 
     def __init__(self, temporary: Path) -> None:
         self._temporary, self._before = temporary, _shared()
-        self.tolerated: tuple[str, ...] = ()  # beginnings of names that may be left
 
     def found(self) -> list[str]:
         """Names of what is left."""
         left = []
         if self._temporary.is_dir():
             names = {path.name for path in self._temporary.iterdir()} - OF_LIBRARIES
-            left = sorted(f"tmp/{name}" for name in names if not name.startswith(self.tolerated))
+            left = sorted(f"tmp/{name}" for name in names)
         if new := _shared() - self._before:
             used = _in_use()
             left += [str(SHARED_MEMORY / name) for name in new if name not in used and not _is_of_the_living(name)]

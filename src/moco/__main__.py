@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 
 from moco.errors import INTERRUPTED
 
@@ -27,7 +28,9 @@ def run() -> int:
         if is_first_process():
             print(first_line(sys.argv[1:]), end="", file=sys.stderr, flush=True)  # PyTorch takes seconds to load
         import torch  # noqa: F401
+        from tqdm import tqdm
 
+        tqdm.set_lock(threading.RLock())  # its own may be a semaphore with a name, which outlives a killed process
         from moco.training import stop
 
         stop.may_end_process = True

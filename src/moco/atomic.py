@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 from moco.errors import MocoError, RunError
 from moco.printable import plain_data
 
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 _PYTORCH = ("inline_container", "PytorchStreamWriter", "iostream")  # in what its writer says when a disk is full
 
 
@@ -53,9 +55,20 @@ def written(path: Path) -> Iterator[None]:
         left = "the earlier one is as it was" if was_there else "nothing was written there"
         if isinstance(error, OSError):
             raise RunError(f"cannot write {path}: {reason(error)}; {left}") from error
-        if not any(word in str(error) for word in _PYTORCH):
+        if not is_of_the_disk(error):
             raise
         raise RunError(f"cannot write {path}: the disk took no more; {left}") from error
+
+
+def is_of_the_disk(error: BaseException | None) -> bool:
+    """Whether an error, or what it came from, is that the file system takes no more: full, read-only or broken."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
+            return True
+        if isinstance(error, RuntimeError) and any(word in str(error) for word in _PYTORCH):
+            return True
+        error = error.__cause__
+    return False
 
 
 def reason(error: BaseException) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from moco.data.folder_lock import locked
+from moco.data.folder_lock import clear_lock, locked, unlock
 from moco.errors import RunError
 
 
@@ -32,3 +32,28 @@ def test_a_lock_on_a_file_that_is_gone_is_none(tmp_path, monkeypatch):
 def test_a_folder_that_is_not_there_cannot_be_used(tmp_path):
     with pytest.raises(RunError, match="cannot use .* as output folder"):
         locked(tmp_path / "nowhere", "run")
+
+
+def test_what_a_killed_process_left_is_removed_and_what_is_held_stays(tmp_path):
+    (tmp_path / ".lock").touch()
+    clear_lock(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    lock = locked(tmp_path, "run")
+    clear_lock(tmp_path)
+    assert (tmp_path / ".lock").is_file() or not pytest.importorskip("fcntl")
+    unlock(tmp_path, lock)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_file_goes_while_the_lock_is_held(tmp_path, monkeypatch):
+    """Whoever locks in between would lose their own."""
+    pytest.importorskip("fcntl")
+    lock, unlink = locked(tmp_path, "run"), type(tmp_path).unlink
+
+    def late(path, missing_ok=False):
+        with pytest.raises(RunError, match="in use"):
+            locked(tmp_path, "run", attempts=1)
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(type(tmp_path), "unlink", late)
+    unlock(tmp_path, lock)

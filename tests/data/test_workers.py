@@ -98,6 +98,24 @@ def test_a_killed_process_leaves_no_workers_and_no_traces(start, options):
     assert traces() <= before
 
 
+def test_nothing_is_left_of_processes_that_were_all_killed_at_once(start):
+    """Nobody is left to remove anything."""
+    before = {trace for trace in traces() if trace.startswith("/dev/shm")}
+    process, workers = start(slow=False, pause=9)
+    for pid in (*workers, process.pid):
+        os.kill(pid, signal.SIGKILL)
+    process.join()
+    assert traces() <= before
+
+
+def test_workers_send_images_whatever_the_length_of_the_temporary_folder(start, tmp_path, monkeypatch):
+    """The path of a socket may have 107 bytes."""
+    folder = tmp_path / ("long" * 30)
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    start(slow=False, pause=9)
+
+
 def test_ctrl_c_of_a_terminal_is_for_the_process_that_trains(start):
     """Workers go on; it ends them, without a word of theirs."""
     process, workers = start(slow=False, pause=30)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 
 import numpy as np
 import pytest
@@ -59,6 +60,7 @@ def test_large_files_are_read_as_the_network_sees_them(run, tmp_path):
 
 def test_without_a_file_the_features_are_in_memory(run, photos, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "mkdtemp", lambda *_, **__: pytest.fail("a temporary folder, whose disk may be full"))
     before = sorted(tmp_path.rglob("*"))
     result = moco.embed(run, photos, out=None, batch_size=5, device="cpu", quiet=True, workers=1)
     assert sorted(tmp_path.rglob("*")) == before

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 import time
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import pytest
+from tqdm import tqdm
 
 import moco
-from moco.errors import ConfigError
+from moco.errors import BrokenOffError, ConfigError
 from moco.sweep.launch import launcher, run_all, start_here
 from moco.training import loop
 from tests.sweep.grids import TINY, here, images, settings
@@ -33,6 +36,22 @@ def test_a_process_that_dies_fails_alone():
     assert run_all(start_here, tasks, jobs=2, ended=ended.__setitem__)
     assert ended["right"].result() == 1
     assert ended["killed"].exception() is not None
+
+
+def test_processes_have_no_semaphores_with_names(monkeypatch):
+    """They would stay in the system when all processes are killed at once."""
+    monkeypatch.setattr(resource_tracker, "register", lambda *what: pytest.fail(f"{what} has to be tracked"))
+    ended = {}
+    assert run_all(start_here, {"of tqdm": (tracked, 0)}, ended=ended.__setitem__)
+    assert ended["of tqdm"].result() == []
+
+
+def tracked(_):
+    """What a bar in a process of a grid has to be tracked for."""
+    found = []
+    resource_tracker.register = lambda *what: found.append(what)
+    list(tqdm([1], disable=True))
+    return found
 
 
 def test_ctrl_c_asks_to_stop_and_starts_nothing_more(tmp_path):
@@ -121,3 +140,26 @@ def test_submitit_carries_out_the_same_jobs(tmp_path):
     assert rows[0].values["loss"] == rows[1].values["loss"]
     with pytest.raises(ConfigError, match="nodez"):
         launcher(settings(out=tmp_path, launcher="slurm", slurm={"cluster": "local", "nodez": 1}))
+
+
+def test_a_full_disk_ends_the_grid_in_one_line_and_the_next_call_goes_on(tmp_path, here, monkeypatch):
+    """A run that could not be written has not failed."""
+    options = {"recipe": "cifar", "options": {**TINY, "checkpoint_minutes": 0.0}, "linear": False, "quiet": True}
+    grid = {**options, "values": [0.9, 0.99], "out": tmp_path / "grid"}
+    replace, full = os.replace, []
+
+    def limited(source, target):
+        if full and "0.99" in str(target):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", limited)
+    full.append(True)
+    with pytest.raises(BrokenOffError, match="No space left.*the same command goes on"):
+        moco.ablate("momentum", images(tmp_path), **grid)
+    assert not list((tmp_path / "grid").rglob("failed.json"))
+    assert not (tmp_path / "grid" / "call").exists()
+    full.clear()
+    before = len(here)
+    assert moco.ablate("momentum", images(tmp_path), **grid).finished
+    assert len(here) == before + 1, "the finished run stays"

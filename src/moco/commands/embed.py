@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from moco.data.base import Source
     from moco.data.preprocess import Preprocessing
     from moco.data.user_data import Images
-    from moco.export.embeddings import Store
+    from moco.export.embeddings import MemoryStore, Store
     from moco.export.load import Pretrained, Weights
     from moco.export.table import Table
 else:
@@ -68,11 +67,6 @@ class Embedded:
         from moco.export.table import read_table
 
         return read_table(self.path) if self.path is not None else self._kept  # type: ignore[return-value]
-
-    def in_memory(self) -> Embedded:
-        """The same without its file, which may be removed."""
-        table = dataclasses.replace(self.table, features=self.features.copy())
-        return dataclasses.replace(self, path=None, _kept=table)
 
     @property
     def features(self) -> np.ndarray:
@@ -157,12 +151,11 @@ def embed(
     options: dict[str, Any] = {"overwrite": overwrite, "workers": workers, "quiet": quiet, "start": start}
     if out is not None:
         return _write(Path(out).expanduser(), model.to(place), source, identity, **options)
-    with tempfile.TemporaryDirectory(prefix="moco-") as folder:
-        return _write(Path(folder, "features.npz"), model.to(place), source, identity, **options).in_memory()
+    return _write(None, model.to(place), source, identity, **options)
 
 
 def _write(
-    path: Path,
+    path: Path | None,
     model: Pretrained,
     source: Source,
     identity: dict[str, Any],
@@ -171,10 +164,12 @@ def _write(
     start: float,
     **options: Any,
 ) -> Embedded:
-    """Compute what is lacking, write the file, and say what it cost since `start`."""
-    from moco.export.embeddings import Store
+    """Compute what is lacking, write the file or keep it all in memory, and say what it cost since `start`."""
+    from moco.export.embeddings import MemoryStore, Store
 
-    with contextlib.closing(Store(path, identity, model.feature_dim, overwrite=overwrite)) as store:
+    width = model.feature_dim
+    made = MemoryStore(width) if path is None else Store(path, identity, width, overwrite=overwrite)
+    with contextlib.closing(made) as store:
         before, began = store.done, time.perf_counter()
         waited = _fill(store, model, source, identity, **options)
         computing = max(time.perf_counter() - began, 1e-9)
@@ -182,11 +177,11 @@ def _write(
     if (line := source.closing_line()) and not options["quiet"]:
         print(printable(line), file=sys.stderr)
     rate, seconds = (len(source) - before) / computing, time.perf_counter() - start
-    return Embedded(path, rows, model.feature_dim, store.skipped.count, seconds, rate, waited / computing)
+    return Embedded(path, rows, width, store.skipped.count, seconds, rate, waited / computing, store.table)
 
 
 def _fill(
-    store: Store, model: Pretrained, source: Source, options: dict[str, Any], workers: int | None, *, quiet: bool
+    store: Store | MemoryStore, model: Pretrained, source: Source, options: dict[str, Any], workers: int | None, *, quiet: bool
 ) -> float:
     """Compute what the store lacks. Returns the seconds that the network waited for images."""
     import torch
@@ -208,7 +203,7 @@ def _fill(
         with bar, contextlib.closing(batches):
             store.append(features, bar.update)
     except KeyboardInterrupt:
-        if not quiet:
+        if not quiet and store.folder is not None:
             print(
                 f"{store.done:,} images are safe in {printable(store.folder)}: the same command goes on",
                 file=sys.stderr,

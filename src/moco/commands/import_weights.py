@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moco.atomic import write_json, written
-from moco.data.folder_lock import locked
+from moco.data.folder_lock import LOCK, locked
 from moco.errors import RunError
 from moco.fields import LARGEST_SIDE, check_number, check_path
 from moco.normalization import normalization_values
@@ -175,7 +175,7 @@ def _written(imported: Imported, model: Pretrained, file: Path) -> Imported:
             with written(folder):
                 if folder.exists():
                     folder.rmdir()
-                (partial / ".lock").unlink()
+                (partial / LOCK).unlink()
                 os.replace(partial, folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)

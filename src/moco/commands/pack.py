@@ -144,6 +144,7 @@ def _packed(
     quiet: bool,
 ) -> Packed:
     from moco.data.folder import FolderSource
+    from moco.data.folder_lock import clear_lock
     from moco.data.pack_format import PARTIAL, PackOptions
     from moco.data.packed import PackedSource
     from moco.data.packing import PackWriter
@@ -159,6 +160,7 @@ def _packed(
     _check_target(target)
     if target.exists() and not replace:
         meta.check_same(target)
+        clear_lock(target)
         return _report(PackedSource(target), "unchanged")
     say: Any = (lambda _: None) if quiet else lambda line: print(printable(line), file=sys.stderr)
     for line in source.remarks:

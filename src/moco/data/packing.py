@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from moco.data.decode import DamagedImage, as_image, decode_pixels, jpeg_content
 from moco.data.folder import FolderSource
-from moco.data.folder_lock import locked
+from moco.data.folder_lock import LOCK, locked
 from moco.data.pack_format import DAMAGED, DATA, INDEX, NAMES, PARTIAL, ROW, Meta, PackOptions, is_pack
 from moco.data.packed import PackedSource
 from moco.data.preprocess import by_pillow
@@ -182,12 +182,14 @@ class PackWriter:
         if wrong:
             self.meta.write(self.folder)  # not whole after all
             raise DataError(f"{self.folder}: the disk does not hold what was written ({wrong[0]}): check it")
-        old = self.target.with_name(f"{self.target.name}.replaced.{os.getpid()}")
+        old = self.target.with_name(f".{self.target.name}.replaced")
+        if is_pack(old):  # of a call that was killed here
+            shutil.rmtree(old, ignore_errors=True)
         if self.target.exists():  # a pack that this one replaces goes away last
             os.replace(self.target, old)
         os.replace(self.folder, self.target)
         shutil.rmtree(old, ignore_errors=True)
-        (self.target / ".lock").unlink(missing_ok=True)
+        (self.target / LOCK).unlink(missing_ok=True)
         return PackedSource(self.target, check_source=False)
 
     def _cut_tails(self) -> Any:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import multiprocessing
+import multiprocessing.connection
 import multiprocessing.process
-import multiprocessing.util
 import os
 import shutil
 import signal
 import sys
 import threading
+import uuid
 import warnings
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from types import FrameType
@@ -52,11 +53,20 @@ def worker_init(worker: int) -> None:
     """
     # A folder for sockets that the parent has made is the parent's, and not ours to remove.
     multiprocessing.current_process()._config.pop("tempdir", None)  # type: ignore[attr-defined]
+    if sys.platform.startswith("linux"):
+        multiprocessing.connection.arbitrary_address = _unnamed_address  # type: ignore[attr-defined]
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _end)
     parent = multiprocessing.parent_process()
     if parent is not None and not end_with_parent(parent.pid, signal.SIGTERM):
         _end(signal.SIGTERM, None)
+
+
+def _unnamed_address(family: str) -> str:
+    """Of the socket through which a worker hands over shared memory: on Linux without a file, which a killed process
+    would leave behind and whose path may have no more than 107 bytes. Connections need multiprocessing's key as before.
+    """
+    return f"\0moco-{os.getpid()}-{uuid.uuid4().hex}"
 
 
 def end_with_parent(parent: int | None, number: int) -> bool:
@@ -137,6 +147,10 @@ def _terminate(workers: Sequence[multiprocessing.process.BaseProcess]) -> None:
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    """End without a word, and without the folder in which multiprocessing keeps a worker's socket."""
-    shutil.rmtree(multiprocessing.util.get_temp_dir(), ignore_errors=True)
+    """End without a word, and without the folder in which multiprocessing keeps a worker's socket elsewhere than on
+    Linux.
+    """
+    folder = multiprocessing.current_process()._config.get("tempdir")  # type: ignore[attr-defined]
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
     os._exit(0)

@@ -87,10 +87,13 @@ class Store:
     Attributes:
         done: index after the last image whose features are safe.
         skipped: damaged files so far.
+        table: None, as the features are in the file.
 
     Raises:
         RunError: the folder belongs to other features, cannot be used, or another process works in it.
     """
+
+    table: Table | None = None
 
     def __init__(self, out: Path, identity: dict[str, Any], width: int, *, overwrite: bool = False) -> None:
         self.out, self._identity, self._width = out, identity, width
@@ -229,3 +232,36 @@ class Store:
         """Let other processes at the folder."""
         if self._lock is not None:
             self._lock.close()
+
+
+class MemoryStore:
+    """As `Store`, in memory alone: nothing goes on from it."""
+
+    folder, done = None, 0
+    table: Table | None = None
+
+    def __init__(self, width: int) -> None:
+        self.skipped, self._width = SkippedFiles(), width
+        self._features, self._indices = list[np.ndarray](), list[np.ndarray]()
+
+    def append(self, features: Iterable[Features], tell: Callable[[int], object]) -> None:
+        """Keep rows as they come; `tell` hears of each batch's number of images."""
+        done = 0
+        for stop, chosen, batch in features:
+            self._features.append(batch)
+            self._indices.append(chosen)
+            tell(stop - done)
+            done = stop
+
+    def finish(self, item_name: Callable[[int], str], about: dict[str, Any]) -> int:
+        """Make `table`. Returns the number of rows."""
+        features = np.concatenate([np.empty((0, self._width), np.float32), *self._features])
+        names = [plain_name(item_name(int(index))) for indices in self._indices for index in indices]
+        self.table = Table(features, names, plain_data(about))
+        self._features.clear()
+        return len(names)
+
+    def remove(self) -> None:
+        """Nothing is there."""
+
+    close = remove

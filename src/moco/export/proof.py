@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import logging
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from moco.data.bands import RGB
+from moco.data.decode import decode_pixels
 from moco.errors import RunError
 from moco.export.load import Pretrained
 from moco.sizes import Size, height_width
@@ -56,16 +56,13 @@ def prove(model: Pretrained, reader: Reader, *, what: str) -> Proof:
     Raises:
         RunError: they differ, or the model gives all images the same features, which would prove nothing.
     """
-    with tempfile.TemporaryDirectory(prefix="moco-") as folder:
-        size, channels = model.preprocess.size, model.preprocess.channels
-        files: list[Any] = list(probe_files(Path(folder), size))
-        if channels != RGB:  # no JPEG file has them
-            files = list(probe_arrays(size, channels))
-        images = torch.stack([model.preprocess(file) for file in files])
-        theirs, pixels = images, None
-        if reader.preprocess is not None:
-            theirs = torch.stack([reader.preprocess(_opened(file)) for file in files])
-            pixels = _difference(theirs, images, PIXELS_TOLERANCE, f"{what}: preprocessed images")
+    size, channels = model.preprocess.size, model.preprocess.channels
+    files: list[bytes] | list[np.ndarray] = probe_files(size) if channels == RGB else probe_arrays(size, channels)
+    images = torch.stack([model.preprocess(_decoded(file)) for file in files])
+    theirs, pixels = images, None
+    if reader.preprocess is not None:
+        theirs = torch.stack([reader.preprocess(_opened(file)) for file in files])
+        pixels = _difference(theirs, images, PIXELS_TOLERANCE, f"{what}: preprocessed images")
     with torch.inference_mode():
         expected, got = model(images), reader.features(theirs)
         expected_alone, alone = model(images[:1]), reader.features(theirs[:1])
@@ -89,16 +86,21 @@ def _difference(got: Tensor, expected: Tensor, allowed: float, what: str) -> flo
     return difference
 
 
-def _opened(file: Path | np.ndarray) -> Image.Image | np.ndarray:
-    """As users of other tools open an image; an array is one already."""
+def _decoded(file: bytes | np.ndarray) -> np.ndarray:
+    """As we read a file of these bytes; an array, where no JPEG file has the channels, is an image already."""
+    return decode_pixels(file, item="an image of the comparison") if isinstance(file, bytes) else file
+
+
+def _opened(file: bytes | np.ndarray) -> Image.Image | np.ndarray:
+    """As users of other tools open an image."""
     if isinstance(file, np.ndarray):
         return file
-    with Image.open(file) as image:
+    with Image.open(io.BytesIO(file)) as image:
         return image.convert("RGB")
 
 
-def probe_files(folder: Path, size: Size) -> list[Path]:
-    """JPEG files with coarse and fine detail, the same at each call, for a target of `size` pixels.
+def probe_files(size: Size) -> list[bytes]:
+    """JPEG files, their bytes, with coarse and fine detail, the same at each call, for a target of `size` pixels.
 
     Both orientations; odd sides; one is smaller than the target. After resizing, 0 to 6 pixels have to be cut off
     the longer side, so that each way of rounding the cut's place is seen.
@@ -113,8 +115,9 @@ def probe_files(folder: Path, size: Size) -> list[Path]:
         coarse = Image.fromarray(generator.integers(0, 256, (5, 5, 3), dtype=np.uint8))
         pixels = np.asarray(coarse.resize(shape, Image.Resampling.BICUBIC), dtype=np.int16)
         noise = generator.integers(-20, 21, pixels.shape)
-        files.append(folder / f"{number}.jpg")
-        Image.fromarray((pixels + noise).clip(0, 255).astype(np.uint8)).save(files[-1], quality=95)
+        content = io.BytesIO()  # in memory: a killed process leaves no files
+        Image.fromarray((pixels + noise).clip(0, 255).astype(np.uint8)).save(content, "JPEG", quality=95)
+        files.append(content.getvalue())
     return files
 
 

@@ -3,6 +3,7 @@
 OUT/grid.json     data, recipe and options of all runs
 OUT/runs/NAME     run folders, as `moco pretrain` makes them, with probe.json or failed.json beside summary.json
 OUT/call          which call is at work: its jobs end when it is gone
+OUT/.scratch      of the pilot, while it measures
 """
 
 from __future__ import annotations
@@ -12,16 +13,21 @@ import dataclasses
 import json
 import os
 import re
+import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from moco.atomic import write_json
+from moco.atomic import is_of_the_disk, reason, write_json
 from moco.config import Config
-from moco.data.folder_lock import locked
-from moco.errors import ConfigError, RunError
+from moco.data.folder_lock import LOCK, clear_lock, locked, unlock
+from moco.errors import BrokenOffError, ConfigError, RunError
 from moco.recipes import read_config
 from moco.sweep.plan import Planned
+
+SCRATCH = ".scratch"
+GOES_ON = "runs that have ended stay as they are: once that is cured, the same command goes on"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +49,7 @@ class GridFolder:
         """
         stored = (read_json(self.path / "grid.json") or {}).get("shared")
         if stored is None:
-            if self.path.is_dir() and {entry.name for entry in self.path.iterdir()} - {".lock", "runs"}:
+            if self.path.is_dir() and {entry.name for entry in self.path.iterdir()} - {LOCK, "runs", SCRATCH}:
                 raise RunError(f"{self.path} holds other files already: choose another out")
             return
         changed = [
@@ -56,22 +62,59 @@ class GridFolder:
 
     @contextlib.contextmanager
     def at_work(self, shared: dict[str, Any]) -> Iterator[None]:
-        """Make the folder and lock it against other processes.
+        """Make the folder and lock it against other processes; what a killed call has left is removed.
 
         Raises:
             RunError: it cannot be made, or another process works in it.
+            BrokenOffError: inside, the disk took no more.
         """
+        with self._held():
+            write_json(self.path / "grid.json", {"shared": shared})
+            try:
+                yield
+            except (OSError, RunError) as error:
+                if isinstance(error, BrokenOffError) or not is_of_the_disk(error):
+                    raise
+                said = str(error) if isinstance(error, RunError) else f"cannot write in {self.path}: {reason(error)}"
+                raise BrokenOffError(f"{said}; {GOES_ON}") from error
+            finally:
+                self.call.unlink(missing_ok=True)
+                for run in (self.path / "runs").glob("*"):  # of a run that was killed between its last two deeds
+                    clear_lock(run)
+
+    @property
+    def call(self) -> Path:
+        """Names the call that is at work."""
+        return self.path / "call"
+
+    @contextlib.contextmanager
+    def _held(self) -> Iterator[None]:
+        made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         try:
-            (self.path / "runs").mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"cannot use {self.path} as output folder: {error.strerror or error}") from error
-        lock = locked(self.path, "grid: wait for it or choose another out")
         try:
-            write_json(self.path / "grid.json", {"shared": shared})
-            yield
+            lock = locked(self.path, "grid: wait for it or choose another out")
+            try:
+                shutil.rmtree(self.path / SCRATCH, ignore_errors=True)
+                yield
+            finally:
+                shutil.rmtree(self.path / SCRATCH, ignore_errors=True)
+                unlock(self.path, lock)
         finally:
-            lock.close()
-            (self.path / ".lock").unlink(missing_ok=True)
+            for folder in made:  # where nothing was written
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+
+    @contextlib.contextmanager
+    def scratch(self, *, held: bool) -> Iterator[Path]:
+        """A place for a run that nobody keeps, in the folder, where the next call removes what a killed one has left.
+
+        `held`: whether this call is `at_work` in the folder; otherwise it is there for that time only.
+        """
+        with contextlib.nullcontext() if held else self._held():
+            yield self.path / SCRATCH / uuid.uuid4().hex
 
     def configs(self) -> dict[str, Config]:
         """Configurations of the runs that are here, by name."""

@@ -6,23 +6,20 @@ import dataclasses
 import math
 import statistics
 import sys
-import tempfile
 import time
 import uuid
-from concurrent.futures import BrokenExecutor
-from pathlib import Path
 from typing import Any, Literal
 
 from tqdm import tqdm
 
 from moco.config import Config
 from moco.data.workers import cores
-from moco.errors import ConfigError, RunError
+from moco.errors import BrokenOffError, ConfigError, RunError
 from moco.printable import printable
 from moco.recipes import configure
-from moco.sweep.folder import GridFolder
+from moco.sweep.folder import GOES_ON, GridFolder
 from moco.sweep.job import PILOT_STEPS, Commands, Job, carry_out, pilot, write_failure
-from moco.sweep.launch import Submit, launcher, run_all, start_here
+from moco.sweep.launch import ProcessEnded, Submit, launcher, run_all, start_here
 from moco.sweep.plan import Plan, Planned, make_plan
 from moco.sweep.plot import NO_PICTURES, can_draw
 from moco.sweep.report import Ablation, write
@@ -107,13 +104,13 @@ class Grid:
         run, ended = todo[0], list[Any]()
         basis = f"{PILOT_STEPS} steps of {run.name} alone"
         self._say(f"measuring {basis} ...")
-        with tempfile.TemporaryDirectory() as scratch:
-            call = (pilot, self.settings.data, self._shared(run.config), Path(scratch) / "pilot", self.commands)
+        with self.folder.scratch(held=not self.settings.dry_run) as scratch:
+            call = (pilot, self.settings.data, self._shared(run.config), scratch, self.commands)
             run_all(start_here, {run.name: call}, ended=lambda name, future: ended.append(future))
         if not ended:
             raise KeyboardInterrupt
         error = ended[0].exception()
-        if isinstance(error, BrokenExecutor):
+        if isinstance(error, ProcessEnded):
             raise RunError(
                 f"the process of the pilot was ended ({error}): is there memory enough, and is ablate called under "
                 'if __name__ == "__main__"?'
@@ -123,7 +120,7 @@ class Grid:
         return ended[0].result(), f"{basis} ({ended[0].result():,.0f} images/s)"
 
     def _run(self, todo: list[Planned], submit: Submit) -> Ending:
-        settings, call = self.settings, (self.folder.path / "call", uuid.uuid4().hex)
+        settings, call = self.settings, (self.folder.call, uuid.uuid4().hex)
         limit = math.inf if settings.minutes is None else 60 * settings.minutes
         deadline = self.start + limit
         last_start = deadline - min(20.0, 0.1 * limit)  # a run that starts later would come to its first step only
@@ -148,7 +145,6 @@ class Grid:
                 ended=self._ended,
                 watch=watch,
             )
-        call[0].unlink(missing_ok=True)
         return "interrupted" if not going_on else "unfinished" if self._open() else "finished"
 
     def _bar(self, todo: list[Planned]) -> Any:
@@ -157,10 +153,17 @@ class Grid:
         return tqdm(total=images, unit="img", unit_scale=True, mininterval=every, disable=self.settings.quiet)
 
     def _ended(self, name: str, future: Any) -> None:
-        """A process that could say nothing itself has failed: out of memory, killed, a broken installation."""
+        """A process that could say nothing itself has failed: out of memory, killed, a broken installation.
+
+        Raises:
+            BrokenOffError: the disk took no more.
+        """
         error = future.exception()
+        if error is None and (full := future.result()) is not None:
+            raise BrokenOffError(f"{full}; {GOES_ON}")
         if error is not None:
-            write_failure(self.folder.run(name), f"its process ended: {str(error).strip().splitlines()[0]}")
+            said = str(error) if isinstance(error, ProcessEnded) else ": " + str(error).strip().splitlines()[0]
+            write_failure(self.folder.run(name), f"its process ended {said}".replace(" :", ":"))
 
     def _shared(self, config: Config) -> Config:
         """With the cores of this machine shared among the runs that work side by side."""

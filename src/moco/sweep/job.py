@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moco.atomic import write_json
+from moco.atomic import is_of_the_disk, write_json
 from moco.config import Config
 from moco.errors import MocoError
 from moco.recipes import configure
@@ -58,8 +58,10 @@ class Job(Callback):
         training.stop = training.stop or self.over
 
 
-def carry_out(job: Job, commands: Commands) -> None:
-    """Do what is left of a job; a failure is written to failed.json."""
+def carry_out(job: Job, commands: Commands) -> str | None:
+    """Do what is left of a job; a failure is written to failed.json. One of the disk is none of the run's: it is
+    returned in words.
+    """
     try:
         summary = read_json(job.folder / "summary.json")
         if not job.over and not (summary and summary["finished"]):
@@ -71,8 +73,11 @@ def carry_out(job: Job, commands: Commands) -> None:
             write_json(job.folder / "probe.json", _linear_probe(job, commands))
     except Exception as error:
         said = str(error).strip().splitlines() or [""]
+        if is_of_the_disk(error):
+            return said[0]
         reason = said[0] if isinstance(error, MocoError) else f"{type(error).__name__}: {said[0]}"
         write_failure(job.folder, reason, traceback.format_exc())
+    return None
 
 
 def write_failure(folder: Path, reason: str, details: str = "") -> None:

@@ -1,23 +1,26 @@
-"""Jobs in processes of their own, by `concurrent.futures` on this machine or by submitit on a SLURM cluster."""
+"""Jobs in processes of their own, by `multiprocessing` on this machine or by submitit on a SLURM cluster."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from moco.data.workers import worker_init
-from moco.errors import ConfigError
+from moco.errors import ConfigError, RunError
 from moco.sweep.settings import Settings
 from moco.training.stop import StopRequest
 
 PAUSE = 0.2  # seconds between two looks at the jobs
-Submit = Callable[..., Any]  # returns a future: concurrent.futures' or submitit's
+Submit = Callable[..., Any]  # returns a `Started`, or a future of submitit's
 
 
 def launcher(settings: Settings) -> Submit:
@@ -29,20 +32,76 @@ def launcher(settings: Settings) -> Submit:
     return start_here if settings.launcher == "local" else _slurm(settings.out / "slurm", settings.slurm)
 
 
-def start_here(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Start a function in a process of its own on this machine; returns a future."""
-    # A pool for each job: one that is killed (out of memory) breaks its own only, and every run begins afresh.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(1, mp_context=context, initializer=_initialize)
-    future = pool.submit(function, *arguments)
-    pool.shutdown(wait=False)
-    return future
+class ProcessEnded(Exception):
+    """A process ended before its function did."""
 
 
-def _initialize() -> None:
-    """As the workers of a DataLoader: Ctrl-C is for the process that leads, and no process outlives it."""
+class Started:
+    """A function at work in a process of its own on this machine, as a future.
+
+    A pool of `concurrent.futures` has semaphores with names, which stay in the system when all its processes are
+    killed; a process with a pipe has none.
+    """
+
+    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
+        context = multiprocessing.get_context("spawn")  # every run begins afresh
+        self._answers, answers = context.Pipe(duplex=False)
+        self._process = context.Process(target=_answer, args=(answers, function, *arguments))
+        self._process.start()
+        answers.close()
+        self._answer: tuple[Any, Exception | None] | None = None
+
+    def done(self) -> bool:
+        """Whether it has ended, in whatever way."""
+        if self._answer is None and (self._answers.poll() or not self._process.is_alive()):
+            self._answer = self._received()
+        return self._answer is not None
+
+    def result(self) -> Any:
+        """What the function returned, once it has ended."""
+        return self._ended()[0]
+
+    def exception(self) -> Exception | None:
+        """Its exception in words, or `ProcessEnded`; None if there was none."""
+        return self._ended()[1]
+
+    def _ended(self) -> tuple[Any, Exception | None]:
+        while not self.done():
+            time.sleep(PAUSE)
+        assert self._answer is not None
+        return self._answer
+
+    def _received(self) -> tuple[Any, Exception | None]:
+        try:
+            if not self._answers.poll():  # further processes of its own may hold the pipe
+                raise EOFError
+            result, error = self._answers.recv()
+        except (EOFError, OSError):
+            self._process.join()
+            return None, ProcessEnded(_in_words(self._process.exitcode or 0))
+        self._process.join()
+        return result, None if error is None else RunError(error)
+
+
+start_here = Started
+
+
+def _in_words(code: int) -> str:
+    return f"by signal {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+
+
+def _answer(answers: Connection, function: Callable[..., Any], *arguments: Any) -> None:
+    """In the new process. As the workers of a DataLoader: Ctrl-C is for the process that leads, and no process outlives
+    it.
+    """
     worker_init(0)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    tqdm.set_lock(threading.RLock())  # its own is a semaphore with a name in a process that was spawned
+    try:
+        answer = function(*arguments), None
+    except Exception as error:
+        answer = None, f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+    answers.send(answer)
 
 
 def _end_with_parent() -> None:
@@ -88,18 +147,18 @@ def run_all(
     waiting, active = list(tasks), dict[str, Any]()
     others = set(multiprocessing.active_children())
     try:
-        with StopRequest(watched=False) as signal:  # runs at work end at their own next step
-            while active or (waiting and may_start() and not signal.came):
-                while waiting and len(active) < jobs and may_start() and not signal.came:
+        with StopRequest(watched=False) as request:  # runs at work end at their own next step
+            while active or (waiting and may_start() and not request.came):
+                while waiting and len(active) < jobs and may_start() and not request.came:
                     name = waiting.pop(0)
                     active[name] = submit(*tasks[name])
-                if signal.came:
+                if request.came:
                     stop()
                 for name in [name for name, future in active.items() if future.done()]:
                     ended(name, active.pop(name))
                 watch(list(active))
                 time.sleep(PAUSE)
-            return not signal.came
+            return not request.came
     except KeyboardInterrupt:
         return False
     finally:

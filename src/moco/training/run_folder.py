@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import shutil
 from collections.abc import Iterator
@@ -11,13 +10,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from moco import atomic
-from moco.data.folder_lock import locked
+from moco.data.folder_lock import LOCK, locked, unlock
 from moco.errors import RunError
 
 CHECKPOINTS = "checkpoints"
-
-
-_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
 class RunFolder:
@@ -77,7 +73,7 @@ class RunFolder:
     def _is_mine(self, entry: Path) -> bool:
         """Whether `take` has made this, and nothing has been put into it: so do runs that end before they begin."""
         unwritten = entry.name.startswith(".") and ".partial" in entry.name  # see `moco.atomic`
-        return unwritten or (entry.name in (".lock", CHECKPOINTS) and not (entry.is_dir() and any(entry.iterdir())))
+        return unwritten or (entry.name in (LOCK, CHECKPOINTS) and not (entry.is_dir() and any(entry.iterdir())))
 
     def take(self, *, resume: bool) -> None:
         """Make the folder and lock it; whether it may be taken is asked again, as another run may just have ended.
@@ -100,9 +96,8 @@ class RunFolder:
     def close(self) -> None:
         """Unlock."""
         if self._lock is not None:
-            self._lock.close()
+            unlock(self.path, self._lock)
             self._lock = None
-            (self.path / ".lock").unlink(missing_ok=True)
 
     def clear(self) -> None:
         """Remove what a run has written that has not done a step, and the folder if it was made by `take`."""
@@ -127,7 +122,7 @@ class RunFolder:
             yield
         except OSError as error:
             own = Path(str(error.filename)).is_relative_to(self.path)
-            if error.errno not in _OF_THE_DISK and not own:
+            if not atomic.is_of_the_disk(error) and not own:
                 raise
             last, where = self.checkpoint, error.filename or self.path
             left = f"{last} is whole: --resume goes on from there" if last.is_file() else "there is no checkpoint yet"
