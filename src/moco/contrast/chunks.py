@@ -44,7 +44,7 @@ class InChunks(nn.Module):
     def forward(self, batch: Any) -> Tensor:
         """Embeddings (N, C) in the order of the samples."""
         length, device = batch_length(batch)
-        chunks = torch.arange(length, device=device).split(self.chunk_size)
+        chunks = torch.split(torch.arange(length, device=device), self.chunk_size)
         return torch.cat([self._one(select(batch, chunk)) for chunk in chunks])
 
     def _one(self, chunk: Any) -> Tensor:
