@@ -54,6 +54,7 @@ def test_public_names_of_the_algorithm():
         "Bank",
         "ContrastiveModel",
         "EndToEnd",
+        "InChunks",
         "LossAndKeys",
         "MemoryBank",
         "MoCo",

@@ -116,6 +116,9 @@ class Config:
         compile: translate the encoders with torch.compile.
         activation_checkpointing: f_q keeps the inputs of its blocks alone for the backward pass, which computes the
             rest again: less memory, more time, the same numbers.
+        chunk_size: samples of a device's share of the batch that pass an encoder at once (gradient caching); the
+            backward pass computes a chunk again. The gradient is the whole batch's, the memory a chunk's; BatchNorm's
+            statistics are a chunk's too. null means all at once.
         accelerator: device kind; auto takes a GPU if there is one.
         devices: devices on this machine, or processes on a CPU; several train together, one process each.
         num_nodes: machines that train together.
@@ -202,6 +205,7 @@ class Config:
     layout: Layout = "auto"
     compile: bool = False
     activation_checkpointing: bool = False
+    chunk_size: int | None = at_least(1, None)
     accelerator: Accelerator = "auto"
     devices: int = at_least(1, 1)
     num_nodes: int = at_least(1, 1)
@@ -259,6 +263,12 @@ class Config:
     def learning_rate(self) -> float:
         """Learning rate at this batch size, before the schedule."""
         return self.base_learning_rate * self.batch_size / REFERENCE_BATCH
+
+    @property
+    def samples_at_once(self) -> int:
+        """Samples that pass an encoder together on each device, at least: of the smallest chunk, or of its share."""
+        count = 1 if self.chunk_size is None else -(-self.batch_size_per_rank // self.chunk_size)
+        return self.batch_size_per_rank // count
 
     @property
     def batch_size_per_rank(self) -> int:

@@ -127,6 +127,11 @@ def _check_combinations(config: Any) -> None:
             f"batch_size={config.batch_size} on {config.devices * config.num_nodes} devices: "
             "choose a multiple, so that every device gets the same share"
         )
+    if config.chunk_size is not None and config.chunk_size >= config.batch_size_per_rank:
+        raise ConfigError(
+            f"chunk_size={config.chunk_size} with {config.batch_size_per_rank} samples a device, which pass at once: "
+            "choose fewer, or leave it out"
+        )
     if config.hidden_dim is not None and config.head == "linear":
         raise ConfigError(f"hidden_dim={config.hidden_dim} with head='linear', which has no layer in between")
     if config.warmup_epochs and (config.warmup_steps or config.warmup_epochs >= (config.epochs or 0)):

@@ -55,7 +55,10 @@ GROUPS = {
             "optimizer base_learning_rate sgd_momentum weight_decay schedule schedule_unit lr_milestones lr_decay "
             "warmup_steps warmup_epochs head_warmup_steps"
         ),
-        "hardware": "accelerator num_nodes precision layout compile activation_checkpointing workers cache_gib threads",
+        "hardware": (
+            "accelerator num_nodes precision layout compile activation_checkpointing chunk_size workers cache_gib "
+            "threads"
+        ),
         "evaluation while training": "held_out knn_evaluations patience knn_images num_neighbors knn_temperature",
         "run": "log_every checkpoint_minutes keep_checkpoints",
     }.items()

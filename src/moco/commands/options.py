@@ -64,6 +64,7 @@ class Options(TypedDict, total=False):
     layout: config.Layout
     compile: bool
     activation_checkpointing: bool
+    chunk_size: int | None
     accelerator: config.Accelerator
     devices: int
     num_nodes: int

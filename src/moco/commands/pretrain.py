@@ -128,8 +128,9 @@ def pretrain(
         budget: time for a fitted run, such as 90s, 30m or 8h; None means 30m on a CPU, 8h on a GPU.
         resume: continue the run in `out` with its own options. Others may be stated for length (steps, epochs,
             patience), where and how fast it goes on (devices, num_nodes, accelerator, precision, layout, compile,
-            activation_checkpointing, threads, workers, cache_gib), log_every, knn_evaluations, checkpoints, and places
-            that have moved (data, test, labels, data_root). A finished run stays as it is, but for another length.
+            activation_checkpointing, chunk_size, threads, workers, cache_gib), log_every, knn_evaluations, checkpoints,
+            and places that have moved (data, test, labels, data_root). A finished run stays as it is, but for another
+            length.
         changed_images: resume although images have changed, come or gone; those that were held out stay so.
         dry_run: say what the run would be and take, and write nothing.
         quiet: neither messages nor a progress bar.

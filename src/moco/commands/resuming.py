@@ -29,7 +29,7 @@ LENGTH = ("steps", "epochs", "patience")
 MAY_CHANGE = (
     *LENGTH,
     *("workers", "cache_gib", "threads", "devices", "num_nodes", "accelerator", "precision", "layout", "compile"),
-    "activation_checkpointing",
+    *("activation_checkpointing", "chunk_size"),
     *("log_every", "knn_evaluations", "checkpoint_minutes", "keep_checkpoints"),
 )
 PLACES = ("test", "labels", "data_root")  # may have moved; what lies there is compared

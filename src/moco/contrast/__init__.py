@@ -4,6 +4,7 @@ Nothing here knows of images, files, configurations or loggers, so text and rein
 """
 
 from moco.contrast.algorithm import MoCo, moco_loss, moco_step, symmetric_moco_loss, symmetric_moco_step
+from moco.contrast.chunks import InChunks
 from moco.contrast.dictionary import Bank, Queue
 from moco.contrast.end_to_end import EndToEnd, end_to_end_loss, end_to_end_step
 from moco.contrast.loss import contrastive_logits, in_batch_info_nce, info_nce, scored_info_nce
@@ -16,6 +17,7 @@ __all__ = [
     "Bank",
     "ContrastiveModel",
     "EndToEnd",
+    "InChunks",
     "LossAndKeys",
     "MemoryBank",
     "MoCo",

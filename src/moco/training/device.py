@@ -6,15 +6,16 @@ import dataclasses
 import inspect
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from moco.config import Config
-from moco.contrast import ContrastiveModel
+from moco.contrast import ContrastiveModel, InChunks
+from moco.contrast.batchnorm import has_batchnorm
 from moco.data.workers import cores
 from moco.encoder import recomputable_blocks, recomputing
 from moco.errors import ConfigError
@@ -107,22 +108,38 @@ def place(model: ContrastiveModel, fabric: Fabric, config: Config) -> None:
     layout = torch.channels_last if config.layout == "channels_last" else torch.contiguous_format
     model.to(fabric.device).to(memory_format=layout)
     query: Any = model.query_side
-    if fabric.world_size > 1:
+    if config.chunk_size is not None:
+        query = InChunks(query, config.chunk_size, encode=_ready(query, config, model))
+    if fabric.world_size > 1:  # around all chunks, so that their gradients are averaged once
         query = fabric.setup_module(query, move_to_device=False)
-    key: Any = getattr(model, "encoder_k", None)  # where there is none, keys go through f_q
+    if config.chunk_size is None:
+        query = _ready(query, config, model)
+    model.run_encoders_with(query=query, key=_key_call(model, config))
 
-    def ready(encoder: Any) -> Any:
-        if config.compile:  # for the one batch shape of the training; evaluation calls the plain encoder
-            encoder = torch.compile(encoder, dynamic=False)
-        if config.precision == "bf16":
-            encoder = torch.autocast(fabric.device.type, torch.bfloat16)(encoder)
-        return encoder
 
-    query = ready(query)
-    if config.activation_checkpointing:  # of f_q alone: f_k keeps nothing for a backward pass
-        encoder: Any = model.encoder_q
-        query = recomputing(query, recomputable_blocks(encoder.backbone, config.backbone))
-    model.run_encoders_with(query=query, key=None if key is None else ready(key))
+def _key_call(model: ContrastiveModel, config: Config) -> Callable[[Any], Tensor] | None:
+    """How f_k is called; None where keys go through f_q."""
+    key: Any = getattr(model, "encoder_k", None)
+    if key is None:
+        return None
+    if config.chunk_size is None:
+        return _ready(key, config)
+    # MoCo v3 leaves keys in their queries' order, whose company would be theirs then.
+    shuffle = config.mechanism == "moco-v3" and has_batchnorm(key)
+    return InChunks(key, config.chunk_size, encode=_ready(key, config), shuffle=shuffle)
+
+
+def _ready(encoder: Any, config: Config, model: ContrastiveModel | None = None) -> Callable[[Any], Tensor]:
+    """The encoder under the configuration's compiler and precision; `model`: whose f_q it is, which learns."""
+    device = next(encoder.parameters()).device.type
+    if config.compile:  # for the one batch shape of the training; evaluation calls the plain encoder
+        encoder = torch.compile(encoder, dynamic=False)
+    if config.precision == "bf16":
+        encoder = torch.autocast(device, torch.bfloat16)(encoder)
+    if model is not None and config.activation_checkpointing:  # f_k keeps nothing for a backward pass
+        whole: Any = model.encoder_q
+        encoder = recomputing(encoder, recomputable_blocks(whole.backbone, config.backbone))
+    return encoder  # type: ignore[no-any-return]
 
 
 def busy_remark(config: Config, device: torch.device) -> str | None:

@@ -55,16 +55,17 @@ def build_checked_encoder(config: Config, module: nn.Module | None = None) -> En
 
 def _check_batchnorm(encoder: Encoder, config: Config) -> None:
     """Whether the cure has layers to cure, and these enough samples."""
-    share = config.batch_size_per_rank
+    share, needed = config.samples_at_once, 2 * (config.split_groups or 1)
     if not has_batchnorm(encoder):
         if config.batchnorm not in ("auto", "none"):
             raise ConfigError(
                 f"batchnorm={config.batchnorm!r} for {config.backbone}, which has no BatchNorm: choose 'auto' or 'none'"
             )
-    elif config.batchnorm != "frozen" and share < 2 * (config.split_groups or 1):
+    elif config.batchnorm != "frozen" and share < needed:
+        chunks = "" if config.chunk_size is None else f" in chunks of chunk_size={config.chunk_size}"
         raise ConfigError(
-            f"batch_size={config.batch_size} is {share} samples a device: {config.backbone} has BatchNorm layers, "
-            f"which need at least {2 * (config.split_groups or 1)} here"
+            f"batch_size={config.batch_size}{chunks} is {share} samples a device: {config.backbone} has BatchNorm "
+            f"layers, which need at least {needed} here"
         )
 
 
