@@ -15,7 +15,7 @@ from moco.config_checks import check_together
 from moco.errors import ConfigError
 from moco.fields import LARGEST_SEED, LARGEST_SIDE, above_zero, at_least, limited, missed, patterns, share
 from moco.normalization import AUTO, normalization_values
-from moco.sizes import height_width, size_of, size_text
+from moco.sizes import SMALLEST_SIDE, SizeByStep, height_width, size_by_step, size_of, size_text
 
 EPOCHS = 200  # MoCo v1's and v2's (1911.05722, 2003.04297)
 LARGEST_WIDTH = 65536  # of embeddings and of what lies before them
@@ -61,6 +61,8 @@ class Config:
         frozen_layers: share of the backbone's convolutions and linear layers, from the first on, that stay as they are;
             null means none, with init 0.3.
         image_size: side of a view in pixels, or height and width as 64x96 where they differ.
+        progressive_resolution: smaller views first, as SIZE:SHARE of the steps, as 32:0.5 or 32:0.5,48:0.25, then
+            image_size; auto is half of it for three quarters of the steps (2507.03779); null means one size.
         stem: first layers of a ResNet; auto takes 3x3 without max-pool up to 64 px; with init: the weights' own.
         head: projection head: linear (v1), mlp (v2), v3-resnet (2 layers, with BatchNorm) or v3-vit (3 layers).
         hidden_dim: width between the head's layers, and the predictor's; null means the features' for mlp, 4096 for
@@ -150,9 +152,12 @@ class Config:
     frozen_layers: float | None = limited(None, lambda value: 0 <= value < 1, "a share from 0 to below 1")
     image_size: int | tuple[int, int] = limited(
         224,
-        lambda value: all(8 <= side <= LARGEST_SIDE for side in height_width(value)),
-        lambda value: missed(max(value) if max(value := height_width(value)) > LARGEST_SIDE else 0, 8, LARGEST_SIDE),
+        lambda value: all(SMALLEST_SIDE <= side <= LARGEST_SIDE for side in height_width(value)),
+        lambda value: missed(
+            max(value) if max(value := height_width(value)) > LARGEST_SIDE else 0, SMALLEST_SIDE, LARGEST_SIDE
+        ),
     )
+    progressive_resolution: str | None = None
     stem: Stem = "auto"
     head: Head = "mlp"
     hidden_dim: int | None = at_least(1, None, most=LARGEST_WIDTH)
@@ -254,6 +259,11 @@ class Config:
         if self.normalization != AUTO:
             normalization_values(self.normalization)
         check_together(self)
+
+    @property
+    def sizes(self) -> SizeByStep:
+        """Size of the views at each step."""
+        return size_by_step(self.progressive_resolution, self.image_size)
 
     @property
     def learning_rate(self) -> float:
