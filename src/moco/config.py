@@ -76,6 +76,7 @@ class Config:
         key_momentum_schedule: constant, or cosine, with which m rises to 1 over the run (v3).
         bank_momentum: share of an image's stored embedding that stays when it comes by, 0 to 1; null without a bank.
         temperature: divides the similarities, above 0.
+        decoupled: leave the positive out of the loss's denominator (2110.06848).
         batchnorm: cure for the BatchNorm leak; auto splits on one device and shuffles across several; with init it is
             frozen, where the trained statistics stay.
         split_groups: BatchNorm groups of the split cure; null means 8, fewer for batches under 32.
@@ -170,6 +171,7 @@ class Config:
     key_momentum_schedule: KeyMomentumSchedule = "constant"
     bank_momentum: float | None = share(None)
     temperature: float = above_zero(0.2)
+    decoupled: bool = False
     batchnorm: BatchNormCure = "auto"
     split_groups: int | None = at_least(1, None)
     symmetric: bool = False

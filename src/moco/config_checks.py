@@ -106,6 +106,8 @@ def _check_mechanism(config: Any) -> None:
                 f"batchnorm={config.batchnorm!r} with mechanism {config.mechanism!r}, which has no key encoder of its "
                 "own: choose 'auto'"
             )
+    if config.decoupled and config.mechanism == "memory-bank" and config.dictionary_size == 1:
+        raise ConfigError("decoupled with dictionary_size=1: a query's own image may be the one, need at least 2")
     if config.mechanism in ("end-to-end", "moco-v3") and config.batch_size < 2:
         raise ConfigError(
             f"batch_size=1 with {config.mechanism}: negatives are the batch's other keys, need at least 2"

@@ -28,6 +28,7 @@ class Options(TypedDict, total=False):
     key_momentum_schedule: config.KeyMomentumSchedule
     bank_momentum: float | None
     temperature: float
+    decoupled: bool
     batchnorm: config.BatchNormCure
     split_groups: int | None
     symmetric: bool
