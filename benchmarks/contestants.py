@@ -21,10 +21,10 @@ import torch
 import moco
 from moco.config import Config
 from moco.contrast import moco_step
-from moco.data.augment import RecipeViews
 from moco.data.cache import keep_decoded
 from moco.data.loader import ViewLoader
 from moco.data.order import EpochOrder
+from moco.data.recipe_views import RecipeViews
 from moco.data.skipped import SkippedFiles
 from moco.data.views import view_recipe
 from moco.recipes import configure

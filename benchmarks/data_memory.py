@@ -104,9 +104,9 @@ def take_batches(data: Path) -> dict[str, float]:
 
     import torch
 
-    from moco.data.augment import RecipeViews
     from moco.data.loader import ViewLoader
     from moco.data.order import EpochOrder
+    from moco.data.recipe_views import RecipeViews
     from moco.data.skipped import SkippedFiles
     from moco.data.source import open_source
     from moco.data.views import view_recipe

@@ -36,13 +36,13 @@ from torchvision.transforms import v2
 
 import moco
 from moco.data import decode
-from moco.data.augment import RecipeViews
 from moco.data.base import Source
 from moco.data.cache import keep_decoded
 from moco.data.folder import FolderSource
 from moco.data.loader import MakeViews, ViewLoader
 from moco.data.order import EpochOrder
 from moco.data.packed import PackedSource
+from moco.data.recipe_views import RecipeViews
 from moco.data.skipped import SkippedFiles
 from moco.data.user_transform import TransformViews
 from moco.data.views import view_recipe

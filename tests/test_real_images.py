@@ -163,7 +163,7 @@ from moco.data.order import EpochOrder
 from moco.data.skipped import SkippedFiles
 from moco.data.source import open_source
 from moco.recipes import configure
-from moco.data.augment import RecipeViews
+from moco.data.recipe_views import RecipeViews
 from moco.data.views import view_recipe
 import numpy as np
 

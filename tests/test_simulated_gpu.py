@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from moco.data.arrays import ArraySource
-from moco.data.augment import RecipeViews
 from moco.data.order import EpochOrder
+from moco.data.recipe_views import RecipeViews
 from moco.data.views import view_recipe
 from moco.recipes import configure
 from moco.training.encoder import build_checked_encoder

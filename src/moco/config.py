@@ -15,7 +15,7 @@ from moco.config_checks import check_together
 from moco.errors import ConfigError
 from moco.fields import LARGEST_SEED, LARGEST_SIDE, above_zero, at_least, limited, missed, patterns, share
 from moco.normalization import AUTO, normalization_values
-from moco.sizes import height_width, size_of, size_text
+from moco.sizes import SMALLEST_SIDE, SizeByStep, height_width, size_by_step, size_of, size_text
 
 EPOCHS = 200  # MoCo v1's and v2's (1911.05722, 2003.04297)
 LARGEST_WIDTH = 65536  # of embeddings and of what lies before them
@@ -61,6 +61,8 @@ class Config:
         frozen_layers: share of the backbone's convolutions and linear layers, from the first on, that stay as they are;
             null means none, with init 0.3.
         image_size: side of a view in pixels, or height and width as 64x96 where they differ.
+        progressive_resolution: smaller views first, as SIZE:SHARE of the steps, as 32:0.5 or 32:0.5,48:0.25, then
+            image_size; auto is half of it for three quarters of the steps (2507.03779); null means one size.
         stem: first layers of a ResNet; auto takes 3x3 without max-pool up to 64 px; with init: the weights' own.
         head: projection head: linear (v1), mlp (v2), v3-resnet (2 layers, with BatchNorm) or v3-vit (3 layers).
         hidden_dim: width between the head's layers, and the predictor's; null means the features' for mlp, 4096 for
@@ -74,6 +76,7 @@ class Config:
         key_momentum_schedule: constant, or cosine, with which m rises to 1 over the run (v3).
         bank_momentum: share of an image's stored embedding that stays when it comes by, 0 to 1; null without a bank.
         temperature: divides the similarities, above 0.
+        decoupled: leave the positive out of the loss's denominator (2110.06848).
         batchnorm: cure for the BatchNorm leak; auto splits on one device and shuffles across several; with init it is
             frozen, where the trained statistics stay.
         split_groups: BatchNorm groups of the split cure; null means 8, fewer for batches under 32.
@@ -153,9 +156,12 @@ class Config:
     frozen_layers: float | None = limited(None, lambda value: 0 <= value < 1, "a share from 0 to below 1")
     image_size: int | tuple[int, int] = limited(
         224,
-        lambda value: all(8 <= side <= LARGEST_SIDE for side in height_width(value)),
-        lambda value: missed(max(value) if max(value := height_width(value)) > LARGEST_SIDE else 0, 8, LARGEST_SIDE),
+        lambda value: all(SMALLEST_SIDE <= side <= LARGEST_SIDE for side in height_width(value)),
+        lambda value: missed(
+            max(value) if max(value := height_width(value)) > LARGEST_SIDE else 0, SMALLEST_SIDE, LARGEST_SIDE
+        ),
     )
+    progressive_resolution: str | None = None
     stem: Stem = "auto"
     head: Head = "mlp"
     hidden_dim: int | None = at_least(1, None, most=LARGEST_WIDTH)
@@ -168,6 +174,7 @@ class Config:
     key_momentum_schedule: KeyMomentumSchedule = "constant"
     bank_momentum: float | None = share(None)
     temperature: float = above_zero(0.2)
+    decoupled: bool = False
     batchnorm: BatchNormCure = "auto"
     split_groups: int | None = at_least(1, None)
     symmetric: bool = False
@@ -258,6 +265,11 @@ class Config:
         if self.normalization != AUTO:
             normalization_values(self.normalization)
         check_together(self)
+
+    @property
+    def sizes(self) -> SizeByStep:
+        """Size of the views at each step."""
+        return size_by_step(self.progressive_resolution, self.image_size)
 
     @property
     def learning_rate(self) -> float:

@@ -38,15 +38,24 @@ VIEW_FIELDS = (
     *("grayscale_first", "blur_probability", "blur_probability_2", "solarize_probability", "solarize_probability_2"),
     *("flip_probability", "vertical_flip_probability", "rotate_probability"),
 )
+# Those that a whole configuration cannot have beside a transform, because nothing would honour them.
+DRAWN_VIEWS = ("progressive_resolution",)
 
 
 def check_stated(given: Mapping[str, Any], *, own_views: bool) -> None:
     """Raise ConfigError for what this machine or a transform of the user's rules out in the options of a new run."""
     for name, least in (("workers", 0), ("threads", 1), ("devices", 1)):
         check_processes(name, given.get(name), least=least)
-    needless = [name for name in VIEW_FIELDS if own_views and name in given]
+    needless = [name for name in (*VIEW_FIELDS, *DRAWN_VIEWS) if own_views and name in given]
     if needless:
         raise ConfigError(f"{needless[0]} with transform, which makes the views by itself: leave one of them out")
+
+
+def check_own_views(config: Any) -> None:
+    """Raise ConfigError for views that a transform of the user's would have to make, and does not know of."""
+    for name in DRAWN_VIEWS:
+        if getattr(config, name):
+            raise ConfigError(f"{name} with transform, which makes the views by itself: leave one of them out")
 
 
 def check_factory(name: str | None, *, file: object, allowed: bool) -> None:
@@ -68,6 +77,7 @@ def check_needless(config: Any, stated: Mapping[str, Any]) -> None:
 
 def check_together(config: Any) -> None:
     """For `Config`: raise ConfigError where values contradict one another; it names them and what to do."""
+    _ = config.sizes  # refuses what progressive_resolution cannot be
     _check_mechanism(config)
     _check_combinations(config)
 
@@ -96,6 +106,8 @@ def _check_mechanism(config: Any) -> None:
                 f"batchnorm={config.batchnorm!r} with mechanism {config.mechanism!r}, which has no key encoder of its "
                 "own: choose 'auto'"
             )
+    if config.decoupled and config.mechanism == "memory-bank" and config.dictionary_size == 1:
+        raise ConfigError("decoupled with dictionary_size=1: a query's own image may be the one, need at least 2")
     if config.mechanism in ("end-to-end", "moco-v3") and config.batch_size < 2:
         raise ConfigError(
             f"batch_size=1 with {config.mechanism}: negatives are the batch's other keys, need at least 2"

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from moco import recipes
 from moco.data.arrays import ArraySource
-from moco.data.augment import RecipeViews
 from moco.data.base import Source
 from moco.data.decode import DamagedImage
 from moco.data.loader import ViewLoader
 from moco.data.order import EpochOrder
+from moco.data.recipe_views import RecipeViews
 from moco.data.skipped import SkippedFiles
 from moco.data.user_transform import TransformViews
 from moco.data.views import ViewRecipe, view_recipe

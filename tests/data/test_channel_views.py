@@ -10,9 +10,10 @@ from tests.data.examples import RECIPES, generator
 from torchvision.transforms.v2 import functional as F
 
 from moco.data.arrays import ArraySource
-from moco.data.augment import ColorDraws, Poses, RecipeViews, color_views, draw_colors
+from moco.data.augment import ColorDraws, Poses, color_views, draw_colors
 from moco.data.loader import ViewLoader
 from moco.data.order import EpochOrder
+from moco.data.recipe_views import RecipeViews
 from moco.data.skipped import SkippedFiles
 from moco.data.views import ViewRecipe
 

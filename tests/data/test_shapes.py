@@ -12,9 +12,10 @@ from tests.reference.views import naive_photometric
 from torch.nn.functional import interpolate
 
 from moco.config import Config
-from moco.data.augment import CropBoxes, RecipeViews, color_views, draw_colors
+from moco.data.augment import CropBoxes, color_views, draw_colors
 from moco.data.order import COLORS, VIEWS, EpochOrder, Sample, keyed_generator
 from moco.data.preprocess import Preprocessing, centre_pixels
+from moco.data.recipe_views import RecipeViews
 from moco.data.views import view_recipe
 from moco.encoder.vit import sincos_positions
 from moco.errors import ConfigError, DataError

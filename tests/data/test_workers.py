@@ -13,9 +13,9 @@ import pytest
 import torch
 from tests.data.examples import PLAIN, Reddish
 
-from moco.data.augment import RecipeViews
 from moco.data.loader import ViewLoader
 from moco.data.order import EpochOrder
+from moco.data.recipe_views import RecipeViews
 from moco.data.skipped import SkippedFiles
 from moco.data.workers import default_workers
 

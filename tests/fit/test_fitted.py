@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 import moco
 from moco.cli import main
 from moco.errors import ConfigError, DataError
+from moco.fit import measure as measuring
 from moco.fit import plan, rules
 from moco.fit.measure import measure
 from tests.conftest import StopAt
@@ -213,3 +214,18 @@ def test_what_starting_weights_decide_stays(folder, tmp_path):
     run = moco.pretrain(folder, out=tmp_path / "run", init=first.path, quiet=True, steps=1, **options)
     assert (run.config.recipe, run.config.batchnorm, run.config.base_learning_rate) == ("auto", "frozen", 0.12)
     assert (run.config.image_size, run.config.dictionary_size) == (16, 72)
+
+
+def test_smaller_views_first_make_a_fitted_run_longer(folder, tmp_path, monkeypatch):
+    """What is measured is the mean over the run's sizes, as if steps of 16 px took a quarter of those of 32."""
+    seconds = {16: 5.0, 32: 20.0}
+    monkeypatch.setattr(measuring, "_timed", lambda run, config, deadline, size: [seconds[size]] * 10)
+    monkeypatch.setattr(measuring, "_evaluation", lambda run, device: (0.01, 0.0))
+    options = {**SMALL, "image_size": 32, "quiet": True}
+    plain, growing = (
+        moco.pretrain(folder, out=tmp_path / str(stated), budget="5m", progressive_resolution=stated, **options)
+        for stated in (None, "auto")
+    )
+    assert growing.config.progressive_resolution == "auto"
+    ratio = growing.config.steps / plain.config.steps
+    assert ratio == pytest.approx(1 / (0.75 * 0.25 + 0.25), rel=0.1)

@@ -41,3 +41,15 @@ def plain_accuracy(q_NC: Tensor, k_NC: Tensor, keys_KC: Tensor, own_N: Tensor | 
         others = [row for row in range(len(keys_KC)) if own_N is None or row != own_N[i]]
         hits += all(float(q_C @ k_C) > float(q_C @ keys_KC[row]) for row in others)
     return hits / len(q_NC)
+
+
+def plain_decoupled(
+    q_NC: Tensor, k_NC: Tensor, keys_KC: Tensor, temperature: float, own_N: Tensor | None = None
+) -> Tensor:
+    """Query by query: the log of the sum over its negatives alone, less its positive logit (2110.06848, eq. 6)."""
+    losses = []
+    for i, (q_C, k_C) in enumerate(zip(q_NC, k_NC, strict=True)):
+        others = [row for row in range(len(keys_KC)) if own_N is None or row != own_N[i]]
+        negatives = torch.stack([(q_C * keys_KC[row]).sum() / temperature for row in others])
+        losses.append(negatives.exp().sum().log() - (q_C * k_C).sum() / temperature)
+    return torch.stack(losses).mean()

@@ -15,6 +15,7 @@ class Options(TypedDict, total=False):
     num_heads: int | None
     frozen_layers: float | None
     image_size: StatedSize
+    progressive_resolution: str | None
     stem: config.Stem
     head: config.Head
     hidden_dim: int | None
@@ -27,6 +28,7 @@ class Options(TypedDict, total=False):
     key_momentum_schedule: config.KeyMomentumSchedule
     bank_momentum: float | None
     temperature: float
+    decoupled: bool
     batchnorm: config.BatchNormCure
     split_groups: int | None
     symmetric: bool

@@ -21,7 +21,7 @@ def end_to_end_loss(model: EndToEnd, x_q: Any, x_k: Any) -> LossAndKeys:
     """
     q_NC = model.query(x_q)  # f_q, unit norm
     k_NC = model.key(x_k)  # f_q again, in other company, with gradient
-    loss, accuracy = in_batch_info_nce(q_NC, k_NC, temperature=model.temperature)
+    loss, accuracy = in_batch_info_nce(q_NC, k_NC, **model.loss_options)
     return LossAndKeys(loss, accuracy)
 
 

@@ -55,6 +55,7 @@ def scored_info_nce(
     *,
     temperature: float,
     own_N: Tensor | None = None,
+    decoupled: bool = False,
     chunk_size: int = DEFAULT_CHUNK,
 ) -> tuple[Tensor, Tensor]:
     """The loss of `info_nce`, and the share of queries whose positive logit exceeds that of every negative.
@@ -65,26 +66,30 @@ def scored_info_nce(
         q_NC, k_NC, keys_KC, temperature, chunk_size: as `info_nce`.
         own_N: int64; the row of the dictionary that is query i's own sample and therefore none of its negatives, -1
             for none. None means that no row is.
+        decoupled: leave the positive out of the denominator (Yeh et al. 2022, 2110.06848): the loss is
+            log sum_j exp(q k_j / T) - q k / T over the negatives alone, log(K) when all logits are equal.
 
     Raises:
-        ValueError: as `info_nce`.
+        ValueError: as `info_nce`; decoupled, a query that may be without any negative.
     """
     _check(q_NC, k_NC, keys_KC, temperature)
     if own_N is not None and own_N.shape != q_NC.shape[:1]:
         raise ValueError(f"own rows of shape {tuple(own_N.shape)}: expected ({len(q_NC)},), one for each query")
     if chunk_size < 1:
         raise ValueError(f"chunk_size={chunk_size}: need at least 1")
+    if decoupled and len(keys_KC) < (1 if own_N is None else 2):
+        raise ValueError(f"decoupled loss with {len(keys_KC)} keys: a query needs at least one negative")
     dtype = _precision(q_NC)
     with torch.autocast(device_type=q_NC.device.type, enabled=False):
         keys = keys_KC.to(dtype) if keys_KC.requires_grad else keys_KC  # without a gradient: block by block
         loss, accuracy = _StreamingInfoNCE.apply(
-            q_NC.to(dtype), k_NC.to(dtype), keys, own_N, float(temperature), int(chunk_size)
+            q_NC.to(dtype), k_NC.to(dtype), keys, own_N, float(temperature), decoupled, int(chunk_size)
         )
     return loss, accuracy
 
 
 def in_batch_info_nce(
-    q_NC: Tensor, k_NC: Tensor, *, temperature: float, chunk_size: int = DEFAULT_CHUNK
+    q_NC: Tensor, k_NC: Tensor, *, temperature: float, decoupled: bool = False, chunk_size: int = DEFAULT_CHUNK
 ) -> tuple[Tensor, Tensor]:
     """Loss and accuracy as `scored_info_nce`, where the dictionary is the keys of the batch itself, over all ranks.
 
@@ -98,7 +103,8 @@ def in_batch_info_nce(
     if len(keys_KC) < 2:
         raise ValueError(f"batch of {len(keys_KC)}: the negatives are the batch's other keys, need at least 2 samples")
     own_N = torch.arange(len(k_NC), device=k_NC.device) + rank() * len(k_NC)
-    return scored_info_nce(q_NC, k_NC, keys_KC, temperature=temperature, own_N=own_N, chunk_size=chunk_size)
+    options: Any = {"temperature": temperature, "decoupled": decoupled, "chunk_size": chunk_size}
+    return scored_info_nce(q_NC, k_NC, keys_KC, own_N=own_N, **options)
 
 
 def contrastive_logits(q_NC: Tensor, k_NC: Tensor, keys_KC: Tensor | ScaledKeys, *, temperature: float) -> Tensor:
@@ -130,20 +136,23 @@ class _StreamingInfoNCE(torch.autograd.Function):
         keys_KC: Tensor | ScaledKeys,
         own_N: Tensor | None,
         temperature: float,
+        decoupled: bool,
         chunk_size: int,
     ) -> tuple[Tensor, Tensor]:
         need_q, need_k, need_keys = ctx.needs_input_grad[:3]
         scaled_NC = q_NC / temperature
         positive_N = (scaled_NC * k_NC).sum(dim=1)
         attended_NC = torch.empty_like(q_NC) if need_q else None
+        # Where the log-sum-exp begins: with the positive, or with nothing.
+        first_N = torch.full_like(positive_N, torch.finfo(positive_N.dtype).min) if decoupled else positive_N
         # Filled in place: small tensors that stay would keep the host's allocator from using a tile's memory again.
         normaliser_N, hardest_N = torch.empty_like(positive_N), torch.empty_like(positive_N)
         for tile in _tiles(len(q_NC)):
             normaliser_N[tile], hardest_N[tile] = _scan(
-                scaled_NC[tile], positive_N[tile], keys_KC, _rows(own_N, tile), chunk_size, _rows(attended_NC, tile)
+                scaled_NC[tile], first_N[tile], keys_KC, _rows(own_N, tile), chunk_size, _rows(attended_NC, tile)
             )
-        # d loss / d logit is (softmax - 1) for the positive and softmax for each negative.
-        pull_N = torch.expm1(positive_N - normaliser_N)
+        # d loss / d logit is (softmax - 1) for the positive, decoupled -1, and softmax for each negative.
+        pull_N = torch.full_like(positive_N, -1.0) if decoupled else torch.expm1(positive_N - normaliser_N)
         scale = 1.0 / (temperature * max(len(q_NC), 1))
         grad_q = (attended_NC + pull_N[:, None] * k_NC) * scale if attended_NC is not None else None
         grad_k = pull_N[:, None] * q_NC * scale if need_k else None
@@ -176,6 +185,7 @@ class _StreamingInfoNCE(torch.autograd.Function):
             None,
             None,
             None,
+            None,
         )
 
 
@@ -189,15 +199,19 @@ def _rows(tensor: Tensor | None, tile: slice) -> Tensor | None:
 
 def _scan(
     scaled_NC: Tensor,
-    positive_N: Tensor,
+    first_N: Tensor,
     keys_KC: Tensor | ScaledKeys,
     own_N: Tensor | None,
     chunk_size: int,
     attended_NC: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """Log-sum-exp and largest negative logit of some queries; the mean key under the softmax goes to `attended_NC`."""
-    hardest_N = torch.full_like(positive_N, -torch.inf)  # largest logit of a negative so far
-    peak_N, mass_N = positive_N, torch.ones_like(positive_N)  # log-sum-exp = peak + log(mass)
+    """Log-sum-exp and largest negative logit of some queries; the mean key under the softmax goes to `attended_NC`.
+
+    `first_N`: a logit of the sum that is no key's; the smallest number there is for none.
+    """
+    hardest_N = torch.full_like(first_N, -torch.inf)  # largest logit of a negative so far
+    none = torch.finfo(first_N.dtype).min
+    peak_N, mass_N = first_N, (first_N > none).to(first_N.dtype)  # log-sum-exp = peak + log(mass)
     if attended_NC is not None:
         attended_NC.zero_()  # sum over negatives of exp(logit - peak) * key
     for logits_NJ, chunk_JC in _blocks(scaled_NC, keys_KC, own_N, chunk_size):

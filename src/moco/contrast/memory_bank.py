@@ -28,7 +28,7 @@ def memory_bank_loss(model: MemoryBank, x: Any, indices_N: Tensor) -> LossAndKey
     k_NC = model.bank.embeddings_MC[indices_N]  # what the bank remembers of the same samples
     drawn_K = model.bank.draw(model.dictionary_size)
     keys_KC, own_N = model.bank.embeddings_MC[drawn_K], rows_of(indices_N, drawn_K)  # own samples are no negatives
-    loss, accuracy = scored_info_nce(q_NC, k_NC, keys_KC, temperature=model.temperature, own_N=own_N)
+    loss, accuracy = scored_info_nce(q_NC, k_NC, keys_KC, own_N=own_N, **model.loss_options)
     return LossAndKeys(loss, accuracy, keys=(all_gather_cat(indices_N), all_gather_cat(q_NC.detach())))
 
 
@@ -51,7 +51,7 @@ class MemoryBank(ContrastiveModel):
     them, it is left out of that query's negatives, which are then K - 1.
 
     Args:
-        encoder, embedding_dim, temperature, split_groups: as `moco.contrast.MoCo`, and so are the errors.
+        encoder, embedding_dim, temperature, decoupled, split_groups: as `moco.contrast.MoCo`, and so are the errors.
         num_samples: M, samples to learn from.
         dictionary_size: K, 1 to M; M takes the whole bank at each step.
         bank_momentum: share of a stored embedding that stays when its sample comes by, 0 to 1.

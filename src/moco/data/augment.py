@@ -1,7 +1,4 @@
-"""From an image to its views by a recipe: a random resized crop of each image, then colours on the batch.
-
-Everything random is keyed by seed, step and the sample's position in the step, so that views depend neither on workers
-nor on ranks.
+"""The parts of a view: a random resized crop of each image, mirrored and turned, then colours on the batch.
 
 N: samples of a rank's share of a step   C: channels   H, W: of an image or a view   V: views, 1 or 2
 """
@@ -11,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Self
 
 import numpy as np
@@ -21,9 +18,7 @@ from torch.nn.functional import interpolate
 
 from moco.data import photometric
 from moco.data.bands import RGB
-from moco.data.order import COLORS, VIEWS, EpochOrder, Sample, keyed_generator
 from moco.data.views import ViewRecipe
-from moco.sizes import Size, height_width
 
 RATIO = (3.0 / 4.0, 4.0 / 3.0)  # smallest and largest width of a crop, as shares of its height
 ATTEMPTS = 10  # of torchvision's RandomResizedCrop, before it falls back to the centre
@@ -31,47 +26,6 @@ HUE = 3  # its number among brightness, contrast, saturation, hue
 BLOCK_PIXELS = 2**17  # of the images that are worked on together on a CPU: they stay in its cache
 SMALLEST_BLOCK = 8  # images; below, calling the operations costs more than they do
 Box = tuple[int, int, int, int]  # top, left, height, width in pixels
-
-
-class RecipeViews:
-    """Random resized crops in uint8 by the worker; photometric operations in batches, on a CPU by the worker too.
-
-    Args:
-        recipe: how often and how strong.
-        size: of a view in pixels.
-        order: gives seed and samples of a step.
-        device_type: where the photometric operations run.
-        views: 2, or 1 for the first view alone, which is the same as beside a second one.
-    """
-
-    def __init__(self, recipe: ViewRecipe, size: Size, order: EpochOrder, *, device_type: str, views: int = 2) -> None:
-        self._recipe, self._size, self._views = recipe, height_width(size), views
-        self._seed, self._step_size = order.seed, order.batch_size
-        self._colors_in_worker = device_type == "cpu"
-        self.min_side: int | None = recipe.min_side(size)
-
-    def in_worker(self, images: Iterable[tuple[str, np.ndarray]], samples: list[Sample]) -> tuple[Tensor, ...]:
-        """Views on a CPU; elsewhere the V x N crops, (V, N, H, W, C) uint8."""
-        generator = keyed_generator(self._seed, VIEWS, samples[0].step)
-        boxes = CropBoxes(2 * self._step_size, crop_min=self._recipe.crop_min, generator=generator)
-        poses = Poses(2 * self._step_size, self._recipe, generator)
-        shape = self._views, len(samples), *self._size, self._recipe.channels
-        crops_VNHWC = torch.empty(shape, dtype=torch.uint8)
-        for row, ((_, pixels), sample) in enumerate(zip(images, samples, strict=True)):
-            for view in range(self._views):
-                number = sample.position + view * self._step_size
-                box = boxes.box(number, *pixels.shape[:2])
-                poses.place(number, pixels, box, crops_VNHWC[view, row])
-        return self._color(crops_VNHWC, samples) if self._colors_in_worker else (crops_VNHWC,)
-
-    def on_device(self, views: tuple[Tensor, ...], samples: list[Sample]) -> tuple[Tensor, ...]:
-        """The photometric part, where the worker has left it."""
-        return views if self._colors_in_worker else self._color(views[0], samples)
-
-    def _color(self, crops_VNHWC: Tensor, samples: list[Sample]) -> tuple[Tensor, ...]:
-        positions = torch.tensor([sample.position for sample in samples])
-        generator = keyed_generator(self._seed, COLORS, samples[0].step)
-        return color_views(crops_VNHWC, self._recipe, draw_colors(self._step_size, positions, self._recipe, generator))
 
 
 class Poses:

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from moco.data.augment import RecipeViews
 from moco.data.base import Source
 from moco.data.decode import DamagedImage
 from moco.data.order import SHUFFLE, EpochOrder, Sample, keyed_generator
+from moco.data.recipe_views import RecipeViews
 from moco.data.skipped import SkippedFiles
 from moco.data.user_transform import TransformViews
 from moco.data.workers import default_workers, end_workers, make_loader, start_workers, worker_deaths
@@ -79,7 +79,7 @@ class ViewDataset(Dataset[ViewBatch]):
             for candidate in self._candidates(sample):
                 try:
                     with self._source.reading(self._seed, sample.step, sample.position):
-                        pixels = self._source.pixels(candidate, min_side=self._make.min_side)
+                        pixels = self._source.pixels(candidate, min_side=self._make.min_side_at(sample.step))
                 except DamagedImage as error:
                     damaged.append((self._source.item_name(candidate), str(error)))
                     continue
@@ -129,6 +129,10 @@ class ViewLoader:
         self._order, self._make, self._device, self._skipped = order, make, device, skipped
         self._workers = default_workers() if workers is None else workers
         self._dataset = ViewDataset(source, order, make)
+
+    def set_length(self, total_steps: int) -> None:
+        """Steps of the run, where views depend on how far it is; before the first batch."""
+        self._make.total_steps = total_steps
 
     def batches(self, first_step: int) -> Generator[tuple[tuple[Tensor, ...], Tensor]]:
         """Views and source indices of step `first_step` and each later one, without end; close it to end the workers.

@@ -35,6 +35,7 @@ class TransformViews:
     """
 
     min_side: int | None = None
+    total_steps = 1  # of the run, on which nothing here depends
 
     def __init__(
         self, transform: Transform | tuple[Transform, Transform], *, seed: int, views: int = 2, size: Any = None
@@ -45,6 +46,10 @@ class TransformViews:
         for each in self._transform if isinstance(self._transform, tuple) else (self._transform,):
             if not callable(each):
                 raise DataError(f"transform is a {type(each).__name__}: expected a callable, or a pair of callables")
+
+    def min_side_at(self, step: int) -> int | None:
+        """The transform decides which pixels it needs."""
+        return None
 
     def in_worker(self, images: Iterable[tuple[str, np.ndarray]], samples: list[Sample]) -> tuple[Tensor, ...]:
         """The views."""

@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from moco.data.augment import RecipeViews
 from moco.data.base import Source
 from moco.data.loader import ViewLoader
 from moco.data.order import EpochOrder
+from moco.data.recipe_views import RecipeViews
 from moco.data.skipped import SkippedFiles
 from moco.errors import DataError
 from moco.evaluation.features import extract_features

@@ -21,7 +21,7 @@ from moco.data.workers import default_workers
 from moco.evaluation.features import extract_features
 from moco.evaluation.knn import PIXELS_BLOCK, PIXELS_SIDE
 from moco.evaluation.monitor import CURVE_BANK, CURVE_QUERIES, QUERIES
-from moco.sizes import height_width
+from moco.sizes import Size, height_width
 from moco.training import loop
 from moco.training.checkpoint import Position
 from moco.training.device import convolutions_tried, make_fabric, peak_memory_bytes, place
@@ -81,6 +81,7 @@ def measure(run: Pretraining, seconds: float) -> Measured:
                 whole_batch = dataclasses.replace(rehearsed, batch_size=share)
                 step, decoding = _steps(run, whole_batch, deadline)
                 memory = peak_memory_bytes(device)
+        step *= _share_of_full_steps(run, rehearsed, seconds / 3)
         evaluation, reading = _evaluation(run, device)
     return Measured(step=step, decoding=decoding, evaluation=evaluation, reading=reading, memory=int(memory))
 
@@ -108,9 +109,9 @@ def evaluation_bytes(run: Pretraining) -> int:
     return images * (each + 3 * 4 * channels * PIXELS_SIDE**2) + 4 * min(images, PIXELS_BLOCK) * each
 
 
-def _steps(run: Pretraining, config: Config, deadline: float) -> tuple[float, float]:
-    """Seconds of a step, and what the first visit of an image adds to them."""
-    times, batch = _timed(run, config, deadline), config.batch_size
+def _steps(run: Pretraining, config: Config, deadline: float, size: Size | None = None) -> tuple[float, float]:
+    """Seconds of a step, of views of `size` or the final one, and what the first visit of an image adds to them."""
+    times, batch = _timed(run, config, deadline, size or config.image_size), config.batch_size
     first, later = times[1:PASS], times[PASS:]  # the very first step makes buffers
     if len(later) < LEAST_STEPS:
         return float(np.mean(times[1:] or times)), 0.0
@@ -118,7 +119,18 @@ def _steps(run: Pretraining, config: Config, deadline: float) -> tuple[float, fl
     return step, max(0.0, float(np.mean(first)) - step) / batch
 
 
-def _timed(run: Pretraining, config: Config, deadline: float) -> list[float]:
+def _share_of_full_steps(run: Pretraining, config: Config, seconds: float) -> float:
+    """Mean time of the run's steps, as a share of that of a step at the final size: 1 without smaller views."""
+    sizes = config.sizes
+    if not sizes.stages:
+        return 1.0
+    each = seconds / (1 + len(sizes.stages))
+    full = _steps(run, config, time.monotonic() + each)[0]
+    small = [(part, _steps(run, config, time.monotonic() + each, size)[0]) for size, part in sizes.stages]
+    return 1.0 - sum(part * (1.0 - seconds / full) for part, seconds in small)
+
+
+def _timed(run: Pretraining, config: Config, deadline: float, size: Size | None) -> list[float]:
     """Seconds of each of some steps, waiting for views included."""
     fabric = make_fabric(config)
     device, images = fabric.device, run.images
@@ -126,7 +138,7 @@ def _timed(run: Pretraining, config: Config, deadline: float) -> list[float]:
     place(model, fabric, config)
     model.train()
     few = images.pretraining[: PASS * config.batch_size]
-    loader, order = run.views.loader(fabric, SkippedFiles(), indices=few, batch_size=config.batch_size)
+    loader, order = run.views.loader(fabric, SkippedFiles(), indices=few, batch_size=config.batch_size, size=size)
     rows = bank_rows(images.pretraining, config)
     training = loop.Training(
         config=config,

@@ -16,10 +16,12 @@ from moco.encoder import (
     build_encoder,
     freeze_first_layers_,
     freeze_patch_projection_,
+    measure_width,
     recomputable_blocks,
     zero_residuals_,
 )
 from moco.errors import ArchitectureError, ConfigError
+from moco.sizes import Size, size_text
 
 
 def build_checked_encoder(config: Config, module: nn.Module | None = None) -> Encoder:
@@ -49,8 +51,19 @@ def build_checked_encoder(config: Config, module: nn.Module | None = None) -> En
         freeze_patch_projection_(encoder.backbone, config.backbone)
     if config.activation_checkpointing:
         recomputable_blocks(encoder.backbone, config.backbone)
+    for size, _ in config.sizes.stages:
+        _check_size(encoder, config, size, "progressive_resolution")
     _check_batchnorm(encoder, config)
     return encoder
+
+
+def _check_size(encoder: Encoder, config: Config, size: Size, option: str) -> None:
+    """Whether the backbone takes views of another size than image_size."""
+    try:
+        measure_width(encoder.backbone, config.backbone, image_size=size, channels=config.channels or 3)
+    except ArchitectureError as error:
+        stated = f"{option} at {size_text(size)} px, image_size={size_text(config.image_size)}"
+        raise ArchitectureError(f"{stated}: {error}; choose a ResNet or another size, or leave it out") from error
 
 
 def _check_batchnorm(encoder: Encoder, config: Config) -> None:

@@ -99,6 +99,8 @@ def about_run(run: Training, images: RunImages, reason: str) -> Iterator[str]:
     )
     compiled = ", compiled" if config.compile else ""
     yield f"computing in {config.precision}, {config.layout.replace('_', '-')}{compiled} ({reason})"
+    for size, end in config.sizes.ends(run.total_steps):
+        yield f"views of {size_text(size)} px up to step {end:,}, of {size_text(config.image_size)} px at the end"
     yield from remarks(config, len(images.pretraining))
     busy = busy_remark(config, device)
     if busy is not None:

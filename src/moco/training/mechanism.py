@@ -86,7 +86,7 @@ def build_model(encoder: Encoder, config: Config, *, images: int) -> Contrastive
     To be called once the processes are there.
     """
     torch.manual_seed(keyed_seed(config.seed, MODEL))
-    names = ("embedding_dim", "temperature", "batchnorm", *MECHANISM_FIELDS[config.mechanism])
+    names = ("embedding_dim", "temperature", "decoupled", "batchnorm", *MECHANISM_FIELDS[config.mechanism])
     options: dict[str, Any] = {name: getattr(config, name) for name in names}
     if config.mechanism == "moco-v3":
         predictor = v3_predictor(config.embedding_dim, head=config.head, hidden_dim=config.hidden_dim)

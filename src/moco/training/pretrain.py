@@ -46,6 +46,7 @@ from moco.training.processes import launched
 from moco.training.resumed import restored, set_length
 from moco.training.run_folder import RunFolder
 from moco.training.run_loader import RunViews
+from moco.training.schedule import run_length
 from moco.training.summary import Predicted, backbone_metadata, closing_lines, in_words, summarize
 
 if TYPE_CHECKING:
@@ -190,6 +191,7 @@ class Pretraining:
         position, lines = restored(self.folder, model, optimizer, fabric.device, **epoch) if resume else (None, [])
         position = position or checkpoint.Position(last=self._baselines(monitor), **epoch)
         lines += set_length(self.folder, self.earlier.config, config, position) if self.earlier else []
+        loader.set_length(run_length(config, position.steps_per_epoch))
         for line in (*lines, self.views.storage):
             self._say(line)
         if first and resume:

@@ -7,17 +7,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moco.config import Config
-from moco.data.augment import RecipeViews
+from moco.config_checks import check_own_views
 from moco.data.base import Source
 from moco.data.cache import GIB, keep_decoded
 from moco.data.decode import DamagedImage
 from moco.data.loader import MakeViews, ViewLoader
 from moco.data.order import EpochOrder
+from moco.data.recipe_views import RecipeViews
 from moco.data.skipped import SkippedFiles
 from moco.data.user_transform import Transform, TransformViews
 from moco.data.views import ViewRecipe
 from moco.data.workers import default_workers
+from moco.sizes import Size
 from moco.training.images import RunImages
+from moco.training.schedule import run_length
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -38,6 +41,7 @@ class RunViews:
         self._images, self._config, self._recipe, self._transform = images, config, recipe, transform
         self._kept: tuple[Source, str] | None = None
         if transform is not None:
+            check_own_views(config)
             self._check_transform(transform)
 
     @property
@@ -53,8 +57,9 @@ class RunViews:
         *,
         indices: np.ndarray | None = None,
         batch_size: int | None = None,
+        size: Size | None = None,
     ) -> tuple[ViewLoader, EpochOrder]:
-        """Batches of views and their order; of other images or another size than the run's where they are given."""
+        """Batches of views and their order; of other images, batches or views than the run's where they are given."""
         config, device = self._config, fabric.device
         order = EpochOrder(
             self._images.pretraining if indices is None else indices,
@@ -68,7 +73,9 @@ class RunViews:
         if self._transform is not None:
             make = TransformViews(self._transform, seed=config.seed, views=views, size=config.image_size)
         else:
-            make = RecipeViews(self._recipe, config.image_size, order, device_type=device.type, views=views)
+            sizes = config.sizes if size is None else size
+            make = RecipeViews(self._recipe, sizes, order, device_type=device.type, views=views)
+            make.total_steps = run_length(config, order.steps_per_epoch)
         if self._kept is None:
             self._kept = keep_decoded(
                 self._images.source,
