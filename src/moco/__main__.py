@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
 import threading
 
 from moco.errors import INTERRUPTED
+from moco.streams import readers_may_leave
 
 
 def run() -> int:
     """Run the command; returns its exit code: that of `moco.cli.main`, or 130 when Ctrl-C ended it."""
+    with readers_may_leave():
+        return _run()
+
+
+def _run() -> int:
     # OpenMP threads that spin long while they wait slow a busy machine down many times over; threads that never spin
     # slow a quiet one (docs/log.md, 2026-11-24). Read when PyTorch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
@@ -63,7 +70,8 @@ def _end_with_first_process() -> None:
 
 def _stop_at_once(number: int, frame: object) -> None:
     """While libraries are loaded nothing is written yet, and an exception could be lost in them."""
-    os.write(2, b"moco: stopped\n")
+    with contextlib.suppress(OSError):
+        os.write(2, b"moco: stopped\n")
     os._exit(INTERRUPTED)
 
 
