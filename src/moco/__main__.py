@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 
-from moco.errors import INTERRUPTED
+from moco.errors import INTERRUPTED, MocoError
 from moco.streams import readers_may_leave
 
 
@@ -31,8 +31,11 @@ def _run() -> int:
     from moco.cli.main import first_line, needs_pytorch
     from moco.training.launcher import is_first_process
 
+    first = False
     if needs_pytorch(sys.argv[1:]):
-        if is_first_process():
+        with contextlib.suppress(MocoError):  # of the environment, which the command says in its turn
+            first = is_first_process()
+        if first:
             print(first_line(sys.argv[1:]), end="", file=sys.stderr, flush=True)  # PyTorch takes seconds to load
         import torch  # noqa: F401
         from tqdm import tqdm
