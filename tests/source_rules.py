@@ -17,7 +17,7 @@ PACKAGE = ROOT / "src" / "moco"
 
 # Bottom-up. A module may import its own room and rooms on lower lines; rooms on one line do not know of each other.
 LAYERS = (
-    {"printable"},
+    {"printable", "streams"},
     {"errors", "version"},
     {"atomic", "fields", "normalization", "sizes"},
     {"config_checks"},
@@ -32,7 +32,7 @@ LAYERS = (
     {"cli"},
     {"__main__", "__init__"},
 )
-_BASE = {"printable", "errors", "version", "atomic", "config_checks", "fields", "normalization", "sizes"}
+_BASE = {"printable", "streams", "errors", "version", "atomic", "config_checks", "fields", "normalization", "sizes"}
 # Lower rooms that are closed all the same: the algorithm serves any data, data knows no network, evaluation no MoCo.
 CLOSED = {
     "contrast": _BASE | {"config", "recipes", "encoder"},

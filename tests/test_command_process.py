@@ -30,3 +30,36 @@ def test_a_run_of_the_command_equals_one_from_python_bit_for_bit(photos, tiny, t
     assert all(torch.equal(one[name], two[name]) for name in one)
     damaged = [(path / "skipped.jsonl").read_text() for path in (run.path, expected.path)]
     assert damaged[0] == damaged[1] != ""
+
+
+PIPES = """
+import os, signal, subprocess, sys
+program, stream = sys.argv[1:]
+read, write = os.pipe()
+os.close(read)
+other = subprocess.PIPE
+streams = {"stdout": (write, other), "stderr": (other, write), "both": (write, write)}[stream]
+made = subprocess.run([sys.executable, "-c", program], stdout=streams[0], stderr=streams[1], timeout=100)
+left = (made.stdout or b"") + (made.stderr or b"")
+assert b"Broken pipe" not in left and b"Traceback" not in left, left
+sys.exit(made.returncode)
+"""
+SAYS = """
+import sys
+import moco.cli
+from moco.__main__ import run
+def main():
+    print("many lines of a result\\n" * 10_000)
+    print("progress", file=sys.stderr, flush=True)
+    return 0
+moco.cli.main = main
+sys.exit(run())
+"""
+HELP = "import sys; sys.argv = ['moco', 'pretrain', '--print_config']; from moco.__main__ import run; sys.exit(run())"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such pipes")
+@pytest.mark.parametrize(("program", "stream"), [(SAYS, "stdout"), (SAYS, "stderr"), (SAYS, "both"), (HELP, "stdout")])
+def test_a_reader_that_leaves_is_no_error(program, stream):
+    """As of `moco ... | head`: the work is done to its end, without a word to nobody."""
+    assert subprocess.run([sys.executable, "-c", PIPES, program, stream], timeout=120).returncode == 0

@@ -116,6 +116,40 @@ def test_a_missing_node_is_named(photos, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("name", ["MOCO_NODES_JOIN", "MASTER_PORT", "NODE_RANK"])
+def test_an_environment_that_cannot_be_meant_is_refused(monkeypatch, name):
+    for known, value in {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29721", "NODE_RANK": "0"}.items():
+        monkeypatch.setenv(known, value)
+    check_nodes(2)
+    for value in ("soon", "-1", "nan"):
+        monkeypatch.setenv(name, value)
+        with pytest.raises(ConfigError, match=f"{name}='{value}' in the environment: expected"):
+            check_nodes(2)
+
+
+def test_the_command_says_an_odd_environment_in_one_line(photos, tmp_path):
+    odd = {"RANK": "x", "LOCAL_RANK": "0", "GROUP_RANK": "0", "LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "2"}
+    process = start(tmp_path, "-m", "moco", "pretrain", str(photos), *RUN, "--steps=4", **odd)
+    said = process.communicate(timeout=60)[0]
+    assert process.returncode == 2
+    assert said.strip() == "moco: error: RANK='x' in the environment: expected a whole number"
+
+
+def test_with_the_command_all_its_processes_have_ended(photos, tmp_path):
+    pretrain = ("-m", "moco", "pretrain", str(photos), *RUN, "--out=run", "--steps=2", "--devices=2")
+    slow = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    (tmp_path / "sitecustomize.py").write_text(
+        "import atexit, os, time\n"
+        "if os.environ.get('LOCAL_RANK') == '1':\n"
+        "    open('pid', 'w').write(str(os.getpid()))\n"
+        "    atexit.register(time.sleep, 3)\n"
+    )
+    process = start(tmp_path, *pretrain, **slow)
+    assert process.wait(timeout=100) == 0
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
 def test_a_rank_that_dies_is_reported_and_the_run_goes_on_on_one_device(photos, tmp_path):
     pretrain = ("-m", "moco", "pretrain", str(photos), *RUN, "--out=run", "--steps=100000", "--devices=2")
     process = start(tmp_path, *pretrain, "--checkpoint-minutes=0")

@@ -31,6 +31,7 @@ MESSAGES = {
     # options that do not go together
     "pretrain --epochs 3 --steps 4": "epochs=3 and steps=4: give exactly one of the two",
     "pretrain --steps 30 --warmup-steps 30": "warmup_steps=30 with steps=30: warm up for fewer steps",
+    "pretrain few --recipe v2 --batch-size 4 --epochs 2 --warmup-steps 9": "warmup_steps=9 with 2 steps in 2 epochs",
     "pretrain --lr-milestones 0.5": "lr_milestones=(0.5,) would change nothing: it counts with the step schedule",
     "pretrain few --recipe v2 --batch-size 1": "batch_size=1 is 1 samples a device: resnet50 has BatchNorm",
     "pretrain --bank-momentum 0.5": "bank_momentum=0.5 with mechanism 'moco', which has no memory bank: leave it out",

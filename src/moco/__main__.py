@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
 import threading
 
-from moco.errors import INTERRUPTED
+from moco.errors import INTERRUPTED, MocoError
+from moco.streams import readers_may_leave
 
 
 def run() -> int:
     """Run the command; returns its exit code: that of `moco.cli.main`, or 130 when Ctrl-C ended it."""
+    with readers_may_leave():
+        return _run()
+
+
+def _run() -> int:
     # OpenMP threads that spin long while they wait slow a busy machine down many times over; threads that never spin
     # slow a quiet one (docs/log.md, 2026-11-24). Read when PyTorch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
@@ -24,8 +31,11 @@ def run() -> int:
     from moco.cli.main import first_line, needs_pytorch
     from moco.training.launcher import is_first_process
 
+    first = False
     if needs_pytorch(sys.argv[1:]):
-        if is_first_process():
+        with contextlib.suppress(MocoError):  # of the environment, which the command says in its turn
+            first = is_first_process()
+        if first:
             print(first_line(sys.argv[1:]), end="", file=sys.stderr, flush=True)  # PyTorch takes seconds to load
         import torch  # noqa: F401
         from tqdm import tqdm
@@ -63,7 +73,8 @@ def _end_with_first_process() -> None:
 
 def _stop_at_once(number: int, frame: object) -> None:
     """While libraries are loaded nothing is written yet, and an exception could be lost in them."""
-    os.write(2, b"moco: stopped\n")
+    with contextlib.suppress(OSError):
+        os.write(2, b"moco: stopped\n")
     os._exit(INTERRUPTED)
 
 

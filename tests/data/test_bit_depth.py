@@ -176,6 +176,20 @@ def test_a_stated_range_takes_the_place_of_the_one_found(tmp_path, tiny):
         moco.pretrain(data, out=tmp_path / "other", value_range=70000, quiet=True, **tiny)
 
 
+def test_a_stated_range_that_changes_nothing_is_refused_or_said(tmp_path, capsys):
+    """Refused where all images have been looked at."""
+    few, many = tmp_path / "few", tmp_path / "many"
+    for place, count in ((few, 8), (many, 30)):
+        place.mkdir()
+        for number in range(count):
+            Image.fromarray(values(number, 255).astype(np.uint8)).save(place / f"{number}.png")
+    config = configure("v2", {"value_range": 4095, "batch_size": 2})
+    with pytest.raises(ConfigError, match="value_range=4095 with few, which has 8 bits: leave it out"):
+        open_images(few, config)
+    said = [line for line in open_images(many, config).remarks if "value_range changes no such image" in line]
+    assert said
+
+
 @pytest.mark.parametrize("stated", [None, 16383])
 def test_train_and_test_images_have_the_range_that_is_stated_or_that_of_the_train_images(tmp_path, stated):
     for part, top in (("train", 900), ("test", 60000)):

@@ -2,6 +2,7 @@
 
 import struct
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,18 +10,20 @@ import pytest
 from moco.data.source import open_source
 from moco.errors import DataError
 
-_TEXT = {"CS", "DS", "UI"}
+_TEXT = {"CS", "DS", "IS", "UI"}
 
 
-def dicom(values: np.ndarray, **stated: object) -> bytes:
+def dicom(values: np.ndarray, **stated: Any) -> bytes:
     """(H, W) or (H, W, 3) whole numbers as a DICOM file, little-endian with explicit types, uncompressed."""
     height, width, *rest = values.shape
     bits = values.dtype.itemsize * 8
+    frames = stated.pop("frames", 1)
     kind = stated.pop("kind", "RGB" if rest else "MONOCHROME2")
     elements = [
         (0x0028, 0x0002, "US", rest[0] if rest else 1),
         (0x0028, 0x0004, "CS", kind),
         *([(0x0028, 0x0006, "US", 0)] if rest else []),
+        *([(0x0028, 0x0008, "IS", frames)] if frames > 1 else []),
         (0x0028, 0x0010, "US", height),
         (0x0028, 0x0011, "US", width),
         (0x0028, 0x0100, "US", bits),
@@ -28,7 +31,7 @@ def dicom(values: np.ndarray, **stated: object) -> bytes:
         (0x0028, 0x0102, "US", stated.get("stored", bits) - 1),
         (0x0028, 0x0103, "US", int(values.dtype.kind == "i")),
         *((0x0028, tag, "DS", text) for tag, text in sorted(stated.pop("scale", {}).items())),
-        (0x7FE0, 0x0010, "OW", values.tobytes()),
+        (0x7FE0, 0x0010, "OW", values.tobytes() * frames),
     ]
     meta = _element(0x0002, 0x0010, "UI", "1.2.840.10008.1.2.1\0")
     head = _element(0x0002, 0x0000, "UL", len(meta)) + meta
@@ -104,3 +107,13 @@ def test_eight_bits_and_colours_stay_as_they_are(tmp_path):
     grey, _ = open_source(folder(tmp_path / "grey", *files), channels=1)
     assert grey.value_range is None
     np.testing.assert_array_equal(list(grey), [colour[..., :1]] * 2)
+
+
+def test_further_frames_are_said_and_counted(tmp_path):
+    """Only the first is used."""
+    pytest.importorskip("pydicom")
+    source, _ = open_source(folder(tmp_path, dicom(GREY), dicom(GREY, frames=7)))
+    assert [line for line in source.remarks if "1 of 2 files looked at have several frames (1.dcm: 7)" in line]
+    np.testing.assert_array_equal(source.pixels(1), source.pixels(0))
+    assert source.first_only == 1
+    assert "1 file has several pages or frames, of which only the first was used" in source.closing_line()

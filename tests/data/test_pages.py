@@ -36,6 +36,8 @@ def test_the_first_page_is_used_and_a_line_says_how_many_there_are(tmp_path):
     (said,) = source.remarks
     assert "2 of 3 files looked at have several pages (a.tif: 5), of which only the first is used" in said
     assert said.endswith("where they are channels, state --channels 5")
+    assert source.first_only == 1, "of the image that was read"
+    assert "1 file has several pages or frames, of which only the first was used" in source.closing_line()
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -44,7 +46,8 @@ def test_stated_channels_take_a_page_each(tmp_path, dtype):
     file = stack(tmp_path / "photos" / "a.tif", pages)
     assert image_layout(file) == Layout(9, 7, 1, pages=5)
     source, _ = open_source(tmp_path / "photos", least=1, channels=5)
-    assert not [line for line in source.remarks if "page" in line]
+    (said,) = [line for line in source.remarks if "page" in line]
+    assert said == "photos: 1 of 1 files looked at have 5 pages, which are the channels"
     np.testing.assert_array_equal(source.pixels(0), np.moveaxis(pages, 0, 2))
     assert source.value_range == (255 if dtype == np.uint16 else None)
     with pytest.raises(DataError, match="a.tif has 1 channel, 5 pages, expected 4"):

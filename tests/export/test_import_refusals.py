@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import pickle
+import pickletools
+import random
 import re
 
 import numpy as np
@@ -177,3 +179,16 @@ def test_a_resnet_that_is_wide_everywhere_is_named_and_can_be_built_by_a_functio
     images = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
         assert torch.equal(moco.load(tmp_path / "run", allow_factory=True)(images), model(images))
+
+
+def test_files_of_a_few_bytes_are_one_line(tmp_path):
+    """PyTorch's reader of old files goes wherever the bytes lead it."""
+    file = tmp_path / "odd.pth.tar"
+    drawn = random.Random(0)
+    codes = [ord(opcode.code) for opcode in pickletools.opcodes]
+    for number in range(150):
+        content = bytes(drawn.choices([*codes, drawn.randrange(256)], k=number % 4))
+        file.write_bytes(drawn.choice((b"", b"\x80\x02")) + content)
+        with pytest.raises(RunError, match="odd.pth.tar") as caught:
+            moco.import_weights(file, out=tmp_path / "new")
+        assert "\n" not in str(caught.value)

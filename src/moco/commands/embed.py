@@ -181,7 +181,13 @@ def _write(
 
 
 def _fill(
-    store: Store | MemoryStore, model: Pretrained, source: Source, options: dict[str, Any], workers: int | None, *, quiet: bool
+    store: Store | MemoryStore,
+    model: Pretrained,
+    source: Source,
+    options: dict[str, Any],
+    workers: int | None,
+    *,
+    quiet: bool,
 ) -> float:
     """Compute what the store lacks. Returns the seconds that the network waited for images."""
     import torch

@@ -6,6 +6,7 @@ C: channels   H, W: height and width
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterable, Iterator
 from types import ModuleType
 from typing import IO, Any, NamedTuple
@@ -16,6 +17,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from moco.data.bit_depth import GREY_AND_ALPHA, four_bands, raw_mode
 from moco.data.dicom import dicom_shape, dicom_values, is_dicom
+from moco.data.libtiff import note_first_only
 from moco.data.open_image import check_size, open_image
 from moco.errors import DataError
 
@@ -35,7 +37,7 @@ def count_of(channels: int) -> str:
 
 class Layout(NamedTuple):
     """Height, width and channels of an image, as they are stored, and whether the last channel is alpha; of a TIFF file
-    also how many pages begin with this one and are as large.
+    also how many pages begin with this one and are as large, of a DICOM file how many frames there are.
     """
 
     height: int
@@ -43,6 +45,7 @@ class Layout(NamedTuple):
     stored: int
     alpha: bool = False
     pages: int = 1
+    frames: int = 1
 
     @property
     def usual(self) -> int:
@@ -92,7 +95,7 @@ def file_layout(file: IO[bytes]) -> Layout:
     if _begins(file, _NUMPY):
         return _numpy_layout(file)
     if is_dicom(file):
-        return Layout(*dicom_shape(file))
+        return _dicom_layout(file)
     try:
         with open_image(file) as image:
             layout = layout_of(image)
@@ -113,7 +116,10 @@ def open_values(file: IO[bytes], channels: int) -> Image.Image | np.ndarray:
         file.seek(0)
         return np.atleast_3d(np.load(file, allow_pickle=False))
     if is_dicom(file):
-        Layout(*dicom_shape(file)).check(channels)
+        layout = _dicom_layout(file)
+        layout.check(channels)
+        if layout.frames > 1:
+            note_first_only()
         file.seek(0)
         return dicom_values(file)
     image = None
@@ -127,6 +133,11 @@ def open_values(file: IO[bytes], channels: int) -> Image.Image | np.ndarray:
     layout.check(channels)
     if image is not None and layout.by_pages(channels):
         return _by_pages(image, channels)
+    if image is None or image.format == "TIFF":
+        place = file.tell()
+        if _pages(file, most=2) > 1:
+            note_first_only()
+        file.seek(place)
     if image is not None and not _drops_bands(image):
         return image
     if image is not None:
@@ -155,6 +166,11 @@ def _begins(file: IO[bytes], *starts: bytes) -> bool:
     head = file.read(max(map(len, starts)))
     file.seek(0)
     return head.startswith(starts)
+
+
+def _dicom_layout(file: IO[bytes]) -> Layout:
+    height, width, channels, frames = dicom_shape(file)
+    return Layout(height, width, channels, frames=frames)
 
 
 def _numpy_layout(file: IO[bytes]) -> Layout:
@@ -190,11 +206,11 @@ def _directories(file: IO[bytes]) -> Iterator[ImageFileDirectory_v2]:
         yield directory
 
 
-def _pages(file: IO[bytes]) -> int:
-    """How many pages a file begins with that are as large as the first: 1 but for TIFF."""
-    shapes = []
+def _pages(file: IO[bytes], *, most: int | None = None) -> int:
+    """How many pages a file begins with that are as large as the first: 1 but for TIFF; no more than `most` are counted."""
+    shapes: list[tuple[Any, ...]] = []
     with contextlib.suppress(Exception):  # a broken page leaves those before it
-        for directory in _directories(file):
+        for directory in itertools.islice(_directories(file), most):
             shapes.append(tuple(directory.get(tag) for tag in (_HEIGHT, _WIDTH, _BANDS)))
             if shapes[-1] != shapes[0]:
                 return len(shapes) - 1
@@ -258,15 +274,23 @@ def agreed_channels(
     dropped = next((item for item, layout in known if layout.alpha and wanted in (1, RGB)), None)
     if dropped is not None:
         said.append(f"{name}: the alpha channel of {dropped} is not used; where it is data, state --channels")
-    paged = [(item, layout) for item, layout in known if layout.pages > 1 and not layout.by_pages(wanted)]
-    if paged:
-        item, layout = paged[0]
-        stackable = layout.by_pages(layout.pages)
-        cure = (
-            f"are channels, state --channels {layout.pages}" if stackable else "matter, save each as a file of its own"
-        )
-        said.append(
-            f"{name}: {len(paged)} of {len(known)} files looked at have several pages ({item}: {layout.pages}), of "
-            f"which only the first is used; where they {cure}"
-        )
-    return wanted, tuple(said)
+    return wanted, (*said, *_about_pages(known, wanted, name))
+
+
+def _about_pages(known: list[tuple[str, Layout]], channels: int, name: str) -> Iterator[str]:
+    """A line where files hold several images: which of them are used."""
+    stacks = [layout for _, layout in known if layout.by_pages(channels)]
+    if stacks:
+        yield f"{name}: {len(stacks)} of {len(known)} files looked at have {channels} pages, which are the channels"
+    paged = [(item, layout) for item, layout in known if layout.pages > 1 and not layout.by_pages(channels)]
+    paged = paged or [(item, layout) for item, layout in known if layout.frames > 1]
+    if not paged:
+        return
+    item, layout = paged[0]
+    stackable = layout.by_pages(layout.pages)
+    cure = f"are channels, state --channels {layout.pages}" if stackable else "matter, save each as a file of its own"
+    what, count = ("pages", layout.pages) if layout.pages > 1 else ("frames", layout.frames)
+    yield (
+        f"{name}: {len(paged)} of {len(known)} files looked at have several {what} ({item}: {count:,}), of "
+        f"which only the first is used; where they {cure}"
+    )

@@ -109,9 +109,20 @@ class Source(Dataset[np.ndarray], ABC):
         """Images met so far, in worker processes too, that could be read and of which libtiff has warned."""
         return 0
 
+    @property
+    def first_only(self) -> int:
+        """Files met so far, in worker processes too, of whose pages or frames only the first is used."""
+        return 0
+
     def closing_line(self) -> str:
         """What to say at the end of the images that were met; nothing where there is nothing to say."""
-        return "; ".join(filter(None, (self._clipped_line(), self._doubted_line())))
+        return "; ".join(filter(None, (self._clipped_line(), self._doubted_line(), self._first_only_line())))
+
+    def _first_only_line(self) -> str:
+        if not self.first_only:
+            return ""
+        files = "1 file has" if self.first_only == 1 else f"{self.first_only:,} files have"
+        return f"{self.name}: {files} several pages or frames, of which only the first was used"
 
     def _doubted_line(self) -> str:
         if not self.doubted:
@@ -198,12 +209,17 @@ def spaced(count: int, most: int) -> list[int]:
     return [int(index) for index in np.unique(np.linspace(0, count - 1, most).astype(np.int64))]
 
 
+HEADERS = 8  # images looked at to see whether there are any of more than 8 bits
+
+
 class RangedSource(Source):
     """A source whose images may have more than 8 bits; until `in_range`, those are spread over all of 16."""
 
-    # For each image of the whole: whether it holds values outside `value_range`, and whether libtiff has warned of it.
+    # For each image of the whole: whether it holds values outside `value_range`, whether libtiff has warned of it, and
+    # whether it is the first of several in its file.
     _above: torch.Tensor
     _doubts: torch.Tensor | None = None
+    _first: torch.Tensor | None = None
 
     @abstractmethod
     def seems_deep(self) -> bool:
@@ -220,6 +236,7 @@ class RangedSource(Source):
         above = torch.zeros(self._size if value_range else 0, dtype=torch.bool)
         ranged._above = above.share_memory_()  # type: ignore[no-untyped-call]
         ranged._doubts = torch.zeros(self._size, dtype=torch.bool).share_memory_()  # type: ignore[no-untyped-call]
+        ranged._first = torch.zeros(self._size, dtype=torch.bool).share_memory_()  # type: ignore[no-untyped-call]
         return ranged
 
     def depth(self, index: int) -> Depth:
@@ -235,11 +252,20 @@ class RangedSource(Source):
 
     @contextlib.contextmanager
     def _listened(self, index: int) -> Iterator[None]:
-        """Around reading an image: what libtiff says is not printed but counted, once an image."""
+        """Around reading an image: what libtiff says is not printed but counted, once an image; so are files of
+        several.
+        """
         with listening() as heard:
             yield
         if heard.said and self._doubts is not None:
             self._doubts[self._place(index)] = True
+        if heard.first_only and self._first is not None:
+            self._first[self._place(index)] = True
+
+    @property
+    def first_only(self) -> int:
+        """See `Source.first_only`."""
+        return 0 if self._first is None else int(self._first.sum())
 
     @property
     def doubted(self) -> int:

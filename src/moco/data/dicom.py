@@ -17,8 +17,8 @@ def is_dicom(file: IO[bytes]) -> bool:
     return start == _START
 
 
-def dicom_shape(file: IO[bytes]) -> tuple[int, int, int]:
-    """Height, width and channels, without a look at the pixels.
+def dicom_shape(file: IO[bytes]) -> tuple[int, int, int, int]:
+    """Height, width, channels and number of frames, without a look at the pixels.
 
     Raises:
         ValueError: pydicom is not installed, or there is no image in the file.
@@ -26,7 +26,8 @@ def dicom_shape(file: IO[bytes]) -> tuple[int, int, int]:
     stated = _library().dcmread(file, stop_before_pixels=True)
     if "Rows" not in stated or "Columns" not in stated:
         raise ValueError("a DICOM file without an image")
-    return int(stated.Rows), int(stated.Columns), int(stated.get("SamplesPerPixel", 1))
+    frames = stated.get("NumberOfFrames") or 1
+    return int(stated.Rows), int(stated.Columns), int(stated.get("SamplesPerPixel", 1)), int(frames)
 
 
 def dicom_values(file: IO[bytes]) -> np.ndarray:

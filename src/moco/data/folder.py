@@ -14,7 +14,7 @@ from typing import Self
 import numpy as np
 
 from moco.data.bands import agreed_channels
-from moco.data.base import RangedSource, spaced
+from moco.data.base import HEADERS, RangedSource, spaced
 from moco.data.bit_depth import Extent, extent_of
 from moco.data.decode import IMAGE_EXTENSIONS, image_layout, image_shape, read_pixels, unscaled
 from moco.errors import DataError
@@ -26,7 +26,6 @@ PART_NAMES = frozenset(
 _KINDS = 5  # of files that are not read, named in a message
 ARRAY_EXTENSIONS = frozenset({".npy", ".dcm"})  # an image each, where a folder holds none of IMAGE_EXTENSIONS
 _LAYOUTS = 64  # files whose channels are looked at when a folder is opened
-_HEADERS = 8  # files looked at to see whether there are any of more than 8 bits
 _CHUNK = 64  # files whose sizes are read in one task
 
 
@@ -94,7 +93,7 @@ class FolderSource(RangedSource):
 
     def seems_deep(self) -> bool:
         """Whether one of a few files, evenly spaced, has more than 8 bits."""
-        return any(self.extent(index) is not None for index in spaced(len(self), _HEADERS))
+        return any(self.extent(index) is not None for index in spaced(len(self), HEADERS))
 
     def extent(self, index: int) -> Extent | None:
         """See `RangedSource`; the pixels of files of 8 bits are not read."""

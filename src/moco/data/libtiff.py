@@ -16,13 +16,14 @@ _thread = threading.local()  # a file is decoded, and spoken of, in one thread
 
 
 class Heard:
-    """Whether the library had something to say.
+    """What is to be noted of a file beside its pixels.
 
     Attributes:
-        said: it had.
+        said: whether the library had something to say.
+        first_only: whether there are further pages or frames, which are not used.
     """
 
-    said = False
+    said = first_only = False
 
 
 @contextlib.contextmanager
@@ -34,6 +35,13 @@ def listening() -> Iterator[Heard]:
         yield _thread.heard
     finally:
         _thread.heard = outer
+
+
+def note_first_only() -> None:
+    """Note that of the file that this thread decodes only the first page or frame is used."""
+    heard = getattr(_thread, "heard", None)
+    if heard is not None:
+        heard.first_only = True
 
 
 def _note(module: bytes, text: bytes, values: int) -> None:

@@ -19,7 +19,7 @@ from moco.printable import printable
 from moco.recipes import configure
 from moco.sweep.folder import GOES_ON, GridFolder
 from moco.sweep.job import PILOT_STEPS, Commands, Job, carry_out, pilot, write_failure
-from moco.sweep.launch import ProcessEnded, Submit, launcher, run_all, start_here
+from moco.sweep.launch import ProcessEndedError, Submit, launcher, run_all, start_here
 from moco.sweep.plan import Plan, Planned, make_plan
 from moco.sweep.plot import NO_PICTURES, can_draw
 from moco.sweep.report import Ablation, write
@@ -110,7 +110,7 @@ class Grid:
         if not ended:
             raise KeyboardInterrupt
         error = ended[0].exception()
-        if isinstance(error, ProcessEnded):
+        if isinstance(error, ProcessEndedError):
             raise RunError(
                 f"the process of the pilot was ended ({error}): is there memory enough, and is ablate called under "
                 'if __name__ == "__main__"?'
@@ -162,7 +162,7 @@ class Grid:
         if error is None and (full := future.result()) is not None:
             raise BrokenOffError(f"{full}; {GOES_ON}")
         if error is not None:
-            said = str(error) if isinstance(error, ProcessEnded) else ": " + str(error).strip().splitlines()[0]
+            said = str(error) if isinstance(error, ProcessEndedError) else ": " + str(error).strip().splitlines()[0]
             write_failure(self.folder.run(name), f"its process ended {said}".replace(" :", ":"))
 
     def _shared(self, config: Config) -> Config:

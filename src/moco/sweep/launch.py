@@ -32,7 +32,7 @@ def launcher(settings: Settings) -> Submit:
     return start_here if settings.launcher == "local" else _slurm(settings.out / "slurm", settings.slurm)
 
 
-class ProcessEnded(Exception):
+class ProcessEndedError(Exception):
     """A process ended before its function did."""
 
 
@@ -62,7 +62,7 @@ class Started:
         return self._ended()[0]
 
     def exception(self) -> Exception | None:
-        """Its exception in words, or `ProcessEnded`; None if there was none."""
+        """Its exception in words, or `ProcessEndedError`; None if there was none."""
         return self._ended()[1]
 
     def _ended(self) -> tuple[Any, Exception | None]:
@@ -78,7 +78,7 @@ class Started:
             result, error = self._answers.recv()
         except (EOFError, OSError):
             self._process.join()
-            return None, ProcessEnded(_in_words(self._process.exitcode or 0))
+            return None, ProcessEndedError(_in_words(self._process.exitcode or 0))
         self._process.join()
         return result, None if error is None else RunError(error)
 
@@ -98,10 +98,9 @@ def _answer(answers: Connection, function: Callable[..., Any], *arguments: Any) 
     threading.Thread(target=_end_with_parent, daemon=True).start()
     tqdm.set_lock(threading.RLock())  # its own is a semaphore with a name in a process that was spawned
     try:
-        answer = function(*arguments), None
+        answers.send((function(*arguments), None))
     except Exception as error:
-        answer = None, f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
-    answers.send(answer)
+        answers.send((None, " ".join(f"{type(error).__name__}: {error}".split())))
 
 
 def _end_with_parent() -> None:

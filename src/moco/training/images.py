@@ -11,7 +11,7 @@ import numpy as np
 
 from moco.config import Config
 from moco.data.bands import RGB, count_of
-from moco.data.base import Source
+from moco.data.base import HEADERS, RangedSource, Source
 from moco.data.channel_statistics import channel_statistics
 from moco.data.folder import FolderSource
 from moco.data.labels import same_classes, with_labels
@@ -196,8 +196,24 @@ def _learnt_from(data: Any, config: Config) -> tuple[Source, Source | None, int]
 
     stated: dict[str, Any] = {"value_range": config.value_range, "channels": config.channels}
     source, own_test = open_source(data, data_root=config.data_root, choose=kept, **stated)
-    if config.value_range not in (None, source.value_range):
-        raise ConfigError(f"value_range={config.value_range} with {source.name}, which has 8 bits: leave it out")
+    source = _with_stated_range(source, config)
     if config.labels is not None:
         source = with_labels(source, config.labels)
     return source, own_test, left_out
+
+
+def _with_stated_range(source: Source, config: Config) -> Source:
+    """The images, with a line where a range of values is stated and none of a few has more than 8 bits.
+
+    Raises:
+        ConfigError: none of all has.
+    """
+    if config.value_range is None:
+        return source
+    plain = isinstance(source, RangedSource) and not source.seems_deep()
+    if config.value_range != source.value_range or (plain and len(source) <= HEADERS):
+        raise ConfigError(f"value_range={config.value_range} with {source.name}, which has 8 bits: leave it out")
+    if not plain:
+        return source
+    said = f"{source.name}: none of {HEADERS} images looked at has more than 8 bits: value_range changes no such image"
+    return source.with_labels(source.labels, source.class_names, remarks=(said,))

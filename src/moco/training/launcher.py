@@ -8,6 +8,8 @@ from typing import Any
 
 from moco.errors import ConfigError
 
+_NODES_JOIN, _LONGEST = "MOCO_NODES_JOIN", 1_000_000
+
 
 @dataclasses.dataclass(frozen=True)
 class Launcher:
@@ -72,11 +74,26 @@ def options_of_launcher(given: dict[str, Any]) -> dict[str, int]:
     return options
 
 
+def nodes_join() -> float:
+    """Seconds in which all nodes have to be there, which the environment may state.
+
+    Raises:
+        ConfigError: it states something else.
+    """
+    stated = os.environ.get(_NODES_JOIN) or "300"
+    try:
+        if 0 < (seconds := float(stated)) <= _LONGEST:
+            return seconds
+    except ValueError:
+        pass
+    raise ConfigError(f"{_NODES_JOIN}={stated!r} in the environment: expected seconds above 0, at most {_LONGEST:,}")
+
+
 def check_nodes(num_nodes: int) -> None:
     """Whether each of several nodes on which the user starts moco by hand knows the first one and its own number.
 
     Raises:
-        ConfigError: it does not.
+        ConfigError: it does not, or the environment states no time to wait for them.
     """
     wanted = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK")
     missing = [name for name in wanted if not os.environ.get(name)]
@@ -85,7 +102,12 @@ def check_nodes(num_nodes: int) -> None:
             f"num_nodes={num_nodes} without {', '.join(missing)} in the environment: set MASTER_ADDR and MASTER_PORT "
             "to those of the first node and NODE_RANK to 0, 1, ... on each, or start the nodes with torchrun or srun"
         )
+    if num_nodes > 1 and launcher() is None:
+        nodes_join(), _number("MASTER_PORT"), _number("NODE_RANK")
 
 
 def _number(name: str) -> int:
-    return int(os.environ.get(name) or 1)
+    stated = os.environ.get(name) or "1"
+    if not stated.isdecimal():
+        raise ConfigError(f"{name}={stated!r} in the environment: expected a whole number")
+    return int(stated)

@@ -33,6 +33,7 @@ from moco.sizes import height_width, size_text
 from moco.training import checkpoint
 from moco.training.encoder import build_checked_encoder
 from moco.training.memory import memory_bytes
+from moco.training.schedule import run_length
 
 # What a step of each mechanism is, plain and symmetric.
 STEPS: dict[tuple[str, bool], Callable[..., tuple[Tensor, Tensor]]] = {
@@ -45,11 +46,18 @@ STEPS: dict[tuple[str, bool], Callable[..., tuple[Tensor, Tensor]]] = {
 
 
 def check_images(config: Config, images: int) -> None:
-    """Whether so many images can serve the mechanism.
+    """Whether so many images can serve the mechanism and the length of the run.
 
     Raises:
-        ConfigError: a memory bank smaller than the dictionary drawn from it.
+        ConfigError: a memory bank smaller than the dictionary drawn from it, or a warm-up as long as the run.
     """
+    length = run_length(config, images // config.batch_size)
+    for name in ("warmup_steps", "head_warmup_steps"):
+        if (warmup := getattr(config, name)) >= length and warmup:
+            raise ConfigError(
+                f"{name}={warmup} with {length} steps in {config.epochs} epochs of {images} images: state fewer, or "
+                "more epochs"
+            )
     if config.mechanism == "memory-bank" and (config.dictionary_size or 0) > images:
         raise ConfigError(
             f"dictionary_size={config.dictionary_size} with {images} images: the memory bank holds one embedding of "

@@ -277,6 +277,7 @@ class Pretraining:
             skipped=skipped.count,
             clipped=self.images.source.clipped,
             doubted_tiffs=self.images.source.doubted,
+            first_page_only=self.images.source.first_only,
             not_read=dict(self.images.source.not_read),
             predicted_seconds=self.predicted.seconds,
             predicted_memory_bytes=self.predicted.memory_bytes,

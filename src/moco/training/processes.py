@@ -6,24 +6,26 @@ import datetime
 import logging
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from moco.data.workers import end_with_parent
 from moco.errors import BrokenOffError, RunError
-from moco.training.launcher import launcher
+from moco.training import stop
+from moco.training.launcher import launcher, nodes_join
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
     from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
 
 FIRST_PROCESS = "MOCO_FIRST_PROCESS"  # environment of processes that were started for further devices
-NODES_JOIN = float(os.environ.get("MOCO_NODES_JOIN", 300))  # seconds in which all nodes have to be there
+_LONGEST_END = 20.0  # seconds that the processes for further devices have to end after the run
 _EXIT_KNOWN = 1.0  # seconds after a lost connection until the process at its other end is known to have ended
 
 # Fabric speaks through the trainer's too where somebody has loaded it.
@@ -71,6 +73,8 @@ def launched(fabric: Fabric, *, num_nodes: int = 1) -> Iterator[None]:
             del os.environ[FIRST_PROCESS]
         del store  # PyTorch has its own by now
         yield
+        if stop.may_end_process:  # those of a Python program go on with it
+            _wait_for_others(fabric)
     except RuntimeError as error:
         if fabric.world_size == 1 or not _is_lost_connection(error):
             raise
@@ -90,7 +94,8 @@ def _all_nodes(num_nodes: int) -> Any:
         RunError: a node is missing.
     """
     address, port, own = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), int(os.environ["NODE_RANK"])
-    limit, wait = time.monotonic() + NODES_JOIN, datetime.timedelta(seconds=NODES_JOIN)
+    seconds = nodes_join()
+    limit, wait = time.monotonic() + seconds, datetime.timedelta(seconds=seconds)
     cure = f"start the same command on each, with MASTER_ADDR={address}, MASTER_PORT={port} and its NODE_RANK"
     try:
         from torch.distributed import TCPStore  # type: ignore[attr-defined]
@@ -99,14 +104,14 @@ def _all_nodes(num_nodes: int) -> Any:
         store.set(f"moco/node/{own}", "here")
     except RuntimeError as error:
         place = f"{address}:{port}"
-        raise RunError(f"node {own} does not reach node 0 at {place} within {NODES_JOIN:.0f} s: {cure}") from error
+        raise RunError(f"node {own} does not reach node 0 at {place} within {seconds:.0f} s: {cure}") from error
     for node in range(num_nodes):
         left = max(0.1, limit - time.monotonic())
         try:
             store.wait([f"moco/node/{node}"], datetime.timedelta(seconds=left))
         except RuntimeError as error:
             raise RunError(
-                f"node {node} of {num_nodes} has not come within {NODES_JOIN:.0f} s: {cure} (0 to {num_nodes - 1})"
+                f"node {node} of {num_nodes} has not come within {seconds:.0f} s: {cure} (0 to {num_nodes - 1})"
             ) from error
     return store
 
@@ -116,9 +121,21 @@ def _is_lost_connection(error: RuntimeError) -> bool:
     return isinstance(error, torch.distributed.DistError) or "third_party/gloo" in str(error)
 
 
+def _started_here(fabric: Fabric) -> list[Any]:
+    return list(getattr(fabric.strategy.launcher, "procs", []))
+
+
+def _wait_for_others(fabric: Fabric) -> None:
+    """So that with the command all its processes have ended: their interpreters take seconds where cores are busy."""
+    limit = time.monotonic() + _LONGEST_END
+    for process in _started_here(fabric):
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.0, limit - time.monotonic()))
+
+
 def _ended_here(fabric: Fabric) -> str:
     """Which of the processes that were started here have ended, and how."""
-    processes: list[Any] = list(getattr(fabric.strategy.launcher, "procs", []))
+    processes = _started_here(fabric)
     limit = time.monotonic() + _EXIT_KNOWN
     while processes and time.monotonic() < limit and all(process.poll() in (None, 0) for process in processes):
         time.sleep(0.02)

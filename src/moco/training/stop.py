@@ -100,7 +100,8 @@ class StopRequest:
         if not self._over.wait(GRACE) and may_end_process:
             with contextlib.suppress(Exception):
                 self._abandon()
-            os.write(2, b"\nmoco: stopped\n")
+            with contextlib.suppress(OSError):
+                os.write(2, b"\nmoco: stopped\n")
             os._exit(INTERRUPTED)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
