@@ -100,6 +100,13 @@ def about_run(run: Training, images: RunImages, reason: str) -> Iterator[str]:
     compiled = ", compiled" if config.compile else ""
     yield f"computing in {config.precision}, {config.layout.replace('_', '-')}{compiled} ({reason})"
     yield from remarks(config, len(images.pretraining))
+    if config.chunk_size is not None:
+        count = -(-config.batch_size_per_rank // config.chunk_size)
+        alike = ", BatchNorm has the statistics of a chunk" if run.model.batch_counts else ""
+        yield (
+            f"each device encodes its {config.batch_size_per_rank:,} samples in {count:,} chunks, and those with a "
+            f"gradient twice (gradient caching){alike}"
+        )
     busy = busy_remark(config, device)
     if busy is not None:
         yield busy
