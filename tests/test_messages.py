@@ -80,6 +80,11 @@ MESSAGES = {
     "import notes.txt": "notes.txt holds something else than tensors and plain values, which is not loaded",
     "pretrain few --recipe v2 --batch-size 4 --activation-checkpointing --backbone alexnet": "alexnet, which is no",
     "pretrain few --activation-checkpointing --compile": "drop one of them",
+    "pretrain few --recipe v2 --batch-size 4 --chunk-size 0": "chunk_size=0: need at least 1",
+    "pretrain few --recipe v2 --batch-size 4 --chunk-size 4": "chunk_size=4 with 4 samples a device, which pass at",
+    "pretrain few --recipe v2 --batch-size 4 --chunk-size 3 --backbone resnet_tiny --split-groups 2": (
+        "batch_size=4 in chunks of chunk_size=3 is 2 samples a device: resnet_tiny has BatchNorm layers, which need"
+    ),
     "import missing.pth --out x": "missing.pth: no such file; name a checkpoint",
     "ablate momentm few --out x": "unknown study 'momentm': did you mean momentum?",
 }

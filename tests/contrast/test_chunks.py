@@ -111,3 +111,62 @@ def test_a_batch_of_several_tensors_and_a_refused_size() -> None:
     assert torch.equal(InChunks(Pair(), 2)({"a": x, "b": x}), 2 * x)
     with pytest.raises(ValueError, match="chunk_size=0: need at least 1"):
         InChunks(nn.Identity(), 0)
+
+
+def test_chunks_are_views_of_equal_size() -> None:
+    seen: list[Tensor] = []
+    encoder = nn.Identity()
+    encoder.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
+    x = torch.randn(11, 2)
+    assert torch.equal(InChunks(encoder, 5)(x), x)
+    assert [len(chunk) for chunk in seen] == [4, 4, 3]
+    assert {chunk.untyped_storage().data_ptr() for chunk in seen} == {x.untyped_storage().data_ptr()}
+
+
+class Weighted(nn.Module):
+    """Multiplies by a buffer, which every call changes, as spectral normalisation does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 2)
+        self.register_buffer("factor", torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.factor.mul_(1.5)
+        return self.linear(x * self.factor).sin()
+
+
+def test_the_second_pass_has_the_buffers_of_the_first() -> None:
+    plain = Weighted()
+    chunked, x = copy.deepcopy(plain), torch.randn(6, 3)
+    InChunks(chunked, 2)(x).square().sum().backward()
+    sum(plain(part).square().sum() for part in x.split(2)).backward()
+    torch.testing.assert_close(chunked.linear.weight.grad, plain.linear.weight.grad)
+    assert torch.equal(chunked.factor, plain.factor)
+
+
+def test_shuffled_chunks_mix_samples_while_training_and_keep_their_order() -> None:
+    seen: list[list[int]] = []
+    encoder = nn.Identity()
+    encoder.register_forward_pre_hook(lambda _module, args: seen.append(args[0][:, 0].int().tolist()))
+    shuffled, x = InChunks(encoder, 4, shuffle=True), torch.arange(12.0)[:, None]
+    assert torch.equal(shuffled(x), x)
+    assert sorted(sample for chunk in seen for sample in chunk) == list(range(12))
+    assert seen != [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+    state = torch.get_rng_state()
+    assert torch.equal(shuffled.eval()(x), x)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_under_autocast_gradients_of_chunks_add_up_in_float32() -> None:
+    torch.manual_seed(0)
+    linear, x = nn.Linear(64, 8), torch.randn(256, 64)
+    apart = copy.deepcopy(linear)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = InChunks(linear, 4)(x).float().square().sum()
+    loss.backward()
+    for part in x.split(4):
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = apart(part).float().square().sum()
+        loss.backward()
+    torch.testing.assert_close(linear.weight.grad, apart.weight.grad, rtol=1e-5, atol=1e-3)

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from moco.contrast import MoCo, moco_step, symmetric_moco_step
+from moco.contrast import InChunks, MoCo, moco_step, symmetric_moco_step
 from moco.contrast.collective import all_gather_cat, shapes_agreed
 from moco.encoder import recomputing
 
@@ -51,6 +51,13 @@ def recomputed(model: MoCo) -> MoCo:
     assert model._call_q is not None
     blocks = [model.encoder_q[place] for place in (0, 1, 5)]
     model.run_encoders_with(query=recomputing(model._call_q, blocks), key=model.encoder_k)
+    return model
+
+
+def in_chunks(model: MoCo) -> MoCo:
+    """As `parallel`, in chunks of at most 3 samples."""
+    query = DistributedDataParallel(InChunks(model.encoder_q, 3), broadcast_buffers=False)
+    model.run_encoders_with(query=query, key=InChunks(model.encoder_k, 3))
     return model
 
 

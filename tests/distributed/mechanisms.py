@@ -7,22 +7,22 @@ from typing import Any
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from moco.contrast import ContrastiveModel, EndToEnd, MemoryBank, end_to_end_step, memory_bank_step
+from moco.contrast import ContrastiveModel, EndToEnd, InChunks, MemoryBank, end_to_end_step, memory_bank_step
 from moco.contrast.collective import all_gather_cat
 from tests.distributed.experiments import STEPS, TOTAL, WIDTH, with_batchnorm, without_batchnorm
 
 SAMPLES = 40
-KINDS = ("end-to-end", "end-to-end shuffled", "memory-bank")
+KINDS = ("end-to-end", "end-to-end shuffled", "memory-bank", "end-to-end in chunks", "memory-bank in chunks")
 
 
 def build(kind: str, world: int) -> ContrastiveModel:
     """BatchNorm stands in inference form where keys are shuffled, so that company changes nothing."""
     options: dict[str, Any] = {"embedding_dim": WIDTH, "temperature": 0.2}
-    if kind == "memory-bank":
+    if "memory-bank" in kind:
         return MemoryBank(without_batchnorm(), num_samples=SAMPLES, dictionary_size=15, bank_momentum=0.5, **options)
-    if kind == "end-to-end":
-        return EndToEnd(without_batchnorm(), **options)
-    return EndToEnd(with_batchnorm(), batchnorm="shuffle" if world > 1 else "none", **options).eval()
+    if "shuffled" in kind:
+        return EndToEnd(with_batchnorm(), batchnorm="shuffle" if world > 1 else "none", **options).eval()
+    return EndToEnd(without_batchnorm(), **options)
 
 
 def mechanism(rank: int, world: int, kind: str) -> dict[str, Any]:
@@ -32,8 +32,9 @@ def mechanism(rank: int, world: int, kind: str) -> dict[str, Any]:
     batches = [(torch.randn(shape), torch.randn(shape), torch.randperm(SAMPLES)[:TOTAL]) for _ in range(STEPS)]
     torch.manual_seed(7 + rank)  # rank 0's weights and draws are the ones that count
     model = build(kind, world)
-    if world > 1:
-        model.run_encoders_with(query=DistributedDataParallel(model.encoder_q, broadcast_buffers=False))
+    if world > 1:  # one process takes the whole batch at once
+        query = InChunks(model.encoder_q, 3) if "chunks" in kind else model.encoder_q
+        model.run_encoders_with(query=DistributedDataParallel(query, broadcast_buffers=False))
     mine = slice(rank * TOTAL // world, (rank + 1) * TOTAL // world)
     optimizer = torch.optim.SGD(model.encoder_q.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-3)
     losses, accuracies = [], []

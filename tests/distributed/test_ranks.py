@@ -75,10 +75,12 @@ def test_activation_checkpointing_changes_nothing_on_ranks(results: Results) -> 
             assert torch.equal(value, rank["shuffled_batchnorm"]["state"][name]), name
 
 
+@pytest.mark.parametrize("chunks", ["", " in chunks"])
 @pytest.mark.parametrize("kind", list(STEP_KINDS))
-def test_ranks_together_equal_one_process_with_the_whole_batch(results: Results, kind: str) -> None:
+def test_ranks_together_equal_one_process_with_the_whole_batch(results: Results, kind: str, chunks: str) -> None:
     alone = equal_to_one_process(0, 1, kind, lambda model: model)
     close = {"rtol": 1e-5, "atol": 1e-5}
+    kind += chunks
     torch.testing.assert_close(torch.stack([r[kind]["losses"] for r in results]).mean(dim=0), alone["losses"], **close)
     for rank in results:
         assert rank[kind]["state"].keys() == alone["state"].keys()
@@ -170,6 +172,16 @@ def test_moco_v3_on_ranks_equals_one_process_in_every_batchnorm_statistic(result
         assert rank["moco_v3"]["joint"] == 7
         for name, value in alone["state"].items():
             torch.testing.assert_close(rank["moco_v3"]["state"][name], value, **close, msg=name)
+
+
+def test_chunks_of_moco_v3_have_the_batchnorm_statistics_of_all_ranks(results: Results) -> None:
+    """As on one process whose chunks are made of theirs."""
+    world = len(results)
+    by_chunk = torch.arange(TOTAL).view(world, 2, -1).transpose(0, 1).flatten()
+    alone = moco_v3(0, 1, chunks=True, order=by_chunk)
+    for rank in results:
+        for name, value in alone["state"].items():
+            torch.testing.assert_close(rank["moco_v3 in chunks"]["state"][name], value, rtol=1e-4, atol=1e-5, msg=name)
 
 
 def test_batchnorm_stays_each_ranks_own_where_it_is_asked_for_and_in_eval_mode(results: Results) -> None:

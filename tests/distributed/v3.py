@@ -8,22 +8,30 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from moco.contrast import MoCoV3, moco_v3_step
+from moco.contrast import InChunks, MoCoV3, moco_v3_step
 from moco.contrast.joint_batchnorm import JointBatchNorm
 from tests.distributed.experiments import STEPS, TOTAL, WIDTH, with_batchnorm
 
 
-def moco_v3(rank: int, world: int) -> dict[str, Any]:
-    """The same TOTAL samples whatever the number of ranks, a rank takes its slice; all start from rank 0's weights."""
+def moco_v3(rank: int, world: int, *, chunks: bool = False, order: torch.Tensor | None = None) -> dict[str, Any]:
+    """The same TOTAL samples whatever the number of ranks, a rank takes its slice; all start from rank 0's weights.
+
+    `chunks`: two on each rank. `order`: of the samples.
+    """
     torch.manual_seed(8)
     batches = [(torch.randn(TOTAL, 2, 5, 5), torch.randn(TOTAL, 2, 5, 5)) for _ in range(STEPS)]
+    if order is not None:
+        batches = [(x_1[order], x_2[order]) for x_1, x_2 in batches]
     torch.manual_seed(9 + rank)
     predictor = nn.Sequential(nn.Linear(WIDTH, 6, bias=False), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, WIDTH))
     encoder = nn.Sequential(with_batchnorm(), nn.BatchNorm1d(WIDTH, affine=False))
     model = MoCoV3(encoder, predictor, embedding_dim=WIDTH, key_momentum=0.9, temperature=0.5)
+    query, key = model.query_side, model.encoder_k
+    if chunks:
+        query, key = (InChunks(encoder, TOTAL // world // 2) for encoder in (query, key))
     if world > 1:
-        query = DistributedDataParallel(model.query_side, broadcast_buffers=False)
-        model.run_encoders_with(query=query, key=model.encoder_k)
+        query = DistributedDataParallel(query, broadcast_buffers=False)
+    model.run_encoders_with(query=query, key=key)
     mine = slice(rank * TOTAL // world, (rank + 1) * TOTAL // world)
     optimizer = torch.optim.SGD(model.query_side.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-3)
     losses, accuracies = [], []

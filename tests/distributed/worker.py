@@ -15,6 +15,7 @@ from tests.distributed.experiments import (
     company,
     equal_to_one_process,
     gathers_of_agreed_shapes,
+    in_chunks,
     own_order,
     parallel,
     recomputed,
@@ -47,12 +48,14 @@ def main(rank: int, world: int, folder: Path) -> None:
         "agreed_shapes": gathers_of_agreed_shapes(rank),
         "gathered_gradient": backward_once_more(rank),
         "moco_v3": moco_v3(rank, world),
+        "moco_v3 in chunks": moco_v3(rank, world, chunks=True),
         "own_statistics": own_statistics(rank),
         "mechanism_defaults": defaults(),
         "without_average": without_average(rank, world),
         "drivers": examples() if world == 2 else {},  # the page's batch of 32 has halves
         **{kind: mechanism(rank, world, kind) for kind in KINDS},
         **{kind: equal_to_one_process(rank, world, kind, parallel) for kind in STEP_KINDS},
+        **{f"{kind} in chunks": equal_to_one_process(rank, world, kind, in_chunks) for kind in STEP_KINDS},
     }
     torch.save(results, folder / f"rank{rank}.pt")
     dist.destroy_process_group()

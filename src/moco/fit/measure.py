@@ -65,7 +65,7 @@ def measure(run: Pretraining, seconds: float) -> Measured:
     if config.batchnorm == "shuffle":
         alone["batchnorm"] = "auto"  # type: ignore[assignment]
     deadline = time.monotonic() + seconds
-    part = max(PART, 2 * (config.split_groups or 1))
+    part = max(PART, 2 * (config.split_groups or 1)) if config.chunk_size is None else 2 * config.chunk_size
     rehearsed = dataclasses.replace(config, **alone, batch_size=min(part, share))  # type: ignore[arg-type]
     device = make_fabric(rehearsed).device
     gpus = [device] if device.type == "cuda" else []
@@ -76,7 +76,7 @@ def measure(run: Pretraining, seconds: float) -> Measured:
         if share > part:
             whole = step * share / part
             if LEAST_STEPS * whole > seconds:  # what a batch takes is proportional to its samples, but for little
-                step, memory = whole, before + (memory - before) * share // part
+                step, memory = whole, before + _grown(memory - before, share, part, config)
             else:
                 whole_batch = dataclasses.replace(rehearsed, batch_size=share)
                 step, decoding = _steps(run, whole_batch, deadline)
@@ -84,6 +84,13 @@ def measure(run: Pretraining, seconds: float) -> Measured:
         step *= _share_of_full_steps(run, rehearsed, seconds / 3)
         evaluation, reading = _evaluation(run, device)
     return Measured(step=step, decoding=decoding, evaluation=evaluation, reading=reading, memory=int(memory))
+
+
+def _grown(memory: int, share: int, part: int, config: Config) -> int:
+    """What a step of so many samples takes, where a part of them takes `memory`; in chunks only views grow."""
+    if config.chunk_size is None:
+        return memory * share // part
+    return memory + (share - part) * 2 * 4 * (config.channels or 3) * math.prod(height_width(config.image_size))
 
 
 def evaluated(run: Pretraining) -> tuple[int, int]:

@@ -125,7 +125,7 @@ def _finish(run: Pretraining, facts: rules.Facts, settled: Mapping[str, Any], *,
     if measured.memory > facts.memory:
         raise ConfigError(
             f"a step takes {measured.memory / 2**30:.0f} GiB, of {facts.memory / 2**30:.0f}: state a smaller "
-            "--batch-size or --image-size, or --activation-checkpointing"
+            "--batch-size or --image-size, or --activation-checkpointing or --chunk-size"
         )
     values = {choice.what: choice.value for choice in choices}
     if not stated:

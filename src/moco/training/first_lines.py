@@ -102,6 +102,13 @@ def about_run(run: Training, images: RunImages, reason: str) -> Iterator[str]:
     for size, end in config.sizes.ends(run.total_steps):
         yield f"views of {size_text(size)} px up to step {end:,}, of {size_text(config.image_size)} px at the end"
     yield from remarks(config, len(images.pretraining))
+    if config.chunk_size is not None:
+        count = -(-config.batch_size_per_rank // config.chunk_size)
+        alike = ", BatchNorm has the statistics of a chunk" if run.model.batch_counts else ""
+        yield (
+            f"each device encodes its {config.batch_size_per_rank:,} samples in {count:,} chunks, and those with a "
+            f"gradient twice (gradient caching){alike}"
+        )
     busy = busy_remark(config, device)
     if busy is not None:
         yield busy

@@ -145,7 +145,8 @@ def remarks(config: Config, images: int) -> list[str]:
             "step, both with gradient"
         ]
     if config.mechanism == "moco-v3":
-        over = "the samples of all devices" if config.batchnorm == "auto" else "each device's own samples"
+        samples = "samples" if config.chunk_size is None else "samples of a chunk"
+        over = f"the {samples} of all devices" if config.batchnorm == "auto" else f"each device's own {samples}"
         return [
             f"mechanism moco-v3: {size - 1:,} negatives a query, the other keys of the batch; four encoder passes a "
             f"step, two with gradient; BatchNorm over {over}",
