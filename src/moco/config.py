@@ -77,6 +77,8 @@ class Config:
         bank_momentum: share of an image's stored embedding that stays when it comes by, 0 to 1; null without a bank.
         temperature: divides the similarities, above 0.
         decoupled: leave the positive out of the loss's denominator (2110.06848).
+        nearest_positives: share of samples whose positive is the queue's key nearest to their own (2104.14548).
+        nearest_positives_from: share of the steps without them, while the queue means little.
         batchnorm: cure for the BatchNorm leak; auto splits on one device and shuffles across several; with init it is
             frozen, where the trained statistics stay.
         split_groups: BatchNorm groups of the split cure; null means 8, fewer for batches under 32.
@@ -172,6 +174,8 @@ class Config:
     bank_momentum: float | None = share(None)
     temperature: float = above_zero(0.2)
     decoupled: bool = False
+    nearest_positives: float = share(0.0)
+    nearest_positives_from: float = share(0.25)
     batchnorm: BatchNormCure = "auto"
     split_groups: int | None = at_least(1, None)
     symmetric: bool = False

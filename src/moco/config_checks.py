@@ -16,6 +16,10 @@ MECHANISM_FIELDS: dict[str, tuple[str, ...]] = {
     "end-to-end": (),
     "moco-v3": ("key_momentum",),
 }
+# Options of the loss that belong to the mechanism moco, and why.
+VARIANTS = {
+    "nearest_positives": "there is no queue of keys to find the nearest one in",
+}
 LACKING = {
     "dictionary_size": "the batch as its dictionary",
     "key_momentum": "no key encoder that follows",
@@ -28,6 +32,7 @@ LACKING = {
 COUNTS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "lr_milestones lr_decay": (lambda c: c.schedule == "step", "with the step schedule"),
     "sgd_momentum": (lambda c: c.optimizer != "adamw", "with optimizer sgd and lars"),
+    "nearest_positives_from": (lambda c: c.nearest_positives > 0, "with nearest_positives"),
     "held_out": (lambda c: c.test is None, "without a test set"),
 }
 
@@ -79,7 +84,18 @@ def check_together(config: Any) -> None:
     """For `Config`: raise ConfigError where values contradict one another; it names them and what to do."""
     _ = config.sizes  # refuses what progressive_resolution cannot be
     _check_mechanism(config)
+    _check_variants(config)
     _check_combinations(config)
+
+
+def _check_variants(config: Any) -> None:
+    """What `moco.contrast.variants` does belongs to MoCo's own mechanism."""
+    for name, why in VARIANTS.items():
+        if getattr(config, name) and config.mechanism != "moco":
+            raise ConfigError(
+                f"{name}={getattr(config, name)} with mechanism {config.mechanism!r}: {why}; choose 'moco', or leave "
+                "it out"
+            )
 
 
 def _check_mechanism(config: Any) -> None:

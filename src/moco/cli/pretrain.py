@@ -46,7 +46,7 @@ GROUPS = {
             "blur_probability blur_probability_2 solarize_probability solarize_probability_2 flip_probability "
             "vertical_flip_probability rotate_probability normalization"
         ),
-        "less computation": "progressive_resolution decoupled",
+        "less computation": "progressive_resolution decoupled nearest_positives nearest_positives_from",
         "mechanism, dictionary and encoder": (
             "mechanism dictionary_size dictionary_dtype key_momentum key_momentum_schedule bank_momentum temperature "
             "symmetric batchnorm split_groups stem head hidden_dim embedding_dim num_heads frozen_layers "

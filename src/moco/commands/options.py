@@ -29,6 +29,8 @@ class Options(TypedDict, total=False):
     bank_momentum: float | None
     temperature: float
     decoupled: bool
+    nearest_positives: float
+    nearest_positives_from: float
     batchnorm: config.BatchNormCure
     split_groups: int | None
     symmetric: bool

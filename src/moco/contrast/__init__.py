@@ -11,6 +11,7 @@ from moco.contrast.memory_bank import MemoryBank, memory_bank_loss, memory_bank_
 from moco.contrast.model import ContrastiveModel, LossAndKeys
 from moco.contrast.momentum import ema_update_, frozen_copy
 from moco.contrast.v3 import MoCoV3, moco_v3_loss, moco_v3_step
+from moco.contrast.variants import MoCoVariant, variant_loss, variant_step
 
 __all__ = [
     "Bank",
@@ -20,6 +21,7 @@ __all__ = [
     "MemoryBank",
     "MoCo",
     "MoCoV3",
+    "MoCoVariant",
     "Queue",
     "contrastive_logits",
     "ema_update_",
@@ -37,4 +39,6 @@ __all__ = [
     "scored_info_nce",
     "symmetric_moco_loss",
     "symmetric_moco_step",
+    "variant_loss",
+    "variant_step",
 ]

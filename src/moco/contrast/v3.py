@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from moco.contrast.collective import world_size
 from moco.contrast.joint_batchnorm import join_batchnorm
 from moco.contrast.loss import in_batch_info_nce
-from moco.contrast.model import Backward, ContrastiveModel, LossAndKeys, Shared, take_step
+from moco.contrast.model import Backward, ContrastiveModel, LossAndKeys, take_step
 from moco.contrast.momentum import check_key_momentum, ema_update_, frozen_copy
 
 
@@ -65,9 +65,9 @@ class MoCoV3(ContrastiveModel):
             raise ValueError(f"batchnorm={batchnorm!r}: MoCo v3 takes 'auto' (over all ranks) or 'none'")
         if batchnorm == "auto" and world_size() > 1:
             encoder, predictor = join_batchnorm(encoder), join_batchnorm(predictor)
-        shared: Shared = {"embedding_dim": embedding_dim, "temperature": temperature}
-        shared.update(decoupled=decoupled, batchnorm="none")
-        super().__init__(encoder, **shared)
+        super().__init__(
+            encoder, embedding_dim=embedding_dim, temperature=temperature, decoupled=decoupled, batchnorm="none"
+        )
         self.key_momentum = check_key_momentum(key_momentum)
         self.encoder_k = frozen_copy(self.encoder_q)
         self.predictor = predictor
