@@ -7,12 +7,17 @@ import torch
 
 import moco
 import moco.contrast
-from moco.errors import ConfigError
+from moco.errors import ArchitectureError, ConfigError
 from moco.recipes import configure
+from moco.sizes import small_size
 from moco.training.mechanism import set_step_
 from tests.conftest import StopAt
 
-VARIANTS = [{"nearest_positives": 0.5, "nearest_positives_from": 0.3}]
+VARIANTS = [
+    {"nearest_positives": 0.5, "nearest_positives_from": 0.3},
+    {"small_views": 2, "small_view_size": 12},
+    {"patches": True},
+]
 
 
 def weights(run) -> dict[str, torch.Tensor]:
@@ -40,8 +45,29 @@ def test_a_resumed_run_is_the_same_to_the_bit(photos, tmp_path, small, variant, 
     assert not equal(whole, weights(moco.pretrain(photos, out=tmp_path / "plain", **plain)))
 
 
+@pytest.mark.parametrize(
+    ("stated", "image_size", "expected"), [(None, 224, 96), (None, 64, 24), (None, 32, 16), (20, 64, 20)]
+)
+def test_small_views_are_3_sevenths_of_the_others(stated, image_size, expected):
+    assert small_size(stated, image_size) == expected
+
+
+@pytest.mark.parametrize("options", [{"patches": True}, {"small_views": 2}], ids=lambda each: next(iter(each)))
+def test_an_encoder_of_one_size_is_refused(photos, tmp_path, small, options):
+    pytest.importorskip("timm")
+    stated = {**small, "backbone": "v3/vit_tiny_patch8", **options}
+    with pytest.raises(ArchitectureError, match=f"{next(iter(options))} at 16 px"):
+        moco.pretrain(photos, out=tmp_path / "run", **stated)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_transform_of_the_users_makes_no_small_views(photos, tmp_path, small):
+    with pytest.raises(ConfigError, match="small_views with transform"):
+        moco.pretrain(photos, out=tmp_path / "run", transform=lambda image: (image, image), small_views=2, **small)
+
+
 def test_all_that_goes_together_goes_together(photos, tmp_path, small):
-    options = {**small, "progressive_resolution": "16:0.5", "decoupled": True, "dictionary_dtype": "int8"}
+    options = {**small, "progressive_resolution": "24:0.5", "decoupled": True, "dictionary_dtype": "int8"}
     for number, variant in enumerate(VARIANTS):
         run = moco.pretrain(photos, out=tmp_path / str(number), symmetric=True, **options, **variant)
         assert run.finished
@@ -67,6 +93,20 @@ def test_nearest_positives_begin_after_their_share_of_the_run():
         ({"nearest_positives": 0.5, "mechanism": "memory-bank"}, "no queue of keys"),
         ({"nearest_positives": 0.5, "mechanism": "moco-v3"}, "no queue of keys"),
         ({"nearest_positives_from": 0.5}, "would change nothing"),
+        ({"small_views": 2, "mechanism": "memory-bank"}, "key encoder with its queue"),
+        ({"small_views": 2, "mechanism": "end-to-end"}, "key encoder with its queue"),
+        ({"patches": True, "mechanism": "memory-bank"}, "key encoder with its queue"),
+        ({"patches": True, "mechanism": "moco-v3"}, "key encoder with its queue"),
+        ({"patches": True, "small_views": 2}, "drop one of them"),
+        ({"patches": True, "image_size": 33}, "need an even image_size"),
+        ({"patches": True, "image_size": 64, "progressive_resolution": "33:0.5"}, "need an even image_size"),
+        ({"small_views": 2, "small_view_size": 32, "image_size": 32}, "below that of the others"),
+        ({"small_views": 2, "small_view_size": 4, "image_size": 32}, "from 8"),
+        ({"small_views": 2, "image_size": 32, "progressive_resolution": "16:0.5"}, "below that of the others"),
+        ({"small_view_size": 16}, "would change nothing"),
+        ({"small_crop": (0.1, 0.2)}, "would change nothing"),
+        ({"small_views": 2, "small_crop": (0.2, 0.1)}, "two growing shares"),
+        ({"small_views": 33}, "at most 32"),
         ({"nearest_positives": 1.5}, "need a value from 0 to 1"),
         ({"decoupled": True, "mechanism": "memory-bank", "dictionary_size": 1}, "need at least 2"),
     ],

@@ -31,6 +31,10 @@ class Options(TypedDict, total=False):
     decoupled: bool
     nearest_positives: float
     nearest_positives_from: float
+    small_views: int
+    small_view_size: StatedSize | None
+    small_crop: tuple[float, float]
+    patches: bool
     batchnorm: config.BatchNormCure
     split_groups: int | None
     symmetric: bool

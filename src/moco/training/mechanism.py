@@ -102,9 +102,8 @@ def build_model(encoder: Encoder, config: Config, *, images: int) -> Contrastive
         return MemoryBank(encoder, num_samples=images, **options)
     if config.mechanism == "end-to-end":
         return EndToEnd(encoder, **options)
-    kind: Any = MoCoVariant if is_variant(config) else MoCo
-    made: ContrastiveModel = kind(encoder, dictionary_dtype=config.dictionary_dtype, **options)
-    return made
+    options["dictionary_dtype"] = config.dictionary_dtype
+    return MoCoVariant(encoder, patches=config.patches, **options) if is_variant(config) else MoCo(encoder, **options)
 
 
 def is_variant(config: Config) -> bool:
