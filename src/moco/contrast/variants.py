@@ -1,8 +1,9 @@
-"""MoCo's loss with more queries for each key, or with another positive than the sample's own key.
+"""MoCo's loss with more queries for each key, another positive than the sample's own, or a decoupled loss.
 
-Small views (Caron et al. 2020, 2006.09882; with MoCo's loss Zheng et al. 2021, 2107.09282), patches of the query's view
-(Ci et al. 2022, 2207.08220), and the nearest key of the queue as positive (Dwibedi et al. 2021, 2104.14548;
-Koohpayegani et al. 2021, 2105.07269). Without any of them this is `moco_loss` and `symmetric_moco_loss`.
+Small views (Caron et al. 2020, 2006.09882; with a loss like MoCo's Zheng et al. 2021, 2107.09282), patches of the
+query's view (Ci et al. 2022, 2207.08220), the nearest key of the queue as positive (Dwibedi et al. 2021, 2104.14548;
+Koohpayegani et al. 2021, 2105.07269), the positive left out of the denominator (Yeh et al. 2022, 2110.06848). Without
+any of them this is `moco_loss` and `symmetric_moco_loss`.
 
 N: samples on this rank   V: queries of a sample   C: embedding width   K: keys in the dictionary   D: feature width
 """
@@ -67,7 +68,8 @@ def _loss_of_queries(model: MoCoVariant, q_VNC: Tensor, k_NC: Tensor) -> tuple[T
     positive_NC, own_N = model.positives(k_NC)
     times = len(q_VNC) // len(k_NC)
     own = None if own_N is None else own_N.repeat(times)
-    return scored_info_nce(q_VNC, positive_NC.repeat(times, 1), model.queue.keys, own_N=own, **model.loss_options)
+    options: Any = {"temperature": model.temperature, "decoupled": model.decoupled}
+    return scored_info_nce(q_VNC, positive_NC.repeat(times, 1), model.queue.keys, own_N=own, **options)
 
 
 class MoCoVariant(MoCo):
@@ -78,6 +80,7 @@ class MoCoVariant(MoCo):
         patches: each query's view is split into 2 x 2 patches, which the backbone encodes one by one; a query is the
             mean of two patches' features, through the head: six queries of a view. The encoder needs the parts
             `backbone`, from images of half the height and width too, and `head`.
+        decoupled: leave the positive out of the loss's denominator (Yeh et al. 2022, 2110.06848).
 
     Attributes:
         nearest_share: share of the samples, drawn at random, whose positive is the key of the queue that is nearest to
@@ -95,6 +98,7 @@ class MoCoVariant(MoCo):
         key_momentum: float,
         dictionary_dtype: DictionaryDtype = "fp32",
         patches: bool = False,
+        decoupled: bool = False,
         **shared: Unpack[Shared],
     ) -> None:
         if patches and not all(isinstance(getattr(encoder, part, None), nn.Module) for part in ("backbone", "head")):
@@ -102,6 +106,7 @@ class MoCoVariant(MoCo):
         self.__dict__.update(patches=patches)  # before the module is one: `query_side` asks for it
         sizes: dict[str, Any] = {"dictionary_size": dictionary_size, "key_momentum": key_momentum}
         super().__init__(encoder, **sizes, dictionary_dtype=dictionary_dtype, **shared)
+        self.decoupled = decoupled
 
     patches: bool
     nearest_share = 0.0

@@ -90,8 +90,10 @@ def build_model(encoder: Encoder, config: Config, *, images: int) -> Contrastive
     To be called once the processes are there.
     """
     torch.manual_seed(keyed_seed(config.seed, MODEL))
-    names = ("embedding_dim", "temperature", "decoupled", "batchnorm", *MECHANISM_FIELDS[config.mechanism])
+    names = ("embedding_dim", "temperature", "batchnorm", *MECHANISM_FIELDS[config.mechanism])
     options: dict[str, Any] = {name: getattr(config, name) for name in names}
+    if config.decoupled:
+        options["decoupled"] = True
     if config.mechanism == "moco-v3":
         predictor = v3_predictor(config.embedding_dim, head=config.head, hidden_dim=config.hidden_dim)
         return MoCoV3(encoder, predictor, **options)
@@ -107,8 +109,8 @@ def build_model(encoder: Encoder, config: Config, *, images: int) -> Contrastive
 
 
 def is_variant(config: Config) -> bool:
-    """Whether queries or positives are others than Algorithm 1's."""
-    return any(getattr(config, name) for name in VARIANTS)
+    """Whether queries, positives or loss are others than Algorithm 1's."""
+    return config.mechanism == "moco" and (config.decoupled or any(getattr(config, name) for name in VARIANTS))
 
 
 def step_of(config: Config, small: tuple[Tensor, ...]) -> Callable[..., tuple[Tensor, Tensor]]:
