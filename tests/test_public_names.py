@@ -60,6 +60,7 @@ def test_public_names_of_the_algorithm():
         "MemoryBank",
         "MoCo",
         "MoCoV3",
+        "MoCoVariant",
         "Queue",
         "contrastive_logits",
         "ema_update_",
@@ -77,6 +78,8 @@ def test_public_names_of_the_algorithm():
         "scored_info_nce",
         "symmetric_moco_loss",
         "symmetric_moco_step",
+        "variant_loss",
+        "variant_step",
     ]
     assert all(hasattr(moco.contrast, name) for name in moco.contrast.__all__)
 

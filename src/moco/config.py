@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from moco.config_checks import check_together
 from moco.errors import ConfigError
-from moco.fields import LARGEST_SEED, LARGEST_SIDE, above_zero, at_least, limited, missed, patterns, share
+from moco.fields import LARGEST_SEED, LARGEST_SIDE, above_zero, areas, at_least, limited, missed, patterns, share
 from moco.normalization import AUTO, normalization_values
 from moco.sizes import SMALLEST_SIDE, SizeByStep, height_width, size_by_step, size_of, size_text
 
@@ -77,6 +77,12 @@ class Config:
         bank_momentum: share of an image's stored embedding that stays when it comes by, 0 to 1; null without a bank.
         temperature: divides the similarities, above 0.
         decoupled: leave the positive out of the loss's denominator (2110.06848).
+        nearest_positives: share of samples whose positive is the queue's key nearest to their own (2104.14548).
+        nearest_positives_from: share of the steps without them, while the queue means little.
+        small_views: small views of each image that are further queries of its key (2006.09882); 0 for none.
+        small_view_size: their side, or height and width; null means 3/7 of image_size, 96 of 224.
+        small_crop: smallest and largest area of their crops, as shares of the image.
+        patches: split a query's view into 2x2 patches, encode each, average each two: six queries (2207.08220).
         batchnorm: cure for the BatchNorm leak; auto splits on one device and shuffles across several; with init it is
             frozen, where the trained statistics stay.
         split_groups: BatchNorm groups of the split cure; null means 8, fewer for batches under 32.
@@ -175,6 +181,12 @@ class Config:
     bank_momentum: float | None = share(None)
     temperature: float = above_zero(0.2)
     decoupled: bool = False
+    nearest_positives: float = share(0.0)
+    nearest_positives_from: float = share(0.25)
+    small_views: int = at_least(0, 0, most=32)
+    small_view_size: int | tuple[int, int] | None = None
+    small_crop: tuple[float, float] = areas((0.05, 0.14))
+    patches: bool = False
     batchnorm: BatchNormCure = "auto"
     split_groups: int | None = at_least(1, None)
     symmetric: bool = False
@@ -244,6 +256,8 @@ class Config:
         if self.epochs is None and self.steps is None:
             object.__setattr__(self, "epochs", EPOCHS)
         object.__setattr__(self, "image_size", size_of(self.image_size))
+        if self.small_view_size is not None:
+            object.__setattr__(self, "small_view_size", size_of(self.small_view_size, "small_view_size"))
         for name, hint in get_type_hints(Config).items():
             if isinstance(getattr(self, name), os.PathLike):
                 object.__setattr__(self, name, os.fspath(getattr(self, name)))

@@ -7,6 +7,7 @@ from typing import Any
 
 from moco.errors import ArchitectureError, ConfigError
 from moco.fields import check_processes
+from moco.sizes import SMALLEST_SIDE, height_width, size_text, small_size
 
 PLAIN_HEADS, V3_HEADS = ("linear", "mlp"), ("v3-resnet", "v3-vit")
 # Which of the fields in LACKING each mechanism has.
@@ -15,6 +16,12 @@ MECHANISM_FIELDS: dict[str, tuple[str, ...]] = {
     "memory-bank": ("dictionary_size", "bank_momentum"),
     "end-to-end": (),
     "moco-v3": ("key_momentum",),
+}
+# Options of the loss that belong to the mechanism moco, and why.
+VARIANTS = {
+    "nearest_positives": "there is no queue of keys to find the nearest one in",
+    "small_views": "further queries belong to the keys of a key encoder with its queue",
+    "patches": "further queries belong to the keys of a key encoder with its queue",
 }
 LACKING = {
     "dictionary_size": "the batch as its dictionary",
@@ -28,6 +35,8 @@ LACKING = {
 COUNTS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "lr_milestones lr_decay": (lambda c: c.schedule == "step", "with the step schedule"),
     "sgd_momentum": (lambda c: c.optimizer != "adamw", "with optimizer sgd and lars"),
+    "nearest_positives_from": (lambda c: c.nearest_positives > 0, "with nearest_positives"),
+    "small_view_size small_crop": (lambda c: c.small_views > 0, "with small_views"),
     "held_out": (lambda c: c.test is None, "without a test set"),
 }
 
@@ -39,7 +48,7 @@ VIEW_FIELDS = (
     *("flip_probability", "vertical_flip_probability", "rotate_probability"),
 )
 # Those that a whole configuration cannot have beside a transform, because nothing would honour them.
-DRAWN_VIEWS = ("progressive_resolution",)
+DRAWN_VIEWS = ("progressive_resolution", "small_views", "small_view_size", "small_crop")
 
 
 def check_stated(given: Mapping[str, Any], *, own_views: bool) -> None:
@@ -53,7 +62,7 @@ def check_stated(given: Mapping[str, Any], *, own_views: bool) -> None:
 
 def check_own_views(config: Any) -> None:
     """Raise ConfigError for views that a transform of the user's would have to make, and does not know of."""
-    for name in DRAWN_VIEWS:
+    for name in DRAWN_VIEWS[:2]:
         if getattr(config, name):
             raise ConfigError(f"{name} with transform, which makes the views by itself: leave one of them out")
 
@@ -79,7 +88,34 @@ def check_together(config: Any) -> None:
     """For `Config`: raise ConfigError where values contradict one another; it names them and what to do."""
     _ = config.sizes  # refuses what progressive_resolution cannot be
     _check_mechanism(config)
+    _check_variants(config)
     _check_combinations(config)
+
+
+def _check_variants(config: Any) -> None:
+    """What `moco.contrast.variants` does belongs to MoCo's own mechanism."""
+    for name, why in VARIANTS.items():
+        if getattr(config, name) and config.mechanism != "moco":
+            raise ConfigError(
+                f"{name}={getattr(config, name)} with mechanism {config.mechanism!r}: {why}; choose 'moco', or leave "
+                "it out"
+            )
+    if config.patches and config.small_views:
+        raise ConfigError("patches with small_views: either gives a key its further queries, drop one of them")
+    sizes = [height_width(size) for size, _ in config.sizes.shares()]
+    odd = [side for size in sizes for side in size if side % 2]
+    if config.patches and odd:
+        raise ConfigError(f"patches of views of {odd[0]} pixels: they have no halves, need an even image_size")
+    if config.small_views:
+        small, said = small_size(config.small_view_size, config.image_size), f"small_views={config.small_views}"
+        least = tuple(map(min, zip(*sizes, strict=True)))
+        if min(height_width(small)) < SMALLEST_SIDE or any(
+            a >= b for a, b in zip(height_width(small), least, strict=True)
+        ):
+            raise ConfigError(
+                f"{said} of {size_text(small)} pixels beside views of {size_text(least)}: need a small_view_size from "
+                f"{SMALLEST_SIDE} to below that of the others"
+            )
 
 
 def _check_mechanism(config: Any) -> None:

@@ -37,6 +37,11 @@ def share(default: Any) -> Any:
     return limited(default, lambda value: 0.0 <= value <= 1.0, "a value from 0 to 1")
 
 
+def areas(default: Any) -> Any:
+    """A field of a smallest and a largest area."""
+    return limited(default, _are_areas, "two growing shares of the image, as [0.05,0.14]")
+
+
 def patterns() -> Any:
     """A field of any number of patterns."""
     return limited((), _are_patterns, "patterns such as ['masks/*']")
@@ -76,6 +81,11 @@ def check_path(name: str, value: Any) -> None:
         raise ConfigError(
             f"out={os.fspath(value)}: the name is not UTF-8, which not all tools can open: choose another"
         )
+
+
+def _are_areas(value: Any) -> bool:
+    numbers = isinstance(value, tuple) and len(value) == 2 and all(type(area) in (int, float) for area in value)
+    return numbers and 0 < value[0] < value[1] <= 1
 
 
 def _are_patterns(value: Any) -> bool:

@@ -12,13 +12,12 @@ from hypothesis import strategies as st
 from moco.contrast import (
     EndToEnd,
     MemoryBank,
-    MoCo,
     MoCoV3,
+    MoCoVariant,
     end_to_end_loss,
     memory_bank_loss,
-    moco_loss,
     moco_v3_loss,
-    symmetric_moco_loss,
+    variant_loss,
 )
 from moco.contrast.loss import in_batch_info_nce, scored_info_nce
 from tests.contrast.test_loss import unit_rows, value_and_gradients
@@ -94,12 +93,12 @@ def views() -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("symmetric", [False, True])
 def test_a_queues_loss_is_the_twins(symmetric: bool) -> None:
     shared = {"dictionary_size": 12, "embedding_dim": 6, "key_momentum": 0.9, "temperature": 0.2}
-    model, (x_1, x_2) = MoCo(linear(), decoupled=True, **shared), views()
+    model, (x_1, x_2) = MoCoVariant(linear(), decoupled=True, **shared), views()
     q_1, q_2, k_1, k_2 = model.query(x_1), model.query(x_2), model.key(x_1), model.key(x_2)
     expected = plain_decoupled(q_1, k_2, model.queue.keys_KC, 0.2)
     if symmetric:
         expected = expected + plain_decoupled(q_2, k_1, model.queue.keys_KC, 0.2)
-    loss = (symmetric_moco_loss if symmetric else moco_loss)(model, x_1, x_2).loss
+    loss = variant_loss(model, x_1, x_2, symmetric=symmetric).loss
     torch.testing.assert_close(loss, expected)
 
 

@@ -15,7 +15,11 @@ from moco.config_checks import MECHANISM_FIELDS, check_factory
 from moco.recipes import RECIPES, configure, default_recipe
 from moco.sizes import StatedSize
 
-HINTS = {**get_type_hints(Config), "image_size": StatedSize}  # the types of what a command line or a file states
+HINTS = {
+    **get_type_hints(Config),
+    "image_size": StatedSize,
+    "small_view_size": StatedSize | None,
+}  # the types of what a command line or a file states
 TEXTS = {
     "out": "run folder; default runs/NAME-RECIPE",
     "budget": "time for a run without a recipe, such as 90s, 30m or 8h; by default 30m on a CPU, 8h on a GPU",
@@ -46,7 +50,10 @@ GROUPS = {
             "blur_probability blur_probability_2 solarize_probability solarize_probability_2 flip_probability "
             "vertical_flip_probability rotate_probability normalization"
         ),
-        "less computation": "progressive_resolution decoupled",
+        "less computation": (
+            "progressive_resolution decoupled nearest_positives nearest_positives_from small_views small_view_size "
+            "small_crop patches"
+        ),
         "mechanism, dictionary and encoder": (
             "mechanism dictionary_size dictionary_dtype key_momentum key_momentum_schedule bank_momentum temperature "
             "symmetric batchnorm split_groups stem head hidden_dim embedding_dim num_heads frozen_layers "

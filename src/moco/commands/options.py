@@ -29,6 +29,12 @@ class Options(TypedDict, total=False):
     bank_momentum: float | None
     temperature: float
     decoupled: bool
+    nearest_positives: float
+    nearest_positives_from: float
+    small_views: int
+    small_view_size: StatedSize | None
+    small_crop: tuple[float, float]
+    patches: bool
     batchnorm: config.BatchNormCure
     split_groups: int | None
     symmetric: bool

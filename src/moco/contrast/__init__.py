@@ -20,6 +20,7 @@ from moco.contrast.model import ContrastiveModel, LossAndKeys
 from moco.contrast.momentum import ema_update_, frozen_copy
 from moco.contrast.similarity import Bilinear
 from moco.contrast.v3 import MoCoV3, moco_v3_loss, moco_v3_step
+from moco.contrast.variants import MoCoVariant, variant_loss, variant_step
 
 __all__ = [
     "Bank",
@@ -31,6 +32,7 @@ __all__ = [
     "MemoryBank",
     "MoCo",
     "MoCoV3",
+    "MoCoVariant",
     "Queue",
     "contrastive_logits",
     "ema_update_",
@@ -48,4 +50,6 @@ __all__ = [
     "scored_info_nce",
     "symmetric_moco_loss",
     "symmetric_moco_step",
+    "variant_loss",
+    "variant_step",
 ]

@@ -22,7 +22,7 @@ def moco_loss(model: MoCo, x_q: Any, x_k: Any) -> LossAndKeys:
     """Loss of two views of the same samples, and the keys that `model.after_step_` takes; the queue stays as it is."""
     q_NC = model.query(x_q)  # f_q, unit norm
     k_NC = model.key(x_k)  # f_k, unit norm, no gradient
-    loss, accuracy = scored_info_nce(q_NC, k_NC, model.queue.keys, **model.loss_options)  # eq. (1), temperature
+    loss, accuracy = scored_info_nce(q_NC, k_NC, model.queue.keys, temperature=model.temperature)
     return LossAndKeys(loss, accuracy, keys=all_gather_cat(k_NC))
 
 
@@ -52,8 +52,8 @@ def symmetric_moco_loss(model: MoCo, x_1: Any, x_2: Any) -> LossAndKeys:
     """
     q_1_NC, q_2_NC = model.query(x_1), model.query(x_2)
     k_1_NC, k_2_NC = model.key(x_1), model.key(x_2)
-    loss_1, accuracy_1 = scored_info_nce(q_1_NC, k_2_NC, model.queue.keys, **model.loss_options)
-    loss_2, accuracy_2 = scored_info_nce(q_2_NC, k_1_NC, model.queue.keys, **model.loss_options)
+    loss_1, accuracy_1 = scored_info_nce(q_1_NC, k_2_NC, model.queue.keys, temperature=model.temperature)
+    loss_2, accuracy_2 = scored_info_nce(q_2_NC, k_1_NC, model.queue.keys, temperature=model.temperature)
     # View by view, so that the order in the queue is the same on any number of ranks.
     keys = torch.cat([all_gather_cat(k_1_NC), all_gather_cat(k_2_NC)])
     return LossAndKeys(loss_1 + loss_2, (accuracy_1 + accuracy_2) / 2, keys)
@@ -78,7 +78,6 @@ class MoCo(ContrastiveModel):
         embedding_dim: C, the encoder's output width.
         key_momentum: m in 0..1, how much of f_k stays at each update.
         temperature: divides the similarities, above 0.
-        decoupled: leave the positive out of the loss's denominator (Yeh et al. 2022, 2110.06848).
         batchnorm: cure for the BatchNorm leak. "auto": none for an encoder without BatchNorm, "split" on one
             process, "shuffle" on several. "split": groups with their own statistics and a shuffled key batch.
             "shuffle": keys encoded on random other ranks. "average": f_k in inference form with averaged statistics.

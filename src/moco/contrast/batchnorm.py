@@ -78,8 +78,10 @@ class SplitBatchNorm(Replacement):
         output = _SplitNormalize.apply(
             input, self.weight, self.bias, list(means_SC), list(variances_SC), self._average_factor(), self.eps
         )
-        self.running_mean.copy_(means_SC.mean(dim=0))
-        self.running_var.copy_(variances_SC.mean(dim=0))
+        # By `data`, which autograd does not watch, as for plain BatchNorm: an earlier forward of one group may wait for
+        # its backward pass, whose graph names the statistics but does not use them.
+        self.running_mean.data.copy_(means_SC.mean(dim=0))
+        self.running_var.data.copy_(variances_SC.mean(dim=0))
         return output
 
     def _normalize_by_formula(self, input: Tensor, groups: int) -> Tensor:

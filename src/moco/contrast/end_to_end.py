@@ -21,7 +21,7 @@ def end_to_end_loss(model: EndToEnd, x_q: Any, x_k: Any) -> LossAndKeys:
     """
     q_NC = model.query(x_q)  # f_q, unit norm
     k_NC = model.key(x_k)  # f_q again, in other company, with gradient
-    loss, accuracy = in_batch_info_nce(q_NC, k_NC, **model.loss_options)
+    loss, accuracy = in_batch_info_nce(q_NC, k_NC, temperature=model.temperature, decoupled=model.decoupled)
     return LossAndKeys(loss, accuracy)
 
 
@@ -39,13 +39,16 @@ class EndToEnd(ContrastiveModel):
     of in-batch contrast. BatchNorm is cured as in MoCo: keys are encoded in other company than their queries.
 
     Arguments and errors are those of `moco.contrast.MoCo`, without queue and key encoder, and so without the cure
-    "average". Source: He et al. 2020 (1911.05722), section 3.2.
+    "average". `decoupled` leaves the positive out of the loss's denominator (Yeh et al. 2022, 2110.06848).
+
+    Source: He et al. 2020 (1911.05722), section 3.2.
     """
 
-    def __init__(self, encoder: nn.Module, **shared: Unpack[Shared]) -> None:
+    def __init__(self, encoder: nn.Module, *, decoupled: bool = False, **shared: Unpack[Shared]) -> None:
         if shared.get("batchnorm") == "average":
             raise ValueError("batchnorm='average' end to end: there is no key encoder to average, choose 'auto'")
         super().__init__(encoder, **shared)
+        self.decoupled = decoupled
         self._start_(training=encoder.training)
 
     def key(self, x_k: Any) -> Tensor:

@@ -28,7 +28,8 @@ def memory_bank_loss(model: MemoryBank, x: Any, indices_N: Tensor) -> LossAndKey
     k_NC = model.bank.embeddings_MC[indices_N]  # what the bank remembers of the same samples
     drawn_K = model.bank.draw(model.dictionary_size)
     keys_KC, own_N = model.bank.embeddings_MC[drawn_K], rows_of(indices_N, drawn_K)  # own samples are no negatives
-    loss, accuracy = scored_info_nce(q_NC, k_NC, keys_KC, own_N=own_N, **model.loss_options)
+    options: Any = {"temperature": model.temperature, "decoupled": model.decoupled}
+    loss, accuracy = scored_info_nce(q_NC, k_NC, keys_KC, own_N=own_N, **options)
     return LossAndKeys(loss, accuracy, keys=(all_gather_cat(indices_N), all_gather_cat(q_NC.detach())))
 
 
@@ -51,10 +52,11 @@ class MemoryBank(ContrastiveModel):
     them, it is left out of that query's negatives, which are then K - 1.
 
     Args:
-        encoder, embedding_dim, temperature, decoupled, split_groups: as `moco.contrast.MoCo`, and so are the errors.
+        encoder, embedding_dim, temperature, split_groups: as `moco.contrast.MoCo`, and so are the errors.
         num_samples: M, samples to learn from.
         dictionary_size: K, 1 to M; M takes the whole bank at each step.
         bank_momentum: share of a stored embedding that stays when its sample comes by, 0 to 1.
+        decoupled: leave the positive out of the loss's denominator (2110.06848); K is at least 2 then.
         batchnorm: "split" or "none"; "auto" is split on one process, as in MoCo, so that f_q is the same, and none on
             several. Keys are not encoded in a batch, so nothing can leak.
 
@@ -68,6 +70,7 @@ class MemoryBank(ContrastiveModel):
         num_samples: int,
         dictionary_size: int,
         bank_momentum: float,
+        decoupled: bool = False,
         **shared: Unpack[Shared],
     ) -> None:
         if not 0.0 <= bank_momentum <= 1.0:
@@ -80,7 +83,7 @@ class MemoryBank(ContrastiveModel):
         if cure == "auto" and world_size() > 1:
             shared["batchnorm"] = "none"
         super().__init__(encoder, **shared)
-        self.dictionary_size, self.bank_momentum = dictionary_size, bank_momentum
+        self.dictionary_size, self.bank_momentum, self.decoupled = dictionary_size, bank_momentum, decoupled
         self.bank = Bank(num_samples, self.embedding_dim)
         self._start_(training=encoder.training)
 

@@ -33,7 +33,6 @@ class Shared(TypedDict, total=False):
 
     embedding_dim: Required[int]
     temperature: Required[float]
-    decoupled: bool
     batchnorm: BatchNormCure
     split_groups: int | None
 
@@ -99,7 +98,6 @@ class ContrastiveModel(nn.Module):
         *,
         embedding_dim: int,
         temperature: float,
-        decoupled: bool = False,
         batchnorm: BatchNormCure = "auto",
         split_groups: int | None = None,
     ) -> None:
@@ -111,7 +109,7 @@ class ContrastiveModel(nn.Module):
         self.batchnorm = _resolve_cure(batchnorm, encoder, split_groups)
         self.split_groups = split_groups
         self.batch_counts = has_batchnorm(encoder) and self.batchnorm != "frozen"
-        self.temperature, self.decoupled, self.embedding_dim = temperature, decoupled, embedding_dim
+        self.temperature, self.embedding_dim = temperature, embedding_dim
         self.encoder_q = split_batchnorm(encoder, split_groups) if self.batchnorm == "split" else encoder
 
     def _start_(self, *, training: bool) -> None:
@@ -142,11 +140,6 @@ class ContrastiveModel(nn.Module):
     def query_side(self) -> nn.Module:
         """What learns by gradient, as one module: f_q, and a predictor after it where the mechanism has one."""
         return self.encoder_q
-
-    @property
-    def loss_options(self) -> dict[str, Any]:
-        """What `scored_info_nce` and `in_batch_info_nce` take from the model: temperature, and whether decoupled."""
-        return {"temperature": self.temperature, "decoupled": self.decoupled}
 
     def after_step_(self, *keys: Any) -> None:
         """What follows the optimiser's step: f_k moves once, and the keys enter the dictionary in the order given.

@@ -18,7 +18,8 @@ LARGEST = 127  # of the codes, which are symmetric about 0
 
 @dataclasses.dataclass(frozen=True)
 class ScaledKeys:
-    """int8 codes with a scale for each key: key = code * scale. A slice is some of the keys; `to` makes them floats.
+    """int8 codes with a scale for each key: key = code * scale. A slice, or their numbers, is some of the keys;
+    `to` makes them floats.
 
     An entry is off by at most half the scale, which is the key's largest magnitude / 127.
     """
@@ -52,7 +53,7 @@ class ScaledKeys:
     def __len__(self) -> int:
         return len(self.codes_KC)
 
-    def __getitem__(self, some: slice) -> ScaledKeys:
+    def __getitem__(self, some: slice | Tensor) -> ScaledKeys:
         return ScaledKeys(self.codes_KC[some], self.scales_K[some])
 
     def to(self, dtype: torch.dtype) -> Tensor:

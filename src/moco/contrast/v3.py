@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from moco.contrast.collective import world_size
 from moco.contrast.joint_batchnorm import join_batchnorm
 from moco.contrast.loss import in_batch_info_nce
-from moco.contrast.model import Backward, ContrastiveModel, LossAndKeys, Shared, take_step
+from moco.contrast.model import Backward, ContrastiveModel, LossAndKeys, take_step
 from moco.contrast.momentum import check_key_momentum, ema_update_, frozen_copy
 
 
@@ -25,8 +25,8 @@ def moco_v3_loss(model: MoCoV3, x_1: Any, x_2: Any) -> LossAndKeys:
     """
     q_1_NC, q_2_NC = model.query(x_1), model.query(x_2)  # predictor after f_q, unit norm
     k_1_NC, k_2_NC = model.key(x_1), model.key(x_2)  # f_k alone, unit norm, no gradient
-    loss_1, accuracy_1 = in_batch_info_nce(q_1_NC, k_2_NC, **model.loss_options)
-    loss_2, accuracy_2 = in_batch_info_nce(q_2_NC, k_1_NC, **model.loss_options)
+    loss_1, accuracy_1 = in_batch_info_nce(q_1_NC, k_2_NC, temperature=model.temperature, decoupled=model.decoupled)
+    loss_2, accuracy_2 = in_batch_info_nce(q_2_NC, k_1_NC, temperature=model.temperature, decoupled=model.decoupled)
     return LossAndKeys(2 * model.temperature * (loss_1 + loss_2), (accuracy_1 + accuracy_2) / 2)
 
 
@@ -43,9 +43,10 @@ class MoCoV3(ContrastiveModel):
     Nothing is shuffled or split: the paper has statistics of the whole batch, over all ranks (SyncBN).
 
     Args:
-        encoder, embedding_dim, key_momentum, temperature, decoupled: as `moco.contrast.MoCo`, and so are the errors;
-            the momentum may be set anew before any step.
+        encoder, embedding_dim, key_momentum, temperature: as `moco.contrast.MoCo`, and so are the errors; the momentum
+            may be set anew before any step.
         predictor: from (N, C) to (N, C). It learns with f_q, and has no counterpart among the keys.
+        decoupled: leave the positive out of the loss's denominator (2110.06848).
         batchnorm: "auto": BatchNorm statistics over all ranks, for which its layers are replaced in place where there
             are several; "none": each rank's own.
     """
@@ -65,9 +66,8 @@ class MoCoV3(ContrastiveModel):
             raise ValueError(f"batchnorm={batchnorm!r}: MoCo v3 takes 'auto' (over all ranks) or 'none'")
         if batchnorm == "auto" and world_size() > 1:
             encoder, predictor = join_batchnorm(encoder), join_batchnorm(predictor)
-        shared: Shared = {"embedding_dim": embedding_dim, "temperature": temperature}
-        shared.update(decoupled=decoupled, batchnorm="none")
-        super().__init__(encoder, **shared)
+        super().__init__(encoder, embedding_dim=embedding_dim, temperature=temperature, batchnorm="none")
+        self.decoupled = decoupled
         self.key_momentum = check_key_momentum(key_momentum)
         self.encoder_k = frozen_copy(self.encoder_q)
         self.predictor = predictor

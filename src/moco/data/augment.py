@@ -55,13 +55,13 @@ class Poses:
 class CropBoxes:
     """All that is random about a number of crops; a box follows once its image's size is known.
 
-    Area uniform from `crop_min` to 1 (shares of the image), aspect ratio log-uniform in RATIO; the first of ten
-    attempts that fits, else the largest centre box of an allowed ratio: torchvision's RandomResizedCrop.
+    Area uniform from `crop_min` to `crop_max` (shares of the image), aspect ratio log-uniform in RATIO; the first of
+    ten attempts that fits, else the largest centre box of an allowed ratio: torchvision's RandomResizedCrop.
     """
 
-    def __init__(self, count: int, *, crop_min: float, generator: torch.Generator) -> None:
+    def __init__(self, count: int, *, crop_min: float, crop_max: float = 1.0, generator: torch.Generator) -> None:
         draws = torch.rand(4, count, ATTEMPTS, generator=generator, dtype=torch.float64).numpy()
-        share = crop_min + (1.0 - crop_min) * draws[0]
+        share = crop_min + (crop_max - crop_min) * draws[0]
         low, high = math.log(RATIO[0]), math.log(RATIO[1])
         aspect = np.exp(low + (high - low) * draws[1])
         # Sides of a crop for an image of area 1.

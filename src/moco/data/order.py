@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import Sampler
 
 # Purposes keep the streams of one seed apart.
-SHUFFLE, VIEWS, COLORS, MODEL, ITEMS, CROPS = range(6)
+SHUFFLE, VIEWS, COLORS, MODEL, ITEMS, CROPS, SMALL_VIEWS, SMALL_COLORS = range(8)
 
 
 def keyed_seed(seed: int, purpose: int, *counters: int) -> int:

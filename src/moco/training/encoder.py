@@ -21,7 +21,7 @@ from moco.encoder import (
     zero_residuals_,
 )
 from moco.errors import ArchitectureError, ConfigError
-from moco.sizes import Size, size_text
+from moco.sizes import Size, height_width, size_of, size_text, small_size
 
 
 def build_checked_encoder(config: Config, module: nn.Module | None = None) -> Encoder:
@@ -53,6 +53,11 @@ def build_checked_encoder(config: Config, module: nn.Module | None = None) -> En
         recomputable_blocks(encoder.backbone, config.backbone)
     for size, _ in config.sizes.stages:
         _check_size(encoder, config, size, "progressive_resolution")
+    if config.small_views:
+        _check_size(encoder, config, small_size(config.small_view_size, config.image_size), "small_views")
+    for size, _ in config.sizes.shares() if config.patches else ():
+        height, width = height_width(size)
+        _check_size(encoder, config, size_of((height // 2, width // 2)), "patches")
     _check_batchnorm(encoder, config)
     return encoder
 

@@ -14,16 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from moco.config import Config
-from moco.contrast import ContrastiveModel, MoCo, MoCoV3
+from moco.contrast import ContrastiveModel
 from moco.contrast.collective import shapes_agreed
 from moco.errors import DataError, RunError
 from moco.training import checkpoint
 from moco.training.callbacks import Callback
 from moco.training.checkpoint import Position
-from moco.training.mechanism import STEPS
+from moco.training.mechanism import set_step_, step_of
 from moco.training.metrics import MetricsWriter, Progress
 from moco.training.optimizer import leave_out_if_not_finite_
-from moco.training.schedule import key_momentum_at, late_start_factor, learning_rate, run_length, spaced_steps
+from moco.training.schedule import late_start_factor, learning_rate, run_length, spaced_steps
 from moco.training.stop import StopRequest
 
 if TYPE_CHECKING:
@@ -164,11 +164,8 @@ def one_step(run: Training, batch: Batch) -> float:
     rate = run.learning_rate(now.step)
     for group in run.optimizer.param_groups:
         group["lr"] = rate * late_start_factor(now.step, group.get("from_step", 0))
-    if config.key_momentum_schedule == "cosine":
-        assert isinstance(model, MoCo | MoCoV3)
-        assert config.key_momentum is not None
-        model.key_momentum = key_momentum_at(now.step, total_steps=run.total_steps, start=config.key_momentum)
-    step = STEPS[config.mechanism, config.symmetric]
+    set_step_(model, config, now.step, run.total_steps)
+    step = step_of(config, views[2:])
     second = views[1] if run.bank_rows is None else run.bank_rows[indices]
     finite = torch.ones((), dtype=torch.bool)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -12,18 +13,20 @@ import torch
 from torch import Tensor, nn
 
 from moco.config import Config
-from moco.config_checks import MECHANISM_FIELDS
+from moco.config_checks import MECHANISM_FIELDS, VARIANTS
 from moco.contrast import (
     ContrastiveModel,
     EndToEnd,
     MemoryBank,
     MoCo,
     MoCoV3,
+    MoCoVariant,
     end_to_end_step,
     memory_bank_step,
     moco_step,
     moco_v3_step,
     symmetric_moco_step,
+    variant_step,
 )
 from moco.contrast.batchnorm import has_batchnorm
 from moco.data.order import MODEL, keyed_seed
@@ -33,7 +36,7 @@ from moco.sizes import height_width, size_text
 from moco.training import checkpoint
 from moco.training.encoder import build_checked_encoder
 from moco.training.memory import memory_bytes
-from moco.training.schedule import run_length
+from moco.training.schedule import key_momentum_at, run_length
 
 # What a step of each mechanism is, plain and symmetric.
 STEPS: dict[tuple[str, bool], Callable[..., tuple[Tensor, Tensor]]] = {
@@ -94,8 +97,10 @@ def build_model(encoder: Encoder, config: Config, *, images: int) -> Contrastive
     To be called once the processes are there.
     """
     torch.manual_seed(keyed_seed(config.seed, MODEL))
-    names = ("embedding_dim", "temperature", "decoupled", "batchnorm", *MECHANISM_FIELDS[config.mechanism])
+    names = ("embedding_dim", "temperature", "batchnorm", *MECHANISM_FIELDS[config.mechanism])
     options: dict[str, Any] = {name: getattr(config, name) for name in names}
+    if config.decoupled:
+        options["decoupled"] = True
     if config.mechanism == "moco-v3":
         predictor = v3_predictor(config.embedding_dim, head=config.head, hidden_dim=config.hidden_dim)
         return MoCoV3(encoder, predictor, **options)
@@ -106,7 +111,31 @@ def build_model(encoder: Encoder, config: Config, *, images: int) -> Contrastive
         return MemoryBank(encoder, num_samples=images, **options)
     if config.mechanism == "end-to-end":
         return EndToEnd(encoder, **options)
-    return MoCo(encoder, dictionary_dtype=config.dictionary_dtype, **options)
+    options["dictionary_dtype"] = config.dictionary_dtype
+    return MoCoVariant(encoder, patches=config.patches, **options) if is_variant(config) else MoCo(encoder, **options)
+
+
+def is_variant(config: Config) -> bool:
+    """Whether queries, positives or loss are others than Algorithm 1's."""
+    return config.mechanism == "moco" and (config.decoupled or any(getattr(config, name) for name in VARIANTS))
+
+
+def step_of(config: Config, small: tuple[Tensor, ...]) -> Callable[..., tuple[Tensor, Tensor]]:
+    """What a step is; `small`: views beside the two."""
+    if not is_variant(config):
+        return STEPS[config.mechanism, config.symmetric]
+    return functools.partial(variant_step, small=small[0] if small else None, symmetric=config.symmetric)
+
+
+def set_step_(model: ContrastiveModel, config: Config, step: int, total_steps: int) -> None:
+    """What changes in the model over a run, for a step counted from 0."""
+    if config.key_momentum_schedule == "cosine":
+        assert isinstance(model, MoCo | MoCoV3)
+        assert config.key_momentum is not None
+        model.key_momentum = key_momentum_at(step, total_steps=total_steps, start=config.key_momentum)
+    if isinstance(model, MoCoVariant):
+        begun = step >= config.nearest_positives_from * total_steps
+        model.nearest_share = config.nearest_positives if begun else 0.0
 
 
 def restored_model(config: Config, file: Path, module: nn.Module | None = None) -> ContrastiveModel:

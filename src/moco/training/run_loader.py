@@ -13,12 +13,12 @@ from moco.data.cache import GIB, keep_decoded
 from moco.data.decode import DamagedImage
 from moco.data.loader import MakeViews, ViewLoader
 from moco.data.order import EpochOrder
-from moco.data.recipe_views import RecipeViews
+from moco.data.recipe_views import RecipeViews, SmallViews
 from moco.data.skipped import SkippedFiles
 from moco.data.user_transform import Transform, TransformViews
 from moco.data.views import ViewRecipe
 from moco.data.workers import default_workers
-from moco.sizes import Size
+from moco.sizes import Size, small_size
 from moco.training.images import RunImages
 from moco.training.schedule import run_length
 
@@ -74,7 +74,8 @@ class RunViews:
             make = TransformViews(self._transform, seed=config.seed, views=views, size=config.image_size)
         else:
             sizes = config.sizes if size is None else size
-            make = RecipeViews(self._recipe, sizes, order, device_type=device.type, views=views)
+            options: Any = {"device_type": device.type, "views": views, "small": self._small_views()}
+            make = RecipeViews(self._recipe, sizes, order, **options)
             make.total_steps = run_length(config, order.steps_per_epoch)
         if self._kept is None:
             self._kept = keep_decoded(
@@ -87,6 +88,12 @@ class RunViews:
         if workers is None:
             workers = max(1, default_workers() // config.devices)
         return ViewLoader(self._kept[0], order, make, device=device, skipped=skipped, workers=workers), order
+
+    def _small_views(self) -> SmallViews | None:
+        config = self._config
+        if not config.small_views:
+            return None
+        return SmallViews(config.small_views, small_size(config.small_view_size, config.image_size), config.small_crop)
 
     def _check_transform(self, transform: Any) -> None:
         """Make the views of one image, the first that can be read."""

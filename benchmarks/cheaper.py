@@ -1,0 +1,114 @@
+"""At equal time, which of the options that save computation make a run better?
+
+    python benchmarks/cheaper.py FOLDER... --minutes 10 [--seeds 0 1 2] [--arms plain progressive ...] --out FILE
+
+Each FOLDER has class folders, which only judge; where it has the parts `train` and `test`, the second is held out. For
+each folder and seed, one run of so many minutes for each arm, one after the other: `plain` is a run that fits itself
+(`moco pretrain FOLDER --budget`), the others are the same with an arm's options, whose steps are measured and counted
+anew, so that a cheaper step is more of them. `--with` states options for all arms (`--with image_size=32`).
+20-NN accuracy on the held-out images, the same ones for all arms of a seed, beside raw pixels and random weights.
+Rows that are in --out already are not run again. Prints JSON, and writes it to --out after each row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import moco
+from moco.errors import MocoError
+from provenance import provenance
+
+ARMS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "symmetric": {"symmetric": True},
+    "progressive": {"progressive_resolution": "auto"},
+    "decoupled": {"decoupled": True},
+    "nearest": {"nearest_positives": 1.0},
+    "nearest-half": {"nearest_positives": 0.5},
+    "small-2": {"small_views": 2},
+    "small-4": {"small_views": 4},
+    "small-4-wide": {"small_views": 4, "small_crop": (0.1, 0.4)},
+    "patches": {"patches": True},
+    "patches-symmetric": {"patches": True, "symmetric": True},
+    "average": {"batchnorm": "average"},
+    "progressive-decoupled": {"progressive_resolution": "auto", "decoupled": True},
+    "progressive-patches": {"progressive_resolution": "auto", "patches": True},
+    "progressive-nearest": {"progressive_resolution": "auto", "nearest_positives": 0.5},
+    "progressive-average": {"progressive_resolution": "auto", "batchnorm": "average"},
+    "progressive-decoupled-patches": {"progressive_resolution": "auto", "decoupled": True, "patches": True},
+}
+KEPT = (
+    *("knn_top1", "knn_pixels", "knn_random_init", "loss", "pretext_accuracy", "steps", "epochs"),
+    *("seconds", "training_seconds", "predicted_seconds", "peak_memory_bytes"),
+)
+Row = dict[str, Any]
+
+
+def main() -> None:
+    """Run the arms that are not in the file yet and write."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("folders", nargs="+")
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=["plain", "progressive", "decoupled", "patches"])
+    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--with", dest="shared", nargs="*", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--out", default=None)
+    options = parser.parse_args()
+    shared = {name: yaml.safe_load(value) for name, _, value in (pair.partition("=") for pair in options.shared)}
+    stated = {"minutes": options.minutes, "threads": options.threads, "with": shared}
+    rows = earlier(options.out)
+    for folder in options.folders:
+        for seed in options.seeds:
+            for arm in options.arms:
+                row = {"folder": Path(folder).name, "seed": seed, "arm": arm, **stated}
+                if any(row.items() <= other.items() for other in rows if "failed" not in other):
+                    continue
+                rows.append({**row, **outcome(folder, arm, seed, options, shared), **provenance()})
+                write(rows, options.out)
+    print(write(rows, options.out))
+
+
+def earlier(out: str | None) -> list[Row]:
+    """The rows of an earlier part of the same measurement."""
+    if out is None or not Path(out).is_file():
+        return []
+    return list(json.loads(Path(out).read_text(encoding="utf-8"))["runs"])
+
+
+def write(rows: list[Row], out: str | None) -> str:
+    """All rows as JSON, each with where it comes from."""
+    text = json.dumps({"question": __doc__.partition("\n")[0], "runs": rows}, indent=2)
+    if out:
+        Path(out).write_text(text + "\n", encoding="utf-8")
+    return text
+
+
+def outcome(folder: str, arm: str, seed: int, options: argparse.Namespace, shared: Row) -> Row:
+    """Figures of one arm, or why there are none."""
+    place, cpu = Path(folder), time.process_time()
+    parts: Row = {"data": place}
+    if (place / "train").is_dir() and (place / "test").is_dir():
+        parts = {"data": place / "train", "test": str(place / "test")}
+    given: Row = {**shared, **ARMS[arm], "seed": seed, "threads": options.threads}
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            run = moco.pretrain(
+                **parts, out=Path(scratch) / "run", budget=f"{60 * options.minutes:.0f}s", quiet=True, **given
+            )
+        except MocoError as error:
+            return {"failed": str(error)}
+        config = {name: getattr(run.config, name) for name in ("backbone", "image_size", "batch_size", "key_momentum")}
+        figures = {name: run.summary[name] for name in KEPT}
+    return {**figures, "cpu_seconds": round(time.process_time() - cpu, 1), "config": config}
+
+
+if __name__ == "__main__":
+    main()
