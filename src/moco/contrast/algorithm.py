@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from moco.contrast.collective import all_gather_cat
-from moco.contrast.dictionary import Queue
+from moco.contrast.dictionary import Queue, WithIds, apart
 from moco.contrast.loss import scored_info_nce
 from moco.contrast.model import Backward, ContrastiveModel, LossAndKeys, Shared, descend_, take_step
-from moco.contrast.momentum import check_key_momentum, ema_update_, frozen_copy
+from moco.contrast.momentum import KeyMode, check_key_mode, check_key_momentum, ema_update_, frozen_copy
 from moco.contrast.stored_keys import DictionaryDtype
 
 
@@ -76,8 +76,12 @@ class MoCo(ContrastiveModel):
         dictionary_size: K, keys in the queue, at least 1; need not be a multiple of the batch.
         dictionary_dtype: how the queue stores them, see `Queue`: "fp32", "bf16" or "int8".
         embedding_dim: C, the encoder's output width.
-        key_momentum: m in 0..1, how much of f_k stays at each update.
-        temperature: divides the similarities, above 0.
+        key_momentum: m in 0..1, how much of f_k stays at each update; may be set anew before any step.
+        key_mode: "follow": f_k trains or evaluates with f_q; "eval": always in inference form (no dropout).
+        with_ids: the queue keeps the numbers of its keys' samples, for `contrast_loss` with `ids_N`.
+        temperature: divides the similarities, above 0; may be set anew before any step. Or a `LearnedTemperature`.
+        similarity: "cosine"; "dot", of embeddings as they are; "bilinear", see `Bilinear`. What learns is part of
+            `query_side`; the queue starts with unit vectors in any case.
         batchnorm: cure for the BatchNorm leak. "auto": none for an encoder without BatchNorm, "split" on one
             process, "shuffle" on several. "split": groups with their own statistics and a shuffled key batch.
             "shuffle": keys encoded on random other ranks. "average": f_k in inference form with averaged statistics.
@@ -92,6 +96,8 @@ class MoCo(ContrastiveModel):
     Source: He et al. 2020 (1911.05722), Chen et al. 2020 (2003.04297).
     """
 
+    similarity_may_learn = True
+
     def __init__(
         self,
         encoder: nn.Module,
@@ -99,25 +105,28 @@ class MoCo(ContrastiveModel):
         dictionary_size: int,
         key_momentum: float,
         dictionary_dtype: DictionaryDtype = "fp32",
+        key_mode: KeyMode = "follow",
+        with_ids: bool = False,
         **shared: Unpack[Shared],
     ) -> None:
         super().__init__(encoder, **shared)
         self.key_momentum = check_key_momentum(key_momentum)
         self.encoder_k = frozen_copy(self.encoder_q)
-        self.queue = Queue(dictionary_size, self.embedding_dim, dtype=dictionary_dtype)
+        self.key_mode = check_key_mode(key_mode, batch_counts=self.batch_counts and self.batchnorm != "average")
+        self.queue = Queue(dictionary_size, self.embedding_dim, dtype=dictionary_dtype, with_ids=with_ids)
         self._start_(training=encoder.training)
 
     @torch.no_grad()
     def key(self, x_k: Any) -> Tensor:
-        """k = f_k(x_k), (N, C), unit norm, without gradient; the batch is shuffled where the cure says so."""
+        """k = f_k(x_k), (N, C), without gradient, unit norm for a cosine; the batch is shuffled where the cure says."""
         return self._encode_keys(self.encoder_k if self._call_k is None else self._call_k, x_k)
 
-    def after_step_(self, *keys: Tensor) -> None:
+    def after_step_(self, *keys: Tensor | WithIds) -> None:
         """As `ContrastiveModel.after_step_`; keys are (N, C) of all ranks, the oldest leave."""
         super().after_step_()
         self.update_key_encoder_()  # f_k follows
-        for keys_NC in keys:
-            self.queue.enqueue(keys_NC)  # newest keys in, oldest out
+        for keys_NC, ids_N in map(apart, keys):
+            self.queue.enqueue(keys_NC, ids_N)  # newest keys in, oldest out
 
     @torch.no_grad()
     def update_key_encoder_(self) -> None:
@@ -126,8 +135,8 @@ class MoCo(ContrastiveModel):
         ema_update_(self.encoder_k, self.encoder_q, key_momentum=self.key_momentum, key_buffers=buffers)  # type: ignore[arg-type]
 
     def train(self, mode: bool = True) -> Self:
-        """Both encoders train or evaluate together, but an averaged f_k always stays in inference form."""
+        """Both encoders train or evaluate together, unless f_k is averaged or said to stay in inference form."""
         super().train(mode)
-        if self.batchnorm == "average":
+        if self.batchnorm == "average" or self.key_mode == "eval":
             self.encoder_k.eval()
         return self

@@ -12,7 +12,13 @@ from torch.nn import functional
 from moco.contrast.collective import shared_permutation
 from moco.contrast.stored_keys import STORED_AS, DictionaryDtype, ScaledKeys
 
+WithIds = tuple[Tensor, Tensor]  # keys (N, C) and the numbers (N,) of their samples
 _AT_ONCE = 4096  # keys that are made as floats before they are stored in fewer bits
+
+
+def apart(keys: Tensor | WithIds) -> tuple[Tensor, Tensor | None]:
+    """Keys and their ids, None where they have none."""
+    return (keys, None) if isinstance(keys, Tensor) else keys
 
 
 class Queue(nn.Module):
@@ -26,10 +32,12 @@ class Queue(nn.Module):
         embedding_dim: C, at least 1.
         dtype: of the stored keys: fp32; bf16; or int8 with a scale in float32 for each key, 4 and 1 + 4/C bytes for
             each of the K x C numbers. They are never made into floats all at once.
+        with_ids: whether the number of each key's sample is kept, for losses that take `ids_K`.
 
     Attributes:
         keys_KC: the keys as they are stored, of an int8 queue the codes; `keys` is what a loss takes.
         scales_K: of the keys of an int8 queue, else None.
+        ids_K: int64 numbers of the keys' samples, -1 for the random ones at the start; None without ids.
         pointer: place of the oldest key, which is the next to leave.
 
     Raises:
@@ -38,9 +46,12 @@ class Queue(nn.Module):
 
     keys_KC: Tensor
     scales_K: Tensor | None
+    ids_K: Tensor | None
     pointer: Tensor
 
-    def __init__(self, dictionary_size: int, embedding_dim: int, *, dtype: DictionaryDtype = "fp32") -> None:
+    def __init__(
+        self, dictionary_size: int, embedding_dim: int, *, dtype: DictionaryDtype = "fp32", with_ids: bool = False
+    ) -> None:
         super().__init__()
         if dictionary_size < 1:
             raise ValueError(f"dictionary_size={dictionary_size}: need at least 1, or choose the end-to-end mechanism")
@@ -53,6 +64,7 @@ class Queue(nn.Module):
         else:
             self.register_buffer("keys_KC", torch.zeros(dictionary_size, embedding_dim, dtype=STORED_AS[dtype]))
         self.register_buffer("scales_K", torch.zeros(dictionary_size) if dtype == "int8" else None)
+        self.register_buffer("ids_K", torch.full((dictionary_size,), -1) if with_ids else None)
         self.register_buffer("pointer", torch.zeros((), dtype=torch.long))
         for first in range(0, dictionary_size if dtype != "fp32" else 0, _AT_ONCE):
             places_J = torch.arange(first, min(first + _AT_ONCE, dictionary_size))
@@ -67,21 +79,31 @@ class Queue(nn.Module):
         return self.keys_KC if self.scales_K is None else ScaledKeys(self.keys_KC, self.scales_K)
 
     @torch.no_grad()
-    def enqueue(self, keys_NC: Tensor) -> None:
+    def enqueue(self, keys_NC: Tensor, ids_N: Tensor | None = None) -> None:
         """Write the newest keys over the oldest ones, in order; the pointer then names the oldest key.
 
         A key that is infinite or no number is not written: what it would replace stays.
 
+        Args:
+            keys_NC: of all ranks.
+            ids_N: int64 numbers of their samples, for a queue with ids and for no other.
+
         Raises:
-            ValueError: the keys are not (N, C).
+            ValueError: the keys are not (N, C), or ids that are missing, not kept or not (N,).
         """
         size, width = self.keys_KC.shape
         if keys_NC.ndim != 2 or keys_NC.shape[1] != width:
             raise ValueError(f"keys of shape {tuple(keys_NC.shape)}: expected (N, {width})")
         count = keys_NC.shape[0]
+        if (ids_N is None) != (self.ids_K is None) or (ids_N is not None and ids_N.shape != (count,)):
+            expected = "none, as the queue keeps no ids" if self.ids_K is None else f"({count},)"
+            raise ValueError(f"ids {None if ids_N is None else tuple(ids_N.shape)} of the keys: expected {expected}")
         kept = min(count, size)
         # Indices stay on the device: reading the pointer on the host would stall a GPU at every step.
         places = (self.pointer + torch.arange(count - kept, count, device=self.pointer.device)) % size
+        if self.ids_K is not None and ids_N is not None:
+            written_N = keys_NC[count - kept :].isfinite().all(dim=1)
+            self.ids_K[places] = torch.where(written_N, ids_N[count - kept :], self.ids_K[places])
         self._write_(places, keys_NC[count - kept :])
         self.pointer.add_(count).remainder_(size)
 

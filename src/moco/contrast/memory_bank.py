@@ -77,6 +77,8 @@ class MemoryBank(ContrastiveModel):
             raise ValueError(f"bank_momentum={bank_momentum}: need a value from 0 (newest query) to 1 (never changes)")
         if not 1 <= dictionary_size <= num_samples:
             raise ValueError(f"dictionary_size={dictionary_size} with {num_samples} samples: need 1 to {num_samples}")
+        if shared.get("similarity", "cosine") != "cosine":
+            raise ValueError(f"similarity={shared['similarity']!r} with a memory bank of unit vectors: choose 'cosine'")
         cure = shared.get("batchnorm", "auto")
         if cure in ("shuffle", "average"):
             raise ValueError(f"batchnorm={cure!r} with a memory bank, which encodes no keys: choose 'auto'")

@@ -6,7 +6,7 @@ N: samples on this rank   C: embedding width
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Required, Self, TypedDict, get_args
+from typing import Any, NamedTuple, Protocol, Required, Self, TypedDict, get_args
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ from moco.contrast.batchnorm import (
 )
 from moco.contrast.collective import all_gather_cat, copy_from_first_, rank, shared_permutation, world_size
 from moco.contrast.first_step import WRAPPING, check_scale, gradient_norm, ranks_moved_alike, sample_values
-from moco.contrast.loss import check_temperature, normalize
+from moco.contrast.similarity import LearnedTemperature, Similarity, SimilarityKind
 
 Backward = Callable[[Tensor], Any]
 
@@ -32,9 +32,23 @@ class Shared(TypedDict, total=False):
     """Options that every mechanism has; `moco.contrast.MoCo` describes them."""
 
     embedding_dim: Required[int]
-    temperature: Required[float]
+    temperature: Required[float | LearnedTemperature]
+    similarity: SimilarityKind
     batchnorm: BatchNormCure
     split_groups: int | None
+
+
+class Trained(Protocol):
+    """What a step drives: a model, or two together."""
+
+    backward_checked: bool
+
+    @property
+    def query_side(self) -> nn.Module:
+        """What learns by gradient."""
+
+    def after_step_(self, *keys: Any) -> None:
+        """What follows the optimiser's step."""
 
 
 class LossAndKeys(NamedTuple):
@@ -51,7 +65,7 @@ class LossAndKeys(NamedTuple):
     keys: Any = None
 
 
-def descend_(model: ContrastiveModel, loss: Tensor, optimizer: torch.optim.Optimizer, backward: Backward) -> None:
+def descend_(model: Trained, loss: Tensor, optimizer: torch.optim.Optimizer, backward: Backward) -> None:
     """Gradients to zero, backward, optimiser; a model's first time is checked.
 
     Raises:
@@ -72,7 +86,7 @@ def descend_(model: ContrastiveModel, loss: Tensor, optimizer: torch.optim.Optim
 
 
 def take_step(
-    model: ContrastiveModel, found: LossAndKeys, optimizer: torch.optim.Optimizer, backward: Backward
+    model: Trained, found: LossAndKeys, optimizer: torch.optim.Optimizer, backward: Backward
 ) -> tuple[Tensor, Tensor]:
     """What follows the loss in a step of any mechanism; returns loss and pretext accuracy, both detached."""
     descend_(model, found.loss, optimizer, backward)
@@ -87,6 +101,7 @@ class ContrastiveModel(nn.Module):
     """
 
     backward_checked = False  # by the first step
+    similarity_may_learn = False  # where queries alone go through `query_side`, and the dictionary takes any key
     _call_q: Callable[[Any], Tensor] | None = None
     _call_k: Callable[[Any], Tensor] | None = None
     _start_S: Tensor | None = None  # some weights before the first of several ranks' steps
@@ -97,19 +112,24 @@ class ContrastiveModel(nn.Module):
         encoder: nn.Module,
         *,
         embedding_dim: int,
-        temperature: float,
+        temperature: float | LearnedTemperature,
+        similarity: SimilarityKind = "cosine",
         batchnorm: BatchNormCure = "auto",
         split_groups: int | None = None,
     ) -> None:
         super().__init__()
-        check_temperature(temperature)
+        self.similarity = Similarity(similarity, embedding_dim, temperature)
+        if self.similarity.learns and not self.similarity_may_learn:
+            raise ValueError(f"a similarity or temperature that learns in {type(self).__name__}: MoCo alone takes it")
         for module in encoder.modules():
             if isinstance(module, DataParallel | DistributedDataParallel):
                 raise TypeError(f"an encoder inside {type(module).__name__}: give the plain module, then {WRAPPING}")
         self.batchnorm = _resolve_cure(batchnorm, encoder, split_groups)
         self.split_groups = split_groups
         self.batch_counts = has_batchnorm(encoder) and self.batchnorm != "frozen"
-        self.temperature, self.embedding_dim = temperature, embedding_dim
+        # What the loss divides by: a learned temperature has divided the queries already.
+        self.temperature = 1.0 if isinstance(temperature, LearnedTemperature) else temperature
+        self.embedding_dim = embedding_dim
         self.encoder_q = split_batchnorm(encoder, split_groups) if self.batchnorm == "split" else encoder
 
     def _start_(self, *, training: bool) -> None:
@@ -127,6 +147,7 @@ class ContrastiveModel(nn.Module):
     def run_encoders_with(self, *, query: Callable[[Any], Tensor], key: Callable[[Any], Tensor] | None = None) -> None:
         """Call the encoders through wrappers (autocast, DistributedDataParallel, compilation).
 
+        `query` wraps `query_side`, which is f_q alone where nothing after it learns.
         `key` is for a model with a key encoder of its own; where keys come from f_q, they go through `query` too.
         The wrappers are not registered, so that the state dict stays the same under every strategy. They stay behind
         when the model is copied or pickled, because they would go on calling the encoders of the original.
@@ -138,8 +159,8 @@ class ContrastiveModel(nn.Module):
 
     @property
     def query_side(self) -> nn.Module:
-        """What learns by gradient, as one module: f_q, and a predictor after it where the mechanism has one."""
-        return self.encoder_q
+        """What learns by gradient, as one module: f_q, and what learns after it (a predictor, the similarity)."""
+        return nn.Sequential(self.encoder_q, self.similarity) if self.similarity.learns else self.encoder_q
 
     def after_step_(self, *keys: Any) -> None:
         """What follows the optimiser's step: f_k moves once, and the keys enter the dictionary in the order given.
@@ -150,17 +171,19 @@ class ContrastiveModel(nn.Module):
         Raises:
             ValueError: the encoders of several ranks moved apart, which is looked for until they first move.
         """
+        if self.similarity.temperature is not None:
+            self.similarity.temperature.clamp_()
         if world_size() > 1 and not self._ranks_checked and self._start_S is not None:
             self._ranks_checked = ranks_moved_alike(self._start_S, sample_values(self.query_side))
 
     def query(self, x_q: Any) -> Tensor:
-        """q = f_q(x_q), (N, C), unit norm, with gradient."""
+        """q = f_q(x_q), (N, C), with gradient; unit norm for a cosine, divided by a learned temperature."""
         length, device = self._checked_length(x_q)
-        encode = self.encoder_q if self._call_q is None else self._call_q
+        encode = self.query_side if self._call_q is None else self._call_q
         if self.batchnorm != "split" or not self.training:
-            return self._embed(encode, x_q, length)
+            return self._embed(encode, x_q, length, query=True)
         order = interleave(length, resolve_groups(self.split_groups, length), device)
-        return self._embed(encode, select(x_q, order), length)[order.argsort()]
+        return self._embed(encode, select(x_q, order), length, query=True)[order.argsort()]
 
     def _encode_keys(self, encode: Callable[[Any], Tensor], x_k: Any) -> Tensor:
         """Unit-norm keys of a batch that is shuffled first where the cure says so; in the order of the samples."""
@@ -188,14 +211,15 @@ class ContrastiveModel(nn.Module):
             raise ValueError(f"batch of {length} with BatchNorm: its statistics need at least 2 samples")
         return length, device
 
-    def _embed(self, encode: Callable[[Any], Tensor], batch: Any, length: int) -> Tensor:
+    def _embed(self, encode: Callable[[Any], Tensor], batch: Any, length: int, *, query: bool = False) -> Tensor:
         embeddings = encode(batch)
         if embeddings.shape != (length, self.embedding_dim):
             raise ValueError(
                 f"the encoder returned {tuple(embeddings.shape)}: expected {(length, self.embedding_dim)} "
                 "(one row for each sample, embedding_dim wide)"
             )
-        return normalize(embeddings)
+        # A similarity that learns is part of the query side and has been at work there.
+        return embeddings if query and self.similarity.learns else self.similarity.key(embeddings)
 
 
 def _resolve_cure(cure: BatchNormCure, encoder: nn.Module, split_groups: int | None) -> BatchNormCure:

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+KeyMode = Literal["follow", "eval"]
 KeyBuffers = Literal["own", "copied", "averaged"]
 
 
@@ -33,6 +34,19 @@ def check_key_momentum(key_momentum: float) -> float:
     if not 0.0 <= key_momentum <= 1.0:
         raise ValueError(f"key_momentum={key_momentum}: need a value from 0 (copy at each step) to 1 (never moves)")
     return key_momentum
+
+
+def check_key_mode(key_mode: KeyMode, *, batch_counts: bool) -> KeyMode:
+    """The mode itself, if f_k can be in it; `batch_counts`: it has BatchNorm with statistics that are its own.
+
+    Raises:
+        ValueError: an unknown mode, or inference form with statistics that nothing would ever gather.
+    """
+    if key_mode not in get_args(KeyMode):
+        raise ValueError(f"key_mode={key_mode!r}: choose one of {', '.join(get_args(KeyMode))}")
+    if key_mode == "eval" and batch_counts:
+        raise ValueError("key_mode='eval' with BatchNorm, whose statistics f_k would never gather: batchnorm='average'")
+    return key_mode
 
 
 @torch.no_grad()

@@ -88,6 +88,7 @@ class MoCoVariant(MoCo):
 
     Raises:
         TypeError: patches of an encoder without these parts.
+        ValueError: a similarity other than the cosine, or a temperature that learns.
     """
 
     def __init__(
@@ -106,9 +107,12 @@ class MoCoVariant(MoCo):
         self.__dict__.update(patches=patches)  # before the module is one: `query_side` asks for it
         sizes: dict[str, Any] = {"dictionary_size": dictionary_size, "key_momentum": key_momentum}
         super().__init__(encoder, **sizes, dictionary_dtype=dictionary_dtype, **shared)
+        if self.similarity.kind != "cosine":
+            raise ValueError(f"similarity={self.similarity.kind!r} in MoCoVariant: MoCo alone takes it")
         self.decoupled = decoupled
 
     patches: bool
+    similarity_may_learn = False
     nearest_share = 0.0
 
     @property

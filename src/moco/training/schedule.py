@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from moco.config import Config
+from moco.contrast import half_cosine
 
 
 def run_length(config: Config, steps_per_epoch: int) -> int:
@@ -63,7 +64,7 @@ def late_start_factor(step: int, start: int) -> float:
 
 def key_momentum_at(step: int, *, total_steps: int, start: float) -> float:
     """m at `step` (from 0): from `start` to 1 along half a cosine over the run, step by step (2104.02057)."""
-    return 1.0 - (1.0 - start) * 0.5 * (1.0 + math.cos(math.pi * step / total_steps))
+    return half_cosine(step, total_steps, start=start, end=1.0)
 
 
 def spaced_steps(total_steps: int, count: int) -> set[int]:
