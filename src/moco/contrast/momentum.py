@@ -9,9 +9,6 @@ import torch
 from torch import Tensor, nn
 
 KeyBuffers = Literal["own", "copied", "averaged"]
-# Averaged statistics give the newest ones a weight of at least 10 / (n + 9) after n forward passes of f_q, so that what
-# BatchNorm layers begin with (mean 0, variance 1) is soon gone; 1 - m alone keeps much of it for 1,000 steps.
-WARM_UP = 10
 
 
 def frozen_copy(encoder: nn.Module) -> nn.Module:
@@ -49,8 +46,7 @@ def ema_update_(
     - "own": untouched; the key encoder gathers its own statistics in its own forward passes (the papers).
     - "copied": the query encoder's values.
     - "averaged": floating-point buffers follow like the parameters, others are copied; for a key encoder that
-      runs in inference form (EMAN, Cai et al. 2021). Those of a BatchNorm that has seen n batches give way faster at
-      first, by 10 / (n + 9): the parameters begin as f_q's, the statistics as nobody's.
+      runs in inference form (EMAN, Cai et al. 2021).
 
     Raises:
         ValueError: a momentum outside 0..1, an unknown policy, or encoders of different structure.
@@ -65,12 +61,7 @@ def ema_update_(
     theirs, ours = dict(encoder_q.named_buffers()), dict(encoder_k.named_buffers())
     _check_names(ours, theirs)
     moving = {name for name, buffer in theirs.items() if buffer.is_floating_point() and key_buffers == "averaged"}
-    counted = {name for name in moving if _counter(name) in theirs}
-    rest = moving - counted
-    _follow_({n: ours[n] for n in rest}, {n: theirs[n] for n in rest}, key_momentum)
-    for name in counted:  # on the device: reading a counter would make the host wait
-        newest = (WARM_UP / (theirs[_counter(name)] + (WARM_UP - 1))).clamp(1.0 - key_momentum, 1.0)
-        ours[name].lerp_(theirs[name], newest.to(ours[name].dtype))
+    _follow_({n: ours[n] for n in moving}, {n: theirs[n] for n in moving}, key_momentum)
     for name, buffer in ours.items():
         if name not in moving:
             buffer.copy_(theirs[name])
@@ -83,11 +74,6 @@ def _follow_(keys: dict[str, Tensor], queries: dict[str, Tensor], key_momentum: 
     if keys:
         names = list(keys)
         torch._foreach_lerp_([keys[n] for n in names], [queries[n] for n in names], 1.0 - key_momentum)
-
-
-def _counter(name: str) -> str:
-    """The buffer that counts the batches of the BatchNorm with this statistic."""
-    return f"{name.rpartition('.')[0]}.num_batches_tracked".removeprefix(".")
 
 
 def _check_names(keys: dict[str, Tensor], queries: dict[str, Tensor]) -> None:
