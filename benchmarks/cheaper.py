@@ -48,6 +48,7 @@ KEPT = (
     *("knn_top1", "knn_pixels", "knn_random_init", "loss", "pretext_accuracy", "steps", "epochs"),
     *("seconds", "training_seconds", "predicted_seconds", "peak_memory_bytes"),
 )
+MONITOR = {"knn_images": 4000, "knn_evaluations": 1}  # stated, so that all arms are asked about the same images
 Row = dict[str, Any]
 
 
@@ -97,7 +98,7 @@ def outcome(folder: str, arm: str, seed: int, options: argparse.Namespace, share
     parts: Row = {"data": place}
     if (place / "train").is_dir() and (place / "test").is_dir():
         parts = {"data": place / "train", "test": str(place / "test")}
-    given: Row = {**shared, **ARMS[arm], "seed": seed, "threads": options.threads}
+    given: Row = {**MONITOR, **shared, **ARMS[arm], "seed": seed, "threads": options.threads}
     with tempfile.TemporaryDirectory() as scratch:
         try:
             run = moco.pretrain(
@@ -105,6 +106,8 @@ def outcome(folder: str, arm: str, seed: int, options: argparse.Namespace, share
             )
         except MocoError as error:
             return {"failed": str(error)}
+        if not run.finished:
+            return {"failed": "stopped before its end"}
         config = {name: getattr(run.config, name) for name in ("backbone", "image_size", "batch_size", "key_momentum")}
         figures = {name: run.summary[name] for name in KEPT}
     return {**figures, "cpu_seconds": round(time.process_time() - cpu, 1), "config": config}

@@ -21,10 +21,9 @@ import torch
 
 from moco.config import Config
 from moco.recipes import configure
-from moco.training import loop
 from moco.training.device import make_fabric, place
 from moco.training.encoder import build_checked_encoder
-from moco.training.mechanism import build_model
+from moco.training.mechanism import STEPS, build_model
 from moco.training.optimizer import make_optimizer
 from moco.version import __version__
 
@@ -41,7 +40,7 @@ def contestant(config: Config) -> Callable[[], None]:
     layout = torch.channels_last if config.layout == "channels_last" else torch.contiguous_format
     shape = (config.batch_size, 3, config.image_size, config.image_size)
     views = [torch.randn(shape).contiguous(memory_format=layout) for _ in range(2)]
-    step = loop.STEPS[config.mechanism, config.symmetric]
+    step = STEPS[config.mechanism, config.symmetric]
 
     def one() -> None:
         second = torch.randperm(IMAGES)[: config.batch_size] if config.mechanism == "memory-bank" else views[1]

@@ -166,10 +166,9 @@ def step_of(point: dict[str, Any]) -> tuple[Callable[[], Any], dict[str, float],
     import torch
 
     from moco.recipes import configure
-    from moco.training import loop
     from moco.training.device import make_fabric, place
     from moco.training.encoder import build_checked_encoder
-    from moco.training.mechanism import build_model
+    from moco.training.mechanism import STEPS, build_model
     from moco.training.optimizer import make_optimizer
 
     kind, network = point["mechanism"], dict(NETWORKS[point["network"]])
@@ -185,7 +184,7 @@ def step_of(point: dict[str, Any]) -> tuple[Callable[[], Any], dict[str, float],
     shape = (config.batch_size, 3, config.image_size, config.image_size)
     views = [torch.randn(shape).contiguous(memory_format=torch.channels_last) for _ in range(2)]
     second = torch.arange(config.batch_size) if kind == "memory-bank" else views[1]
-    step = loop.STEPS[config.mechanism, config.symmetric]
+    step = STEPS[config.mechanism, config.symmetric]
 
     def once() -> None:
         step(model, views[0], second, optimizer, backward=fabric.backward)

@@ -61,7 +61,9 @@ def main() -> None:
     parser.add_argument("--out", default=None)
     options = parser.parse_args()
     rows = [row for precision in options.precisions for row in measured(precision, options)]
-    report = {"question": __doc__.partition("\n")[0], "options": vars(options), "rows": rows, **provenance()}
+    stated = {**vars(options), "folder": Path(options.folder).name}
+    del stated["out"]
+    report = {"question": __doc__.partition("\n")[0], "options": stated, "rows": rows, **provenance()}
     text = json.dumps(report, indent=2)
     print(text)
     if options.out:

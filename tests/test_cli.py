@@ -195,7 +195,8 @@ def test_every_field_of_a_configuration_is_in_one_group_and_an_option_of_python(
     expected = {
         name: hint for name, hint in get_type_hints(Config).items() if name not in ("recipe", "backbone", "init")
     }
-    assert get_type_hints(Options) == {**expected, "image_size": StatedSize}
+    sizes = {"image_size": StatedSize, "small_view_size": StatedSize | None}
+    assert get_type_hints(Options) == {**expected, **sizes}
 
 
 def test_patterns_are_repeated_and_stand_above_those_of_a_file(capsys, tmp_path):

@@ -77,7 +77,7 @@ def loader(size, recipe=PLAIN, total=4):
     order = EpochOrder(np.arange(9), batch_size=3, seed=2)
     make = RecipeViews(recipe, size, order, device_type="cpu")
     made = ViewLoader(source, order, make, device=torch.device("cpu"), skipped=SkippedFiles(), workers=0)
-    made.set_length(total)
+    made.for_length(total)
     return made
 
 
@@ -121,7 +121,7 @@ def test_files_are_decoded_no_larger_than_a_step_needs(tmp_path, monkeypatch):
     made = ViewLoader(
         FolderSource(tmp_path), order, make, device=torch.device("cpu"), skipped=SkippedFiles(), workers=0
     )
-    made.set_length(2)
+    made.for_length(2)
     batches(made, 0, 2)
     small, full = PLAIN.min_side(16), PLAIN.min_side(64)
     assert seen == [small] * 2 + [full] * 2

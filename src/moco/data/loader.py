@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import traceback
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,6 +30,7 @@ SHARED_MEMORY = "/dev/shm"
 SPARE_MEMORY = 2**27  # bytes; below, batches come through pipes: containers often have 64 MiB of shared memory
 
 MakeViews = RecipeViews | TransformViews  # what becomes of the images, in the worker and then on the device
+Batches = Callable[[int], Generator[tuple[tuple[Tensor, ...], Tensor]]]
 Damaged = list[tuple[str, str]]  # names and reasons
 
 
@@ -130,9 +131,10 @@ class ViewLoader:
         self._workers = default_workers() if workers is None else workers
         self._dataset = ViewDataset(source, order, make)
 
-    def set_length(self, total_steps: int) -> None:
-        """Steps of the run, where views depend on how far it is; before the first batch."""
+    def for_length(self, total_steps: int) -> Batches:
+        """`batches` of a run of so many steps, where views depend on how far it is."""
         self._make.total_steps = total_steps
+        return self.batches
 
     def batches(self, first_step: int) -> Generator[tuple[tuple[Tensor, ...], Tensor]]:
         """Views and source indices of step `first_step` and each later one, without end; close it to end the workers.

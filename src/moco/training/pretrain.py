@@ -191,7 +191,6 @@ class Pretraining:
         position, lines = restored(self.folder, model, optimizer, fabric.device, **epoch) if resume else (None, [])
         position = position or checkpoint.Position(last=self._baselines(monitor), **epoch)
         lines += set_length(self.folder, self.earlier.config, config, position) if self.earlier else []
-        loader.set_length(run_length(config, position.steps_per_epoch))
         for line in (*lines, self.views.storage):
             self._say(line)
         if first and resume:
@@ -202,7 +201,7 @@ class Pretraining:
             fabric=fabric,
             model=model,
             optimizer=optimizer,
-            batches=loader.batches,
+            batches=loader.for_length(run_length(config, position.steps_per_epoch)),
             bank_rows=None if rows is None else rows.to(fabric.device),
             steps_per_epoch=position.steps_per_epoch,
             evaluate=evaluator(monitor) if monitor else None,
