@@ -25,7 +25,7 @@ LAYERS = (
     {"recipes"},
     {"encoder"},
     {"contrast", "data"},
-    {"training", "evaluation", "export"},
+    {"training", "evaluation", "transfer", "export"},
     {"fit"},
     {"sweep"},
     {"commands"},
@@ -38,6 +38,7 @@ CLOSED = {
     "contrast": _BASE | {"config", "recipes", "encoder"},
     "data": {"recipes", "encoder"},
     "evaluation": {"config", "recipes", "contrast"},
+    "transfer": {"config", "recipes"},
 }
 # These put the rooms of their line together.
 ASSEMBLY = {
