@@ -20,14 +20,11 @@ class Task(Protocol):
         name: as the command calls it, such as `semantic-segmentation`.
         main_score: the key of `score` that comparisons are about: AP, mIoU.
         batch_size: images an iteration.
-        momentum, weight_decay: of SGD.
     """
 
     name: str
     main_score: str
     batch_size: int
-    momentum: float
-    weight_decay: float
 
     def model(self, backbone: nn.Module) -> nn.Module:
         """The network to be trained, with `backbone` (N, C, H, W) -> (N, D) in it and new layers from torch's global
