@@ -83,7 +83,7 @@ def _evaluated(truth: Annotations, found: Sequence[Found], kind: Kind) -> Any:
         spreads = None if count == COCO_PERSON else [_OTHER_SPREAD] * count
     with contextlib.redirect_stdout(io.StringIO()):
         given = library.COCO(coco_truth(truth, kind))
-        answers = [_answers(number, each, kind) for number, each in enumerate(found, start=1)]
+        answers = [coco_answers(number, each, kind) for number, each in enumerate(found, start=1)]
         flat = [answer for some in answers for answer in some]
         result = library.COCOeval_faster(
             given, given.loadRes(flat) if flat else library.COCO(_nothing(truth)), kind, kpt_oks_sigmas=spreads
@@ -131,7 +131,7 @@ def _entry(instance: Instance, kind: Kind, keypoints: int) -> dict[str, Any] | N
     return entry
 
 
-def _answers(number: int, found: Found, kind: Kind) -> list[dict[str, Any]]:
+def coco_answers(number: int, found: Found, kind: Kind) -> list[dict[str, Any]]:
     """One image's answers as a COCO result file has them."""
     left, top, right, bottom = found.boxes.reshape(-1, 4).astype(np.float64).T
     boxes = np.stack([left, top, right - left, bottom - top], axis=1).tolist()
