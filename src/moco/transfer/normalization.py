@@ -6,7 +6,8 @@ N: images on this rank   C: channels
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -62,28 +63,36 @@ def precise_batchnorm_(model: nn.Module, batches: Iterable[Any], n: int = BATCHE
     """
     layers = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
     moments = {layer: _Moments() for layer in layers}
-    tracked = [layer.num_batches_tracked.clone() if layer.num_batches_tracked is not None else None for layer in layers]
-    flags = [(module, module.training) for module in model.modules()]
-    hooks = [layer.register_forward_pre_hook(_collect(moments[layer])) for layer in layers]
     used = 0
-    try:
-        model.train()
-        for _, batch in zip(range(n), batches, strict=False):
-            model(batch)
-            used += 1
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for module, flag in flags:
-            module.training = flag
-        for layer, count in zip(layers, tracked, strict=True):
-            if count is not None and layer.num_batches_tracked is not None:
-                layer.num_batches_tracked.copy_(count)
+    with _kept_as_it_is(model, layers):
+        hooks = [layer.register_forward_pre_hook(_collect(moments[layer])) for layer in layers]
+        try:
+            model.train()
+            for _, batch in zip(range(n), batches, strict=False):
+                model(batch)
+                used += 1
+        finally:
+            for hook in hooks:
+                hook.remove()
     if not used:
         raise DataError("precise BatchNorm got no batch: need at least 1 batch of training images")
     for layer in layers:
         moments[layer].write_(layer)
     return used
+
+
+@contextlib.contextmanager
+def _kept_as_it_is(model: nn.Module, layers: list[_BatchNorm]) -> Iterator[None]:
+    """Training flags, and the buffers of these layers, are afterwards what they were before."""
+    flags = [(module, module.training) for module in model.modules()]
+    buffers = [(buffer, buffer.clone()) for layer in layers for buffer in layer.buffers(recurse=False)]
+    try:
+        yield
+    finally:
+        for module, flag in flags:
+            module.training = flag
+        for buffer, before in buffers:
+            buffer.copy_(before)
 
 
 class _Moments:

@@ -1,6 +1,6 @@
 """Learning rate over the iterations of a fine-tuning: linear warm-up, then times 0.1 at each decay point.
 
-The named schedules are those that the paper (He et al., 1911.05722) or the detectron2 configuration that it used states.
+The named schedules are those of the paper (He et al., 1911.05722) and of the detectron2 configurations that it used.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Schedule:
         )
 
     def for_batch(self, batch_size: int) -> Schedule:
-        """For batches of another size: the learning rate in proportion (Goyal et al., 1706.02677), the length as it is."""
+        """For batches of another size: the learning rate in proportion (Goyal et al., 1706.02677), the same length."""
         if batch_size < 1:
             raise ConfigError(f"batch_size={batch_size}: need at least 1")
         rate = self.learning_rate * batch_size / self.batch_size
