@@ -25,7 +25,7 @@ LAYERS = (
     {"recipes"},
     {"encoder"},
     {"contrast", "data"},
-    {"training", "evaluation", "transfer", "export"},
+    {"training", "evaluation", "export", "transfer"},
     {"fit"},
     {"sweep"},
     {"commands"},
@@ -47,7 +47,7 @@ ASSEMBLY = {
 }
 LONGEST_FUNCTION, LONGEST_FILE = 40, 300
 NETWORK = {"requests", "urllib", "urllib3", "socket", "ssl", "http", "httpx", "aiohttp", "ftplib", "smtplib"}
-LAZY = {"torchvision", "timm", "lightning", "lightning_fabric", "matplotlib", "transformers"}
+LAZY = {"torchvision", "timm", "lightning", "lightning_fabric", "matplotlib", "transformers", "faster_coco_eval"}
 HEAVY = LAZY | {"torch", "numpy", "PIL"}
 
 

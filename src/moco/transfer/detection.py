@@ -16,6 +16,7 @@ from moco.data.workers import make_loader
 from moco.errors import ConfigError, DataError
 from moco.transfer.annotations import Annotations, same_categories
 from moco.transfer.average_precision import Found, Kind, average_precision
+from moco.transfer.c4 import c4_detector
 from moco.transfer.detector import DetectorSettings, fpn_detector
 from moco.transfer.images import Batch, Reading, TestImages, TrainImages, collated
 from moco.transfer.masks import evaluator, runs_of
@@ -63,18 +64,16 @@ class Detection:
             points = _points(train, test)
         mirrored = tuple(train.skeleton.mirrored) if points and train.skeleton else None
         self.reading = Reading(len(detector.mean), detector.longest, masks, mirrored)
-        for annotations in (train, test):
-            _check_content(annotations, self.reading, name)
+        for part in (train, test):
+            _check_content(part, self.reading, name)
         self.train, self.test = train, test
-        self.detector = dataclasses.replace(
-            detector, categories=len(train.categories), masks=masks, keypoints=points
-        )
+        self.detector = dataclasses.replace(detector, categories=len(train.categories), masks=masks, keypoints=points)
         if len(train.images) < batch_size:
             raise ConfigError(f"batch_size={batch_size} of {len(train.images)} train images: need at least one batch")
 
     def model(self, backbone: nn.Module) -> nn.Module:
         """The detector around the backbone."""
-        return fpn_detector(backbone, self.detector)
+        return {"fpn": fpn_detector, "c4": c4_detector}[self.detector.architecture](backbone, self.detector)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Sum of the losses of the region proposals and of the heads."""
@@ -141,9 +140,9 @@ def _counts(annotations: Annotations) -> dict[str, Any]:
 
 
 def _points(train: Annotations, test: Annotations) -> int:
-    for annotations in (train, test):
-        if annotations.skeleton is None:
-            raise DataError(f"{annotations.source} names no keypoints in its categories: need a COCO keypoint file")
+    for part in (train, test):
+        if part.skeleton is None:
+            raise DataError(f"{part.source} names no keypoints in its categories: need a COCO keypoint file")
     return len(train.skeleton.names) if train.skeleton else 0
 
 

@@ -6,7 +6,7 @@ Not by torchvision's own builders with `weights_backbone`: they freeze the first
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
@@ -15,13 +15,17 @@ from moco.transfer.stages import STAGES, check_stages, stage_shapes
 PAPER_SIDE = 800  # shorter side of the paper's test images, for which its anchors are 8 strides wide
 _ANCHOR_STRIDES, _LEAST_STRIDES = 8.0, 2.0  # width of an anchor on a pyramid's level, in the level's strides
 RATIOS = (0.5, 1.0, 2.0)
+_FINEST = (
+    4  # stride of the pyramid's finest level in the paper; a small stem has one of 2 that would cost most of a step
+)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class DetectorSettings:
     """What a detector is built from.
 
     Attributes:
+        architecture: fpn, or c4 (see `moco.transfer.c4`).
         categories: without the background.
         side: shorter side of the test images, in pixels; anchors follow from it.
         longest: the longer side is at most this.
@@ -35,6 +39,7 @@ class DetectorSettings:
         keypoints: of the keypoint head; 0 for none.
     """
 
+    architecture: Literal["fpn", "c4"]
     categories: int
     side: int
     longest: int
@@ -83,8 +88,9 @@ def fpn_detector(backbone: nn.Module, settings: DetectorSettings) -> nn.Module:
     from torchvision.ops import MultiScaleRoIAlign
 
     check_stages(backbone)
-    layers = {stage: str(number) for number, stage in enumerate(STAGES)}
-    shapes = stage_shapes(IntermediateLayerGetter(backbone, layers), len(settings.mean))
+    shapes = stage_shapes(IntermediateLayerGetter(backbone, {stage: stage for stage in STAGES}), len(settings.mean))
+    layers = {stage: stage for stage, (_, stride) in zip(STAGES, shapes, strict=True) if stride >= _FINEST}
+    shapes = [shape for shape in shapes if shape[1] >= _FINEST]
     pyramid = BackboneWithFPN(
         backbone, layers, [channels for channels, _ in shapes], settings.width, norm_layer=nn.BatchNorm2d
     )

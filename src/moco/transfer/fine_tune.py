@@ -10,7 +10,6 @@ import json
 import math
 import sys
 import time
-
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +57,7 @@ class Progress:
         losses: of the iterations since the last of `curve`.
         curve: (iteration, mean loss since the entry before).
         scores: (iteration, figures) of the tests, the last one at the end.
-        seconds: of training, tests left out.
+        seconds: of training, images included, tests left out.
     """
 
     iteration: int = 0
@@ -109,7 +108,7 @@ class FineTuning:
             self._read(checkpoint)
 
     def run(self) -> Progress:
-        """Train to the end, test, and leave the tested model in `model`, in eval mode.
+        """Train to the end and test; what a checkpoint holds already is not done again.
 
         Raises:
             RunError: the loss is no longer a number, or a file cannot be written.
@@ -120,9 +119,28 @@ class FineTuning:
         if not self.progress.scores or self.progress.scores[-1][0] < self.progress.iteration:
             self._measure()
             self._save()
-        self._precise(self.model)
-        self.model.eval()
         return self.progress
+
+    def tested(self) -> nn.Module:
+        """The model as it is tested: a copy in eval mode, whose BatchNorm statistics are measured anew."""
+        model = copy.deepcopy(self.model)
+        if self.options.precise:
+            with _own_randomness(self.options.device):
+                torch.manual_seed(keyed_seed(self.seed, ITEMS, self.schedule.iterations))
+                batches = self.task.batches(seed=self.seed, start=self.schedule.iterations)
+                precise_batchnorm_(LossOf(self.task, model), batches, self.options.precise)
+        return model.eval()
+
+    def seconds_per_iteration(self, timed: int) -> float:
+        """Measured on the next iterations, after one that warms up: for a run that is thrown away."""
+        with _own_randomness(self.options.device):
+            batches = self.task.batches(seed=self.seed, start=0)
+            self.model.train()
+            self._step(next(batches))
+            started = time.monotonic()
+            for _ in range(timed):
+                self._step(next(batches))
+        return (time.monotonic() - started) / timed
 
     def _train(self, stop: StopAsked) -> None:
         progress, total, saved = self.progress, self.schedule.iterations, time.monotonic()
@@ -172,18 +190,8 @@ class FineTuning:
         return every > 0 and done % every == 0 and done < self.schedule.iterations
 
     def _measure(self) -> None:
-        """Test a copy, whose BatchNorm statistics are measured anew; training goes on from what it was."""
-        model = copy.deepcopy(self.model)
-        self._precise(model)
         with torch.no_grad():
-            self.progress.scores.append((self.progress.iteration, self.task.score(model.eval())))
-
-    def _precise(self, model: nn.Module) -> None:
-        if self.options.precise:
-            with _own_randomness(self.options.device):
-                torch.manual_seed(keyed_seed(self.seed, ITEMS, self.schedule.iterations))
-                batches = self.task.batches(seed=self.seed, start=self.schedule.iterations)
-                precise_batchnorm_(LossOf(self.task, model), batches, self.options.precise)
+            self.progress.scores.append((self.progress.iteration, self.task.score(self.tested())))
 
     def _bar(self) -> Any:
         done, total = self.progress.iteration, self.schedule.iterations

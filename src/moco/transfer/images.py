@@ -88,7 +88,9 @@ class Reading:
 
     def learnable(self, instance: Instance) -> bool:
         """Whether training takes this object."""
-        pointed = self.mirrored is None or (instance.keypoints is not None and bool((instance.keypoints[:, 2] > 0).any()))
+        pointed = self.mirrored is None or (
+            instance.keypoints is not None and bool((instance.keypoints[:, 2] > 0).any())
+        )
         return not instance.crowd and pointed and (not self.masks or instance.outline is not None)
 
 

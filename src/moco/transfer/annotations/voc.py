@@ -35,9 +35,7 @@ def read_voc(path: Path) -> Annotations:
     _check_there(paths, path, "images")
     categories = tuple(sorted({name for _, tree in parsed for name in _names(tree)}))
     problems = Problems()
-    images = [
-        _annotated(image, tree, categories, problems) for image, (_, tree) in zip(paths, parsed, strict=True)
-    ]
+    images = [_annotated(image, tree, categories, problems) for image, (_, tree) in zip(paths, parsed, strict=True)]
     considered = sum(len(list(_names(tree))) for _, tree in parsed)
     return Annotations(str(path), tuple(images), categories, None, tuple(problems.lines), considered)
 
