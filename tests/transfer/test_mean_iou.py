@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from moco.errors import DataError
 from moco.transfer.mean_iou import VOID, Confusion, intersection_over_union, scores
 from tests.reference.mean_iou import mean_iou
 
@@ -33,7 +34,8 @@ def test_the_mean_equals_that_of_sets_of_pixels(pairs):
     found = scores(counted(pairs, 6), list("abcdef"))
     assert found["mIoU"] == pytest.approx(100 * expected)
     assert [found[f"IoU/{name}"] for name in "abcde"] == pytest.approx([100 * value for value in by_class[:5]])
-    assert math.isnan(found["IoU/f"])
+    assert math.isnan(by_class[5])
+    assert "IoU/f" not in found
 
 
 @pytest.mark.slow  # importing it takes ten seconds
@@ -54,3 +56,8 @@ def test_the_truth_scores_100(pairs):
 def test_what_is_said_of_void_pixels_does_not_count(pairs):
     other = [(predicted.where(truth != VOID, (predicted + 1) % 5), truth) for predicted, truth in pairs]
     assert torch.equal(counted(pairs, 5).counts_KK, counted(other, 5).counts_KK)
+
+
+def test_nothing_but_void_is_refused():
+    with pytest.raises(DataError):
+        scores(Confusion(2), list("ab"))

@@ -17,9 +17,20 @@ else:
     Weights = str  # the command line gives text
     Preprocessing = object
 
-Task = Literal["detection", "instance-segmentation", "keypoints"]
+Task = Literal["detection", "instance-segmentation", "keypoints", "lvis", "semantic-segmentation"]
 Architecture = Literal["fpn", "c4"]
-Schedule = Literal["small", "paper-voc-24k", "coco-1x", "coco-2x", "keypoints-2x"]
+Schedule = Literal[
+    "small",
+    "paper-voc-24k",
+    "coco-1x",
+    "coco-2x",
+    "keypoints-2x",
+    "lvis-2x",
+    "cityscapes-24k",
+    "voc-semantic-30k",
+    "cityscapes-semantic-90k",
+]
+_DETECTION_ONLY = {"architecture": "fpn", "width": None, "rois": None, "train_images": None, "test_images": None}
 _LIMITS = {
     "iterations": (1, 10_000_000),
     "image_size": (32, 4096),
@@ -29,6 +40,7 @@ _LIMITS = {
     "score_every": (0, 10_000_000),
     "seed": (0, LARGEST_SEED - 1000),
     "seeds": (1, 1000),
+    "void_index": (0, 255),
 }
 
 
@@ -41,6 +53,7 @@ def transfer(
     out: str | None = None,
     train_images: str | None = None,
     test_images: str | None = None,
+    void_index: int | None = None,
     architecture: Architecture = "fpn",
     initialisations: Sequence[str] = ("moco", "random", "supervised"),
     labelled: str | None = None,
@@ -65,13 +78,16 @@ def transfer(
     The same command goes on with what is not finished.
 
     Args:
-        task: detection, instance-segmentation or keypoints.
+        task: detection, instance-segmentation, keypoints, lvis or semantic-segmentation.
         backbone: a run folder, a backbone.safetensors file, or a run's checkpoints/last.pt; in Python also a module.
-        train: annotations to learn from: a COCO file (.json), a VOC folder, or a list of it (ImageSets/Main/train.txt).
+        train: annotations to learn from: a COCO file (.json), a VOC folder, a list of it (ImageSets/Main) or a
+            Cityscapes folder; semantic segmentation takes no COCO file, but folders of images with label maps.
         test: annotations to be tested on, likewise.
         out: folder of the comparison: comparison.json, a picture, checkpoints.
         train_images: folder of the images of a COCO file, where it is not next to it.
         test_images: the same for the test.
+        void_index: value in label maps that counts neither in training nor in the test; null means 255, and what VOC,
+            Cityscapes and CamVid fix.
         architecture: fpn (a feature pyramid) or c4 (the paper's for VOC: res5 is the head; slow without a GPU).
         initialisations: from which weights: moco, random, supervised.
         labelled: images in class folders from which supervised weights are trained; by default ImageNet weights where
@@ -100,6 +116,7 @@ def transfer(
     """
     given = locals()
     _check(given)
+    _check_fits(given)
     from moco.commands.transfer_task import run_comparison
 
     return run_comparison(given)
@@ -124,6 +141,16 @@ def _check(given: dict[str, Any]) -> None:
     rate = given["learning_rate"]
     if rate is not None and not 0 < rate <= 100:
         raise ConfigError(f"learning_rate={rate}: need a value above 0, at most 100")
+
+
+def _check_fits(given: dict[str, Any]) -> None:
+    """Refuse options that would change nothing."""
+    semantic, task = given["task"] == "semantic-segmentation", given["task"]
+    for name, default in _DETECTION_ONLY.items() if semantic else ():
+        if given[name] != default:
+            raise ConfigError(f"{name}={given[name]} would change nothing in {task}: leave it out")
+    if given["void_index"] is not None and not semantic:
+        raise ConfigError(f"void_index={given['void_index']} would change nothing in {task}: leave it out")
     if given["width"] is not None and given["architecture"] == "c4":
         raise ConfigError(f"width={given['width']} would change nothing: c4 has no pyramid; leave it out")
     if given["labelled"] is not None and "supervised" not in given["initialisations"]:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from moco.atomic import reason
+from moco.commands.transfer_semantic import semantic_task
 from moco.commands.transfer_weights import initialisations, open_weights
 from moco.data.folder_lock import locked
 from moco.data.workers import cores
@@ -22,8 +23,11 @@ from moco.transfer.annotations import open_annotations
 from moco.transfer.comparison import Comparison, compare
 from moco.transfer.detection import Detection
 from moco.transfer.detector import DetectorSettings
+from moco.transfer.federated import DETECTIONS, read_federation
 from moco.transfer.fine_tune import Options
-from moco.transfer.scale import Scale, scale_of
+from moco.transfer.lvis import Lvis
+from moco.transfer.scale import LVIS, SEMANTIC, Scale, scale_of
+from moco.transfer.semantic import SemanticSegmentation
 
 _GPU_WORKERS = 8
 
@@ -33,7 +37,7 @@ def run_comparison(given: Mapping[str, Any]) -> Comparison:
     options = {name: given[name] for name in ("preprocessing", "allow_factory")}
     model, device = open_weights(given["backbone"], **options), usable_device(given["device"])
     scale = chosen_scale(given)
-    task = _detection(given, model, scale, device)
+    task = _task(given, model, scale, device)
     task.model(model.random(given["seed"]) if "random" in given["initialisations"] else model.backbone.module)
     out = Path(given["out"]).expanduser()
     with _taken(out):
@@ -60,7 +64,7 @@ def run_comparison(given: Mapping[str, Any]) -> Comparison:
 
 def chosen_scale(given: Mapping[str, Any]) -> Scale:
     """The scale of the schedule with what the user states instead."""
-    scale = scale_of(given["schedule"])
+    scale = scale_of(given["schedule"], given["task"])
     schedule = scale.schedule
     if given["batch_size"] is not None:
         schedule = schedule.for_batch(given["batch_size"])
@@ -89,7 +93,19 @@ def usable_device(name: str) -> str:
     return name
 
 
-def _detection(given: Mapping[str, Any], model: Model, scale: Scale, device: str) -> Detection:
+def _task(given: Mapping[str, Any], model: Model, scale: Scale, device: str) -> Detection | Lvis | SemanticSegmentation:
+    workers = given["workers"]
+    if workers is None:
+        workers = min(_GPU_WORKERS, cores()) if device.startswith("cuda") else 0
+    if given["task"] == SEMANTIC:
+        return semantic_task(given, model, scale, workers=workers)
+    if given["task"] == LVIS:
+        federation = read_federation(given["test"])
+        return Lvis(_detection(given, model, scale, workers), federation)
+    return _detection(given, model, scale, workers)
+
+
+def _detection(given: Mapping[str, Any], model: Model, scale: Scale, workers: int) -> Detection:
     detector = DetectorSettings(
         architecture=given["architecture"],
         categories=0,  # the annotations say
@@ -101,14 +117,12 @@ def _detection(given: Mapping[str, Any], model: Model, scale: Scale, device: str
         hidden=4 * scale.width,
         rois=scale.rois,
         proposals=scale.proposals,
+        detections=DETECTIONS if given["task"] == LVIS else 100,
     )
-    workers = given["workers"]
-    if workers is None:
-        workers = min(_GPU_WORKERS, cores()) if device.startswith("cuda") else 0
     return Detection(
-        given["task"],
+        "instance-segmentation" if given["task"] == LVIS else given["task"],
         open_annotations(given["train"], images=given["train_images"]),
-        open_annotations(given["test"], images=given["test_images"]),
+        open_annotations(given["test"], images=given["test_images"], use="test"),
         detector=detector,
         sides=scale.sides,
         batch_size=scale.schedule.batch_size,

@@ -5,10 +5,13 @@ K: classes   P: pixels
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from moco.errors import DataError
 
 VOID = 255  # the label of pixels that count neither in training nor in the test
 
@@ -40,11 +43,16 @@ def intersection_over_union(counts_KK: Tensor) -> Tensor:
 def scores(confusion: Confusion, classes: Sequence[str]) -> dict[str, float]:
     """mIoU, the share of right pixels and `IoU/class`, in percent.
 
-    The mean leaves out classes that are neither in the truth nor predicted, as VOC's and Cityscapes' evaluations do;
-    NaN where no pixel was counted.
+    The mean leaves out classes that are neither in the truth nor predicted, as VOC's and Cityscapes' evaluations do.
+
+    Raises:
+        DataError: no pixel was counted.
     """
     counts_KK = confusion.counts_KK
+    if not counts_KK.any():
+        raise DataError("every pixel of the test's label maps is void: need maps with classes")
     iou_K = 100 * intersection_over_union(counts_KK)
     right = 100 * counts_KK.diagonal().sum().double() / counts_KK.sum()
     by_class = {f"IoU/{name}": value for name, value in zip(classes, iou_K.tolist(), strict=True)}
-    return {"mIoU": iou_K.nanmean().item(), "pixel accuracy": right.item()} | by_class
+    known = {name: value for name, value in by_class.items() if not math.isnan(value)}
+    return {"mIoU": iou_K.nanmean().item(), "pixel accuracy": right.item()} | known

@@ -6,17 +6,20 @@ import dataclasses
 from pathlib import Path
 
 from moco.errors import DataError
+from moco.transfer.annotations.cityscapes import read_cityscapes
 from moco.transfer.annotations.coco import read_coco
 from moco.transfer.annotations.record import Annotations
 from moco.transfer.annotations.voc import is_voc, read_voc
+from moco.transfer.cityscapes import is_cityscapes
 
 
-def open_annotations(path: str | Path, *, images: str | Path | None = None) -> Annotations:
-    """A COCO file (.json), a VOC folder, or a list in a VOC folder's ImageSets/Main (.txt).
+def open_annotations(path: str | Path, *, images: str | Path | None = None, use: str = "train") -> Annotations:
+    """A COCO file (.json), a VOC folder, a list in a VOC folder's ImageSets/Main (.txt), or a Cityscapes folder.
 
     Args:
         path: the file or folder.
         images: folder of a COCO file's images, where it is not next to it.
+        use: "train" or "test": which split of a whole Cityscapes folder.
 
     Raises:
         DataError: it is none of these, or cannot be used; the message says why.
@@ -27,11 +30,14 @@ def open_annotations(path: str | Path, *, images: str | Path | None = None) -> A
     if path.suffix == ".json":
         found = read_coco(path, None if images is None else Path(images).expanduser())
     elif images is not None:
-        raise DataError(f"images {images} beside {path}: a VOC folder has its images in JPEGImages; leave it out")
+        raise DataError(f"images {images} beside {path}: only a COCO file has its images elsewhere; leave it out")
+    elif is_cityscapes(path):
+        found = read_cityscapes(path, use=use)
     elif is_voc(path):
         found = read_voc(path)
     else:
-        raise DataError(f"{path} is no COCO file (.json), and no VOC folder with Annotations/ and JPEGImages/")
+        folders = "no VOC folder with Annotations/ and JPEGImages/, no Cityscapes folder"
+        raise DataError(f"{path} is no COCO file (.json), {folders}")
     if not any(image.instances for image in found.images):
         raise DataError(f"{path}: none of its {len(found.images)} images holds an object that can be used")
     return found
