@@ -25,7 +25,7 @@ LAYERS = (
     {"recipes"},
     {"encoder"},
     {"contrast", "data"},
-    {"training", "evaluation", "export"},
+    {"training", "evaluation", "export", "transfer"},
     {"fit"},
     {"sweep"},
     {"commands"},
@@ -38,6 +38,7 @@ CLOSED = {
     "contrast": _BASE | {"config", "recipes", "encoder"},
     "data": {"recipes", "encoder"},
     "evaluation": {"config", "recipes", "contrast"},
+    "transfer": {"config", "recipes"},
 }
 # These put the rooms of their line together.
 ASSEMBLY = {
@@ -46,7 +47,7 @@ ASSEMBLY = {
 }
 LONGEST_FUNCTION, LONGEST_FILE = 40, 300
 NETWORK = {"requests", "urllib", "urllib3", "socket", "ssl", "http", "httpx", "aiohttp", "ftplib", "smtplib"}
-LAZY = {"torchvision", "timm", "lightning", "lightning_fabric", "matplotlib", "transformers"}
+LAZY = {"torchvision", "timm", "lightning", "lightning_fabric", "matplotlib", "transformers", "faster_coco_eval"}
 HEAVY = LAZY | {"torch", "numpy", "PIL"}
 
 

@@ -12,6 +12,7 @@ def test_public_names():
     assert moco.__all__ == [
         "Ablation",
         "Callback",
+        "Comparison",
         "Config",
         "Embedded",
         "Exported",
@@ -34,6 +35,7 @@ def test_public_names():
         "neighbours",
         "pack",
         "pretrain",
+        "transfer",
     ]
     assert all(hasattr(moco, name) for name in moco.__all__)
 

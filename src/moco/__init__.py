@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from moco.commands.neighbours import Neighbours, neighbours
     from moco.commands.pack import Packed, pack
     from moco.commands.pretrain import Run, pretrain
+    from moco.commands.transfer import transfer
     from moco.config import Config
     from moco.data.preprocess import Preprocessing
     from moco.errors import MocoError
@@ -32,10 +33,12 @@ if TYPE_CHECKING:
     from moco.export.load import Pretrained, load
     from moco.sweep.report import Ablation
     from moco.training.callbacks import Callback
+    from moco.transfer.comparison import Comparison
 
 __all__ = [
     "Ablation",
     "Callback",
+    "Comparison",
     "Config",
     "Embedded",
     "Exported",
@@ -58,12 +61,14 @@ __all__ = [
     "neighbours",
     "pack",
     "pretrain",
+    "transfer",
 ]
 
 # Importing PyTorch takes seconds; `moco --help` and a configuration error must not wait for it.
 _HOMES = {
     "Ablation": "moco.sweep.report",
     "Callback": "moco.training.callbacks",
+    "Comparison": "moco.transfer.comparison",
     "Config": "moco.config",
     "Embedded": "moco.commands.embed",
     "Exported": "moco.commands.export",
@@ -84,6 +89,7 @@ _HOMES = {
     "neighbours": "moco.commands.neighbours",
     "pack": "moco.commands.pack",
     "pretrain": "moco.commands.pretrain",
+    "transfer": "moco.commands.transfer",
 }
 
 

@@ -209,3 +209,10 @@ def test_loops_of_ones_own_learn_on_ranks_what_one_process_learns(results: Resul
 def test_ranks_whose_gradients_are_not_averaged_are_refused_as_soon_as_they_move(results: Results) -> None:
     for rank in results:
         assert rank["without_average"] == {"from the first": [0, True], "after a warm-up": [2, True]}
+
+
+def test_precise_statistics_are_those_of_all_ranks_images(results: Results) -> None:
+    first, *others = (rank["precise_statistics"] for rank in results)
+    for name, value in first["ranks"].items():
+        torch.testing.assert_close(value, first["whole"][name], rtol=1e-4, atol=1e-5)
+        assert all(torch.equal(value, other["ranks"][name]) for other in others)

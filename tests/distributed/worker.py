@@ -25,6 +25,7 @@ from tests.distributed.experiments import (
     wrapped_already,
 )
 from tests.distributed.mechanisms import KINDS, backward_once_more, defaults, mechanism
+from tests.distributed.transfer import precise_statistics
 from tests.distributed.v3 import moco_v3, own_statistics
 
 
@@ -49,6 +50,7 @@ def main(rank: int, world: int, folder: Path) -> None:
         "gathered_gradient": backward_once_more(rank),
         "moco_v3": moco_v3(rank, world),
         "moco_v3 in chunks": moco_v3(rank, world, chunks=True),
+        "precise_statistics": precise_statistics(rank, world),
         "own_statistics": own_statistics(rank),
         "mechanism_defaults": defaults(),
         "without_average": without_average(rank, world),

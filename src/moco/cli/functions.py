@@ -25,6 +25,7 @@ COMMANDS = {
     "import": "moco.commands.import_weights:import_weights",
     "neighbours": "moco.commands.neighbours:neighbours",
     "evaluate": "moco.commands.evaluate:evaluate",
+    "transfer": "moco.commands.transfer:transfer",
 }
 PYTHON_ONLY = {"preprocessing"}  # objects, which no text can name
 

@@ -19,6 +19,10 @@ from moco.version import __version__
 COMMANDS = {
     "pretrain": ("learn a backbone from images", "moco pretrain photos --backbone resnet18 --out runs/photos"),
     "evaluate": ("did it help? kNN, probes, fine-tuning", "moco evaluate runs/photos --train photos --held-out 0.2"),
+    "transfer": (
+        "fine-tune for detection and segmentation, compare",
+        "moco transfer detection --backbone runs/photos --train train.json --test test.json --out transfer/photos",
+    ),
     "embed": ("features of all images, with their paths", "moco embed runs/photos photos --out features.npz"),
     "neighbours": ("nearest images, as a picture", "moco neighbours runs/photos photos --query photos/one.jpg"),
     "export": ("weights for other tools, checked by each", "moco export runs/photos --format timm --out weights"),

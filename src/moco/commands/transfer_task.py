@@ -1,0 +1,145 @@
+"""From the options of `moco.transfer` to a task, its schedule and its initialisations."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from moco.atomic import reason
+from moco.commands.transfer_semantic import semantic_task
+from moco.commands.transfer_weights import initialisations, open_weights
+from moco.data.folder_lock import locked
+from moco.data.workers import cores
+from moco.errors import ConfigError, RunError
+from moco.evaluation.network import Model
+from moco.printable import printable
+from moco.transfer.annotations import open_annotations
+from moco.transfer.comparison import Comparison, compare
+from moco.transfer.detection import Detection
+from moco.transfer.detector import DetectorSettings
+from moco.transfer.federated import DETECTIONS, read_federation
+from moco.transfer.fine_tune import Options
+from moco.transfer.lvis import Lvis
+from moco.transfer.scale import LVIS, SEMANTIC, Scale, scale_of
+from moco.transfer.semantic import SemanticSegmentation
+
+_GPU_WORKERS = 8
+
+
+def run_comparison(given: Mapping[str, Any]) -> Comparison:
+    """Do what the options say; see `moco.transfer`."""
+    options = {name: given[name] for name in ("preprocessing", "allow_factory")}
+    model, device = open_weights(given["backbone"], **options), usable_device(given["device"])
+    scale = chosen_scale(given)
+    task = _task(given, model, scale, device)
+    task.model(model.random(given["seed"]) if "random" in given["initialisations"] else model.backbone.module)
+    out = Path(given["out"]).expanduser()
+    with _taken(out):
+        found, notes = initialisations(
+            model,
+            tuple(given["initialisations"]),
+            labelled=given["labelled"],
+            device=device,
+            out=out,
+            seed=given["seed"],
+            quiet=given["quiet"],
+        )
+        notes = [*task.notes, *notes]
+        if not given["quiet"]:
+            print(*map(printable, notes), sep="\n", end="\n" if notes else "", file=sys.stderr)
+        how = Options(device, scale.precise, given["score_every"], quiet=given["quiet"])
+        seeds = range(given["seed"], given["seed"] + given["seeds"])
+        try:
+            return compare(task, found, schedule=scale.schedule, seeds=seeds, options=how, out=out, notes=notes)
+        except KeyboardInterrupt:
+            print("the same command goes on from here", file=sys.stderr)
+            raise
+
+
+def chosen_scale(given: Mapping[str, Any]) -> Scale:
+    """The scale of the schedule with what the user states instead."""
+    scale = scale_of(given["schedule"], given["task"])
+    schedule = scale.schedule
+    if given["batch_size"] is not None:
+        schedule = schedule.for_batch(given["batch_size"])
+    if given["learning_rate"] is not None:
+        schedule = dataclasses.replace(schedule, learning_rate=given["learning_rate"])
+    if given["iterations"] is not None:
+        schedule = schedule.scaled(given["iterations"])
+    changes: dict[str, Any] = {"schedule": schedule}
+    if given["image_size"] is not None:
+        side = given["image_size"]
+        changes |= {"sides": (side,), "longest": max(2 * side, side * scale.longest // scale.sides[-1])}
+    changes |= {name: given[name] for name in ("width", "rois") if given[name] is not None}
+    return dataclasses.replace(scale, **changes)
+
+
+def usable_device(name: str) -> str:
+    """The device's name, with "auto" resolved; raises ConfigError where there is none."""
+    name = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        said = " ".join(str(error).split())[:100]
+        raise ConfigError(
+            f"device={name!r} cannot be used ({said}): need auto, cpu, cuda or another of PyTorch's"
+        ) from error
+    return name
+
+
+def _task(given: Mapping[str, Any], model: Model, scale: Scale, device: str) -> Detection | Lvis | SemanticSegmentation:
+    workers = given["workers"]
+    if workers is None:
+        workers = min(_GPU_WORKERS, cores()) if device.startswith("cuda") else 0
+    if given["task"] == SEMANTIC:
+        return semantic_task(given, model, scale, workers=workers)
+    if given["task"] == LVIS:
+        federation = read_federation(given["test"])
+        return Lvis(_detection(given, model, scale, workers), federation)
+    return _detection(given, model, scale, workers)
+
+
+def _detection(given: Mapping[str, Any], model: Model, scale: Scale, workers: int) -> Detection:
+    detector = DetectorSettings(
+        architecture=given["architecture"],
+        categories=0,  # the annotations say
+        side=scale.sides[-1],
+        longest=scale.longest,
+        mean=model.preprocess.mean,
+        std=model.preprocess.std,
+        width=scale.width,
+        hidden=4 * scale.width,
+        rois=scale.rois,
+        proposals=scale.proposals,
+        detections=DETECTIONS if given["task"] == LVIS else 100,
+    )
+    return Detection(
+        "instance-segmentation" if given["task"] == LVIS else given["task"],
+        open_annotations(given["train"], images=given["train_images"]),
+        open_annotations(given["test"], images=given["test_images"], use="test"),
+        detector=detector,
+        sides=scale.sides,
+        batch_size=scale.schedule.batch_size,
+        workers=workers,
+    )
+
+
+@contextlib.contextmanager
+def _taken(out: Path) -> Any:
+    """The folder of the comparison, made and locked against other processes."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot use {out} as output folder: {reason(error)}") from error
+    lock = locked(out, "transfer: wait for it or choose another --out")
+    try:
+        yield
+    finally:
+        lock.close()
+        (out / ".lock").unlink(missing_ok=True)

@@ -1,0 +1,237 @@
+"""The fine-tuning loop: every weight, iteration by iteration, from a backbone to a tested model. The same for all tasks
+and all initialisations.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from moco import atomic
+from moco.data.order import ITEMS, MODEL, keyed_seed
+from moco.errors import RunError
+from moco.transfer.interrupt import StopAsked
+from moco.transfer.normalization import precise_batchnorm_, tune_batchnorm_
+from moco.transfer.schedule import Schedule
+from moco.transfer.task import LossOf, Task
+
+MOMENTUM = 0.9  # of SGD, as in detectron2's configurations that the paper used
+LOGGED = 200  # values of the loss that a run keeps: means over equal stretches of iterations
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How a run is done, beyond what is trained.
+
+    Attributes:
+        device: of the model.
+        precise: batches that BatchNorm's statistics are measured on before each test; 0 leaves the running ones.
+        score_every: iterations between tests on the way; 0 tests at the end alone.
+        save_every: seconds between checkpoints.
+        quiet: no progress bar.
+    """
+
+    device: str = "cpu"
+    precise: int = 200
+    score_every: int = 0
+    save_every: float = 60.0
+    quiet: bool = False
+
+
+@dataclasses.dataclass
+class Progress:
+    """Where a run is; all of it is in the checkpoint.
+
+    Attributes:
+        iteration: optimizer steps done.
+        losses: of the iterations since the last of `curve`.
+        curve: (iteration, mean loss since the entry before).
+        scores: (iteration, figures) of the tests, the last one at the end.
+        seconds: of training, images included, tests left out.
+    """
+
+    iteration: int = 0
+    losses: list[float] = dataclasses.field(default_factory=list)
+    curve: list[tuple[int, float]] = dataclasses.field(default_factory=list)
+    scores: list[tuple[int, dict[str, float]]] = dataclasses.field(default_factory=list)
+    seconds: float = 0.0
+
+
+class FineTuning:
+    """One run: a task, a backbone, a schedule and a seed.
+
+    The backbone is copied. New layers, the order of images and every draw follow from the seed, so that two backbones
+    of one seed differ in their weights alone, and a resumed run is bitwise that which was not interrupted.
+
+    Args:
+        task: what is learnt.
+        backbone: where it starts.
+        schedule: iterations and learning rates, for the task's batch size.
+        seed: of everything that is drawn.
+        options: device, tests on the way, ...
+        checkpoint: file that the run is saved in and resumed from; None for neither.
+        label: what the progress bar calls it.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        backbone: nn.Module,
+        *,
+        schedule: Schedule,
+        seed: int,
+        options: Options,
+        checkpoint: Path | None = None,
+        label: str = "",
+    ) -> None:
+        self.task, self.schedule, self.seed, self.options = task, schedule, seed, options
+        self.checkpoint, self.label, self.progress = checkpoint, label, Progress()
+        with _own_randomness(options.device):
+            torch.manual_seed(keyed_seed(seed, MODEL))
+            model = task.model(copy.deepcopy(backbone).cpu())
+        self.model = tune_batchnorm_(model).to(options.device)
+        parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.SGD(
+            parameters, lr=schedule.learning_rate, momentum=MOMENTUM, weight_decay=schedule.weight_decay
+        )
+        if checkpoint is not None and checkpoint.is_file():
+            self._read(checkpoint)
+
+    def run(self) -> Progress:
+        """Train to the end and test; what a checkpoint holds already is not done again.
+
+        Raises:
+            RunError: the loss is no longer a number, or a file cannot be written.
+            KeyboardInterrupt: Ctrl-C came; the checkpoint is written.
+        """
+        with _own_randomness(self.options.device), StopAsked() as stop:
+            self._train(stop)
+        if not self.progress.scores or self.progress.scores[-1][0] < self.progress.iteration:
+            self._measure()
+            self._save()
+        return self.progress
+
+    def tested(self) -> nn.Module:
+        """The model as it is tested: a copy in eval mode, whose BatchNorm statistics are measured anew."""
+        model = copy.deepcopy(self.model)
+        if self.options.precise:
+            with _own_randomness(self.options.device):
+                torch.manual_seed(keyed_seed(self.seed, ITEMS, self.schedule.iterations))
+                batches = self.task.batches(seed=self.seed, start=self.schedule.iterations)
+                precise_batchnorm_(LossOf(self.task, model), batches, self.options.precise)
+        return model.eval()
+
+    def seconds_per_iteration(self, timed: int) -> float:
+        """Measured on the next iterations, after one that warms up: for a run that is thrown away."""
+        with _own_randomness(self.options.device):
+            batches = self.task.batches(seed=self.seed, start=0)
+            self.model.train()
+            self._step(next(batches))
+            started = time.monotonic()
+            for _ in range(timed):
+                self._step(next(batches))
+        return (time.monotonic() - started) / timed
+
+    def _train(self, stop: StopAsked) -> None:
+        progress, total, saved = self.progress, self.schedule.iterations, time.monotonic()
+        batches = self.task.batches(seed=self.seed, start=progress.iteration)
+        self.model.train()
+        with self._bar() as bar:
+            while progress.iteration < total:
+                started = time.monotonic()
+                self._step(next(batches))
+                progress.seconds += time.monotonic() - started
+                bar.update()
+                bar.set_postfix_str(f"loss {progress.losses[-1]:.3f}" if progress.losses else "", refresh=False)
+                if self._is_test_due():
+                    self._measure()
+                if stop.came or time.monotonic() - saved > self.options.save_every:
+                    self._save()
+                    saved = time.monotonic()
+                if stop.came:
+                    raise KeyboardInterrupt
+
+    def _step(self, batch: Any) -> None:
+        progress = self.progress
+        torch.manual_seed(keyed_seed(self.seed, ITEMS, progress.iteration))  # which regions the heads learn from
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.schedule.learning_rate_at(progress.iteration)
+        loss = self.task.loss(self.model, batch)
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        progress.iteration += 1
+        self._note(loss)
+
+    def _note(self, loss: Tensor) -> None:
+        progress, value = self.progress, loss.item()
+        if not math.isfinite(value):
+            raise RunError(
+                f"{self.label}: the loss is {value} at iteration {progress.iteration}: lower the learning rate "
+                f"({self.schedule.learning_rate:g}) or lengthen the warm-up"
+            )
+        progress.losses.append(value)
+        if len(progress.losses) >= max(1, self.schedule.iterations // LOGGED):
+            progress.curve.append((progress.iteration, sum(progress.losses) / len(progress.losses)))
+            progress.losses.clear()
+
+    def _is_test_due(self) -> bool:
+        every, done = self.options.score_every, self.progress.iteration
+        return every > 0 and done % every == 0 and done < self.schedule.iterations
+
+    def _measure(self) -> None:
+        with torch.no_grad():
+            self.progress.scores.append((self.progress.iteration, self.task.score(self.tested())))
+
+    def _bar(self) -> Any:
+        done, total = self.progress.iteration, self.schedule.iterations
+        shown = {"desc": self.label, "unit": "it", "file": sys.stderr, "dynamic_ncols": True}
+        return tqdm(total=total, initial=done, disable=self.options.quiet, **shown)
+
+    def _identity(self) -> dict[str, Any]:
+        """What a checkpoint must agree with."""
+        plain = {"schedule": dataclasses.asdict(self.schedule), "seed": self.seed, "task": self.task.settings()}
+        return json.loads(json.dumps(plain | {"label": self.label}))  # type: ignore[no-any-return]
+
+    def _save(self) -> None:
+        if self.checkpoint is None:
+            return
+        content = {
+            "identity": json.dumps(self._identity()),
+            "progress": json.dumps(dataclasses.asdict(self.progress)),
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        with atomic.replaced(self.checkpoint) as partial:
+            torch.save(content, partial)
+
+    def _read(self, file: Path) -> None:
+        try:
+            content = torch.load(file, map_location=self.options.device, weights_only=True)
+            stated, progress = json.loads(content["identity"]), json.loads(content["progress"])
+        except Exception as error:  # whatever a damaged file makes the reader raise
+            reason = " ".join(str(error).split())[:100]
+            raise RunError(f"{file} is no checkpoint that can be read ({reason}): remove it to begin anew") from error
+        own = self._identity()
+        other = [name for name in own if stated.get(name) != own[name]]
+        if other:
+            raise RunError(f"{file} is of a run with another {', '.join(other)}: choose another --out")
+        self.model.load_state_dict(content["model"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        progress |= {name: [tuple(entry) for entry in progress[name]] for name in ("curve", "scores")}
+        self.progress = Progress(**progress)
+
+
+def _own_randomness(device: str) -> Any:
+    """Inside, torch's global generators may be seeded; after it they are as before."""
+    return torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device.startswith("cuda") else [])

@@ -1,0 +1,73 @@
+"""A comparison as lines of text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from moco.printable import printable
+
+if TYPE_CHECKING:
+    from moco.transfer.comparison import Comparison, Difference, Row
+
+_SHOWN = 8  # classes in the table; the JSON has all
+
+
+def table(comparison: Comparison) -> list[str]:
+    """Figures with their spread, by initialisation; by class; differences; where the rest lies."""
+    first, settings = comparison.rows[0], comparison.settings
+    names = [name for name in first.scores[0] if "/" not in name]
+    classes = [name for name in first.scores[0] if "/" in name]
+    data = " -> ".join(_data(settings, part) for part in ("train", "test"))
+    seeds = f"{len(first.seeds)} seed" + ("s, mean ± standard deviation" if len(first.seeds) > 1 else "")
+    runs = f"{comparison.schedule.iterations} iterations of {comparison.schedule.batch_size} images, {seeds}, percent"
+    lines = [f"{comparison.task}: {data}", runs, ""]
+    heads = ["", *names, "s/it"]
+    lines += _aligned([heads, *([row.label, *_figures(row, names), _pace(comparison, row)] for row in comparison.rows)])
+    if classes:
+        lines += ["", f"{comparison.main_score} by class"]
+        shown = classes[:_SHOWN]
+        heads = ["", *(name.partition("/")[2] for name in shown)]
+        lines += _aligned([heads, *([row.label, *_figures(row, shown)] for row in comparison.rows)])
+        if len(classes) > _SHOWN:
+            lines.append(f"and {len(classes) - _SHOWN} more classes in comparison.json")
+    if comparison.differences:
+        lines += ["", *(_difference(each, comparison.main_score) for each in comparison.differences)]
+    lines += ["", *(f"{row.label}: {row.origin}" for row in comparison.rows)]
+    lines += [f"note: {note}" for note in comparison.notes]
+    if comparison.picture is not None:
+        lines.append(f"picture: {comparison.picture}; all figures: {comparison.picture.parent / 'comparison.json'}")
+    return [printable(line) for line in lines]
+
+
+def _data(settings: dict[str, object], part: str) -> str:
+    found = settings.get(part)
+    if not isinstance(found, dict):
+        return part
+    counted = ", ".join(f"{value:,} {name}" for name, value in found.items() if isinstance(value, int))
+    return f"{found.get('source', part)} ({counted})"
+
+
+def _figures(row: Row, names: list[str]) -> list[str]:
+    said = []
+    for name in names:
+        mean, spread = row.mean(name), row.spread(name)
+        said.append("-" if mean is None else f"{mean:.1f}" + ("" if spread is None else f" ± {spread:.1f}"))
+    return said
+
+
+def _pace(comparison: Comparison, row: Row) -> str:
+    return f"{sum(row.seconds) / len(row.seconds) / comparison.schedule.iterations:.2f}"
+
+
+def _difference(each: Difference, main: str) -> str:
+    error = "one seed: no spread" if each.error is None else f"standard error {each.error:.1f}, {each.outcome}"
+    return f"{main} of {each.of} less {each.to}: {each.mean:+.1f} ({error})"
+
+
+def _aligned(cells: list[list[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = []
+    for first, *rest in cells:
+        columns = (cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True))
+        lines.append("  ".join([first.ljust(widths[0]), *columns]).rstrip())
+    return lines
