@@ -52,6 +52,7 @@ def test_moments_of_a_callback():
 def test_public_names_of_the_algorithm():
     assert moco.contrast.__all__ == [
         "Bank",
+        "Bilinear",
         "ContrastiveModel",
         "EndToEnd",
         "LossAndKeys",
