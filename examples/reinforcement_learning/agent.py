@@ -108,9 +108,9 @@ class PixelSAC(SAC):
         self._record(critic_loss=loss)
 
     def _update_actor(self, x: Tensor) -> None:
-        actions, log_prob_N = self.actor.action_log_prob(x)
         with torch.no_grad():
             features = self.critic.features_extractor(x)
+        actions, log_prob_N = self.actor.action_log_prob(x)
         value_N = q_values(self.critic, features, actions).min(dim=1).values
         loss = (self.log_ent_coef.exp().detach() * log_prob_N - value_N).mean()
         self.actor.optimizer.zero_grad()
@@ -131,7 +131,7 @@ class PixelSAC(SAC):
 
     def _record(self, **figures: Any) -> None:
         for name, figure in figures.items():
-            self.logger.record(f"train/{name}", figure)
+            self.logger.record(f"train/{name}", figure.detach())
 
     def state(self) -> dict[str, Any]:
         """All that a resumed run needs beside the replay buffer: tensors and numbers, nothing pickled."""

@@ -5,6 +5,7 @@ A step of the agent repeats its action; frames are uint8, channels first, the ne
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import deque
 from typing import Any
@@ -33,8 +34,7 @@ class ControlTask(gymnasium.Env):
     render_mode = "rgb_array"
 
     def __init__(self, name: str, *, size: int, seed: int = 0, first_episode: int = 0) -> None:
-        os.environ.setdefault("MUJOCO_GL", "egl")
-        from dm_control import suite
+        suite = _load_suite()
 
         domain, _, task = name.partition("-")
         if (domain, task) not in suite.ALL_TASKS:
@@ -144,6 +144,16 @@ def make(name: str, *, size: int, action_repeat: int | None = None, seed: int = 
         return Pixels(env, size=size, action_repeat=action_repeat or 1)
     env = ControlTask(name, size=size, seed=seed, first_episode=first_episode)
     return Pixels(env, size=size, action_repeat=action_repeat or ACTION_REPEAT.get(name.partition("-")[0], 4))
+
+
+def _load_suite() -> Any:
+    os.environ.setdefault("MUJOCO_GL", "egl")
+    # Mesa's software renderer and PyTorch's triton bring an LLVM each; triton second is a segmentation fault.
+    with contextlib.suppress(ImportError):
+        import triton  # noqa: F401
+    from dm_control import suite
+
+    return suite
 
 
 def _state(now: Any) -> np.ndarray:
