@@ -2,7 +2,8 @@
 
     python -m examples.reinforcement_learning --help
 
-In reading order: `environment` (pixels out of a task), `replay` (frames stored once), `encoder` and `crops`, `curl` (the
-contrastive part, on public names of `moco.contrast` alone), `policy` and `agent` (what Stable-Baselines3's SAC does
-otherwise), `runs` (train, resume, evaluate), `curves`, `representation` (does the encoder know the state?), `frames`.
+In reading order: `environment` (pixels out of a task), `replay` (frames stored once), `encoder` and `crops`, `curl`
+(the contrastive part, on public names of `moco.contrast` alone), `policy` and `agent` (what Stable-Baselines3's SAC
+does otherwise), `runs` (train, resume, evaluate), `curves`, `frames`, `representation` (does an encoder know the
+state?), `video`.
 """

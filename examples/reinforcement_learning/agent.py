@@ -5,11 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from stable_baselines3 import SAC
-from stable_baselines3.common.type_aliases import ReplayBufferSamples
-from torch import Tensor
-from torch.nn import functional
-
 from examples.reinforcement_learning.crops import random_crop
 from examples.reinforcement_learning.curl import Contrast
 from examples.reinforcement_learning.encoder import FEATURES, PixelEncoder
@@ -17,6 +12,11 @@ from examples.reinforcement_learning.environment import Pixels
 from examples.reinforcement_learning.policy import PixelPolicy, q_values
 from examples.reinforcement_learning.replay import FrameReplay
 from examples.reinforcement_learning.settings import Settings
+from stable_baselines3 import SAC
+from stable_baselines3.common.type_aliases import ReplayBufferSamples
+from torch import Tensor
+from torch.nn import functional
+
 from moco.contrast import ema_update_
 
 ALPHA_START = 0.1
@@ -142,6 +142,7 @@ class PixelSAC(SAC):
             "optimizers": [optimizer.state_dict() for optimizer in self._optimizers()],
             "counts": [self._n_updates, self.num_timesteps, self._episode_num],
             "generator": torch.get_rng_state(),
+            "random_actions": self.action_space.np_random.bit_generator.state,
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -155,6 +156,7 @@ class PixelSAC(SAC):
             optimizer.load_state_dict(stored)
         self._n_updates, self.num_timesteps, self._episode_num = state["counts"]
         torch.set_rng_state(state["generator"])
+        self.action_space.np_random.bit_generator.state = state["random_actions"]
 
     def _optimizers(self) -> list[torch.optim.Optimizer]:
         own = [self.actor.optimizer, self.critic.optimizer, self.ent_coef_optimizer]

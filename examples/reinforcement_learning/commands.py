@@ -105,7 +105,6 @@ def settings_of(arguments: argparse.Namespace, arm: str) -> Settings:
 
 def _train(arguments: argparse.Namespace) -> int:
     import torch
-
     from examples.reinforcement_learning.runs import train
 
     if arguments.threads is not None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import gymnasium
 import torch
+from examples.reinforcement_learning.crops import center_crop
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
-
-from examples.reinforcement_learning.crops import center_crop
 
 STRIDES = {"paper": (2, 1, 1, 1), "small": (2, 2, 2)}
 FILTERS = 32

@@ -24,7 +24,7 @@ class PixelError(ValueError):
 
 
 class ControlTask(gymnasium.Env):
-    """A task of the DeepMind Control Suite, "domain-task", with the true state as observation and frames by `render`.
+    """A task of the DeepMind Control Suite, "domain-task", with the true state as observation, frames by `render`.
 
     Rendering in software is what limits the rate, so multisampling, shadows and reflections are off (docs/log.md has the
     figures). Episodes are numbered: number e of seed s is the same wherever a run resumes.
@@ -41,7 +41,7 @@ class ControlTask(gymnasium.Env):
             known = ", ".join(f"{d}-{t}" for d, t in suite.BENCHMARKING)
             raise PixelError(f"task {name!r}: expected one of {known}")
         self._task = suite.load(domain, task, task_kwargs={"random": seed})
-        self._seed, self._episode, self._size = seed, first_episode, size
+        self._seed, self._first, self._episode, self._size = seed, first_episode, first_episode, size
         quality, model = self._task.physics.model.vis.quality, self._task.physics.model
         quality.offsamples, quality.shadowsize, model.mat_reflectance[:] = 0, 0, 0
         actions = self._task.action_spec()
@@ -53,9 +53,9 @@ class ControlTask(gymnasium.Env):
         self._camera = 1 if domain == "quadruped" else 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
-        """Start the next episode; a seed starts their count anew."""
+        """Start the next episode; a seed starts their count anew, from the first episode."""
         if seed is not None:
-            self._seed, self._episode = seed, 0
+            self._seed, self._episode = seed, self._first
         self._task.task.random.seed([self._seed, self._episode])
         self._episode += 1
         return _state(self._task.reset()), {}

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from examples.reinforcement_learning.encoder import PixelEncoder, initialize_
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.sac.policies import Actor, SACPolicy
 from torch import Tensor, nn
 
-from examples.reinforcement_learning.encoder import PixelEncoder, initialize_
 from moco.contrast import frozen_copy
 
 LOG_STD = (-10.0, 2.0)

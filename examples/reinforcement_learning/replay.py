@@ -12,11 +12,10 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
+from examples.reinforcement_learning.environment import CHANNELS
 from stable_baselines3.common.buffers import BaseBuffer, ReplayBuffer
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from torch import Tensor
-
-from examples.reinforcement_learning.environment import CHANNELS
 
 ARRAYS = ("frames", "actions", "rewards", "ends", "ages", "usable")
 

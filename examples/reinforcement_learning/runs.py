@@ -16,12 +16,11 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
-from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.monitor import Monitor
-
 from examples.reinforcement_learning.agent import PixelSAC
 from examples.reinforcement_learning.environment import Pixels, make
 from examples.reinforcement_learning.settings import Settings
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.monitor import Monitor
 
 SETTINGS, RETURNS, STATE, REPLAY, POLICY = "settings.json", "returns.jsonl", "state.pt", "replay.npz", "policy.pt"
 EVALUATION_SEED = 1_000_003  # far from those of training, so that no episode is seen in both
@@ -65,29 +64,36 @@ def train(
     _same_run(out / SETTINGS, {"task": task, "seed": seed, **asdict(settings)})
     if (out / POLICY).exists() and _env_steps(out) >= steps:
         return True
+    agent, judge, repeat = _start(out, task, settings, seed, device, make_environment)
+    if evaluate_every < repeat:
+        raise ValueError(f"evaluate_every={evaluate_every}: need at least {repeat}, one step of the agent")
+    over = False
+    while not over and (done := agent.num_timesteps * repeat) < steps:
+        length = min(evaluate_every // repeat, -(-(steps - done) // repeat))
+        agent.learn(length, log_interval=None, reset_num_timesteps=False)
+        _after_round(out, agent, _evaluate(agent, judge, episodes), repeat, started)
+        over = minutes is not None and time.monotonic() - started > 60 * minutes
+    for each in (agent.get_env(), judge):
+        each.close()
+    if agent.num_timesteps * repeat < steps:
+        return False
+    for name in (STATE, REPLAY):  # the policy is kept, the gigabytes of replay are not
+        (out / name).unlink(missing_ok=True)
+    return True
+
+
+def _start(
+    out: Path, task: str, settings: Settings, seed: int, device: str, make_environment: MakeEnvironment
+) -> tuple[PixelSAC, Monitor, int]:
+    """The agent, new or as `out` has it, the environment that judges it, and the action repeat."""
     state = _stored_state(out)
     options: dict[str, Any] = {"size": settings.size, "action_repeat": settings.action_repeat}
     env = make_environment(task, seed=seed, first_episode=0 if state is None else state["counts"][2], **options)
-    judge = Monitor(make_environment(task, seed=EVALUATION_SEED, **options))
     agent = PixelSAC(env, settings, seed=seed, device=device)
     if state is not None:
         agent.replay_buffer.load(out / REPLAY)
         agent.load_state(state)
-    repeat = env.action_repeat
-    round_steps = evaluate_every // repeat
-    if round_steps < 1:
-        raise ValueError(f"evaluate_every={evaluate_every}: need at least {repeat}, one step of the agent")
-    while (done := agent.num_timesteps * repeat) < steps:
-        if minutes is not None and time.monotonic() - started > 60 * minutes:
-            print(f"{out}: {done} of {steps} environment steps; the same command goes on", flush=True)
-            return False
-        agent.learn(min(round_steps, -(-(steps - done) // repeat)), log_interval=None, reset_num_timesteps=False)
-        _after_round(out, agent, _evaluate(agent, judge, episodes), repeat, started)
-    for name in (STATE, REPLAY):  # the policy is kept, the gigabytes of replay are not
-        (out / name).unlink(missing_ok=True)
-    for each in (env, judge):
-        each.close()
-    return True
+    return agent, Monitor(make_environment(task, seed=EVALUATION_SEED, **options)), env.action_repeat
 
 
 def grid(
