@@ -39,7 +39,7 @@ check: $(INSTALLED)
 COUNT ?= 100
 SEED ?= 0
 JOBS ?= 1
-KINDS ?= kill term disk race damage fuzz
+KINDS ?= kill event term disk race damage fuzz
 stress: $(INSTALLED)
 	$(BIN)/python -m stress --seed $(SEED) --count $(COUNT) --jobs $(JOBS) --kinds $(KINDS)
 

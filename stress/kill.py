@@ -23,10 +23,15 @@ def run(case: Case) -> None:
         Failure: the promise was not kept.
     """
     draw = case.draw
-    scenario, anew = drawn(draw), draw.random() < REAL
+    killed_and_finished(case, drawn(draw), anew=draw.random() < REAL)
+
+
+def killed_and_finished(case: Case, scenario: Scenario, *, anew: bool = False, exact: bool = False) -> None:
+    """Kill the scenario up to three times, where `exact` before a change of a file, then finish it and compare."""
+    draw = case.draw
     case.note(scenario.name + (", new interpreters" if anew else ""))
     for _ in range(draw.choice((1, 1, 2, MOST))):
-        process = _killed(case, scenario, anew=anew)
+        process = _killed(case, scenario, anew=anew, exact=exact)
         if process.code != -signal.SIGKILL:
             break  # it was done before the kill
         if draw.random() < 0.5:  # else the next call comes at once
@@ -34,11 +39,13 @@ def run(case: Case) -> None:
     case.finish(scenario)
 
 
-def _killed(case: Case, scenario: Scenario, *, anew: bool) -> Process:
+def _killed(case: Case, scenario: Scenario, *, anew: bool, exact: bool) -> Process:
     """Start the next call and kill it: before or soon after a change of a file, or after a random time."""
     draw, reference = case.draw, case.place.reference(scenario)
     moment = None
-    if not anew and reference.changes and draw.random() < 0.6:
+    if exact:
+        moment = Moment(draw.randint(1, reference.changes))
+    elif not anew and reference.changes and draw.random() < 0.6:
         delay = draw.choice((0.0, 0.0, draw.uniform(0.0, 0.005), draw.uniform(0.0, 0.05)))
         moment = Moment(draw.randint(1, reference.changes), delay)
     seconds = reference.seconds * draw.uniform(0.0, 1.1) + (LOADING if anew else 0.0)

@@ -20,7 +20,7 @@ import torch
 from stress.case import Case, Workplace
 from stress.failure import Failure
 
-KINDS = ("kill", "term", "disk", "race", "damage", "fuzz")
+KINDS = ("kill", "event", "term", "disk", "race", "damage", "fuzz")
 # Loaded once, before any command is forked.
 LOADED = """
     torch._dynamo torchvision.models sklearn.linear_model torch.utils.tensorboard moco.cli.main

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,9 @@ import torch
 
 import moco
 from moco.errors import ConfigError
+from moco.training import stop
 from moco.training.launcher import Launcher, check_nodes, is_first_process, launcher, options_of_launcher
+from moco.training.processes import launched
 
 TORCHRUN = {"RANK": "3", "LOCAL_RANK": "1", "GROUP_RANK": "1", "LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "4"}
 SRUN = {"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_NUM_NODES": "2", "SLURM_NTASKS": "4"}
@@ -135,19 +138,17 @@ def test_the_command_says_an_odd_environment_in_one_line(photos, tmp_path):
     assert said.strip() == "moco: error: RANK='x' in the environment: expected a whole number"
 
 
-def test_with_the_command_all_its_processes_have_ended(photos, tmp_path):
-    pretrain = ("-m", "moco", "pretrain", str(photos), *RUN, "--out=run", "--steps=2", "--devices=2")
-    slow = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
-    (tmp_path / "sitecustomize.py").write_text(
-        "import atexit, os, time\n"
-        "if os.environ.get('LOCAL_RANK') == '1':\n"
-        "    open('pid', 'w').write(str(os.getpid()))\n"
-        "    atexit.register(time.sleep, 3)\n"
-    )
-    process = start(tmp_path, *pretrain, **slow)
-    assert process.wait(timeout=100) == 0
-    with pytest.raises(ProcessLookupError):
-        os.kill(int((tmp_path / "pid").read_text()), 0)
+def test_the_command_ends_after_the_processes_of_its_other_devices(monkeypatch):
+    """Those of a Python program go on with the program."""
+    for command in (True, False):
+        process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1)"])
+        strategy = types.SimpleNamespace(launcher=types.SimpleNamespace(procs=[process]))
+        monkeypatch.setattr(stop, "may_end_process", command)
+        with launched(types.SimpleNamespace(strategy=strategy, launch=lambda: None, world_size=2)):
+            pass
+        assert (process.poll() == 0) is command
+        process.kill()
+        process.wait()
 
 
 def test_a_rank_that_dies_is_reported_and_the_run_goes_on_on_one_device(photos, tmp_path):

@@ -178,3 +178,10 @@ def test_a_full_disk_is_one_line_and_the_pack_goes_on_later(photos, tmp_path, mo
         moco.pack(photos, out=tmp_path / "mine", quiet=True)
     monkeypatch.setattr(packing, "_to_disk", to_disk)
     assert moco.pack(photos, out=tmp_path / "mine", quiet=True).images == 24
+
+
+def test_the_lock_of_a_call_that_was_killed_at_its_end_is_removed_by_the_next(photos, tmp_path):
+    moco.pack(photos, out=tmp_path / "mine", quiet=True)
+    (tmp_path / "mine" / ".lock").touch()
+    assert moco.pack(photos, out=tmp_path / "mine", quiet=True).done == "unchanged"
+    assert not (tmp_path / "mine" / ".lock").exists()

@@ -164,7 +164,9 @@ def test_a_run_is_extended_after_its_end_but_not_shortened_into_its_past(photos,
 def test_a_finished_run_stays_as_it_is(photos, tmp_path, tiny, capsys):
     run = moco.pretrain(photos, out=tmp_path / "run", quiet=True, **tiny)
     before = content(run.path)
+    (run.path / ".lock").touch()  # of a process that was killed at its very end
     assert moco.pretrain(out=run.path, resume=True, workers=1).finished
+    assert not (run.path / ".lock").exists()
     assert "has finished and stays as it is: more than its 6 steps continue it" in capsys.readouterr().err
     assert content(run.path) == before
 

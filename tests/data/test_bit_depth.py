@@ -182,7 +182,7 @@ def test_a_stated_range_that_changes_nothing_is_refused_or_said(tmp_path, capsys
     for place, count in ((few, 8), (many, 30)):
         place.mkdir()
         for number in range(count):
-            Image.fromarray(values(number, 255).astype(np.uint8)).save(place / f"{number}.png")
+            Image.fromarray(values(3, 255, number).astype(np.uint8)).save(place / f"{number}.png")
     config = configure("v2", {"value_range": 4095, "batch_size": 2})
     with pytest.raises(ConfigError, match="value_range=4095 with few, which has 8 bits: leave it out"):
         open_images(few, config)

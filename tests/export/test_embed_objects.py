@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 import moco
-from moco.errors import ArchitectureError, ConfigError
+from moco.data.folder_lock import locked
+from moco.errors import ArchitectureError, ConfigError, RunError
 from moco.normalization import IMAGENET
 from tests.export.test_embed import embed
 
@@ -69,3 +70,18 @@ def test_without_a_file_the_features_are_in_memory(run, photos, tmp_path, monkey
     np.testing.assert_array_equal(result.features, stored.features)
     assert result.paths == stored.paths
     assert json.loads(json.dumps(result.as_dict()))["path"] is None
+
+
+def test_what_a_call_left_that_was_killed_while_it_removed_its_parts_is_removed_by_the_next(run, photos, tmp_path):
+    embed(run, photos, tmp_path / "out.npz")
+    parts = tmp_path / "out.npz.parts"
+    parts.mkdir()
+    for name in ("features.f32", ".lock"):
+        (parts / name).touch()
+    with pytest.raises(RunError, match="is there already"):
+        embed(run, photos, tmp_path / "out.npz")
+    assert not parts.exists()
+    parts.mkdir()
+    with locked(parts, "moco embed"), pytest.raises(RunError, match="is there already"):
+        embed(run, photos, tmp_path / "out.npz")
+    assert parts.exists(), "another call, with --overwrite, is at work in it"

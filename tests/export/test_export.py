@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-import tempfile
 
 import numpy as np
 import pytest
@@ -294,10 +293,3 @@ def test_probe_files_are_the_same_each_time_and_differ():
     first, second = probe_files(40), probe_files(40)
     assert first == second
     assert len(set(first)) == len(first)
-
-
-def test_the_comparison_needs_no_temporary_files(resnet, tmp_path, monkeypatch):
-    """A process that is killed would leave them."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
-    monkeypatch.setattr(tempfile, "mkdtemp", lambda *_, **__: pytest.fail("a temporary folder"))
-    moco.export_weights(resnet, out=tmp_path / "new.safetensors")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 
 import numpy as np
 import pytest
@@ -57,3 +58,10 @@ def test_from_a_photograph_to_its_features_the_target_is_equal(resnet, exported,
         with torch.no_grad(), Image.open(file) as image:
             expected, got = ours(ours.preprocess(file)[None]), theirs(image.convert("RGB"))
         assert float((got - expected).abs().max()) <= 1e-5 * float(expected.abs().max())
+
+
+def test_the_comparison_needs_no_temporary_files(resnet, tmp_path, monkeypatch):
+    """A process that is killed would leave them."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    monkeypatch.setattr(tempfile, "mkdtemp", lambda *_, **__: pytest.fail("a temporary folder"))
+    moco.export_weights(resnet, out=tmp_path / "new.safetensors")

@@ -136,11 +136,12 @@ def embed(
     check_path("out", out)
     check_number("batch_size", batch_size, 1, LARGEST_BATCH)
     check_processes("workers", workers, least=1)
-    from moco.export.embeddings import identity_of, is_being_finished
+    from moco.export.embeddings import identity_of, is_being_finished, remove_emptied
     from moco.export.load import load
     from moco.export.table import WRITERS, check_output
 
     if out is not None:
+        remove_emptied(Path(out).expanduser())
         overwrite = overwrite or is_being_finished(Path(out).expanduser())
         check_output(Path(out).expanduser(), WRITERS, overwrite=overwrite)
     model = load(run, preprocessing=preprocessing, allow_factory=allow_factory)

@@ -144,7 +144,6 @@ def _packed(
     quiet: bool,
 ) -> Packed:
     from moco.data.folder import FolderSource
-    from moco.data.folder_lock import clear_lock
     from moco.data.pack_format import PARTIAL, PackOptions
     from moco.data.packed import PackedSource
     from moco.data.packing import PackWriter
@@ -160,7 +159,6 @@ def _packed(
     _check_target(target)
     if target.exists() and not replace:
         meta.check_same(target)
-        clear_lock(target)
         return _report(PackedSource(target), "unchanged")
     say: Any = (lambda _: None) if quiet else lambda line: print(printable(line), file=sys.stderr)
     for line in source.remarks:
@@ -178,10 +176,13 @@ def _packed(
 
 
 def _check_target(target: Path) -> None:
+    """Refuse what is there and is no pack; of a pack, remove the lock of a process that was killed at its end."""
+    from moco.data.folder_lock import clear_lock
     from moco.data.pack_format import is_pack
 
     if target.exists() and not is_pack(target):
         raise DataError(f"{target}: there already, and not a pack: choose another --out")
+    clear_lock(target)
 
 
 def _meta(options: PackOptions, source: FolderSource) -> Meta:

@@ -18,7 +18,6 @@ from moco.commands.options import Options
 from moco.commands.resuming import check_resumed, resumed_module, say_finished, stored_run
 from moco.config import Config
 from moco.config_checks import check_factory, check_stated
-from moco.data.folder_lock import clear_lock
 from moco.errors import ConfigError, RunError
 from moco.fields import check_path
 from moco.recipes import configure, default_recipe, read_config
@@ -165,7 +164,6 @@ def pretrain(
         folder, data, config, earlier = stored.folder, stored.data, stored.config, stored.earlier
         check_resumed(stored, given, transform, allow_factory=allow_factory)
         if stored.finished:
-            clear_lock(folder.path)
             say_finished(stored, quiet=quiet)
             return Run(folder.path, module, allow_factory)
         starting = None if module or folder.any_checkpoint else _starting(None, {}, None, config)[0]

@@ -94,7 +94,10 @@ def stored_run(
 
 
 def say_finished(stored: StoredRun, *, quiet: bool) -> None:
-    """That nothing was done, and what would be."""
+    """That nothing was done, and what would be. A lock that the run left, killed at its very end, is removed."""
+    from moco.data.folder_lock import clear_lock
+
+    clear_lock(stored.folder.path)
     if not quiet:
         length = "epochs" if stored.config.steps is None else "steps"
         print(

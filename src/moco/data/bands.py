@@ -207,7 +207,7 @@ def _directories(file: IO[bytes]) -> Iterator[ImageFileDirectory_v2]:
 
 
 def _pages(file: IO[bytes], *, most: int | None = None) -> int:
-    """How many pages a file begins with that are as large as the first: 1 but for TIFF; no more than `most` are counted."""
+    """How many pages a file begins with that are as large as the first, at most `most`: 1 but for TIFF."""
     shapes: list[tuple[Any, ...]] = []
     with contextlib.suppress(Exception):  # a broken page leaves those before it
         for directory in itertools.islice(_directories(file), most):

@@ -183,8 +183,7 @@ class PackWriter:
             self.meta.write(self.folder)  # not whole after all
             raise DataError(f"{self.folder}: the disk does not hold what was written ({wrong[0]}): check it")
         old = self.target.with_name(f".{self.target.name}.replaced")
-        if is_pack(old):  # of a call that was killed here
-            shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)  # of a call that was killed here
         if self.target.exists():  # a pack that this one replaces goes away last
             os.replace(self.target, old)
         os.replace(self.folder, self.target)

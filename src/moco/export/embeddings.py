@@ -69,6 +69,14 @@ def is_being_finished(out: Path) -> bool:
         return False
 
 
+def remove_emptied(out: Path) -> None:
+    """Remove what is left of the parts of `out`, which is there, where a call was killed while it removed them."""
+    parts = _parts(out)
+    if out.exists() and parts.is_dir() and not (parts / _STATE).exists():
+        with contextlib.suppress(RunError), contextlib.closing(locked(parts, "moco embed", attempts=1)):
+            shutil.rmtree(parts, ignore_errors=True)  # else another process is at work in it
+
+
 def _parts(out: Path) -> Path:
     return out.with_name(out.name + ".parts")
 
