@@ -5,7 +5,9 @@
 Peak resident memory above the state before, in MiB, each point in a process of its own (Linux). `loss`: forward and
 backward of a mechanism's loss on embeddings, without an encoder, beside cross-entropy over all logits; the dictionary
 was there before and is stated apart. `step`: a whole training step after a first one, on random views, and its median
-seconds of CPU on one thread. Prints tables; --out writes JSON and a plot.
+seconds of CPU on one thread. `chunks`: the same for a batch of 8,192 in chunks of 256 beside plain batches, once as
+users have it and once without what glibc holds back between blocks still in use (MALLOC_MMAP_THRESHOLD_=65536), which
+is what the step needs. Prints tables; --only measures one of the three; --out writes JSON and, with the losses, a plot.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -26,11 +29,16 @@ SAMPLES = 300_000  # rows of a memory bank for the loss
 FORMS = ("plain", "fp32", "bf16", "int8")
 MARK = 256 * 1024  # keys of the target, 78 times less than the plain form
 # What a training step may do to take less; options of `moco pretrain`.
-OPTIONS: dict[str, dict[str, Any]] = {"none": {}, "activation checkpointing": {"activation_checkpointing": True}}
-GRADIENT_CACHING = "chunk_size"  # measured from the version on that has this option
+OPTIONS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "activation checkpointing": {"activation_checkpointing": True},
+    "gradient caching": {"chunk_size": 32},
+}
+CHUNKS = ((256, None), (1024, None), (8192, 256))  # batch, chunk_size
 NETWORKS = {
     "resnet18": {"backbone": "resnet18", "image_size": 32, "batch_size": 128},
     "resnet50": {"backbone": "resnet50", "image_size": 32, "batch_size": 64},
+    "small": {"backbone": "resnet_small", "image_size": 16},
     "vit": {"backbone": "v3/vit_tiny_patch8", "image_size": 64, "batch_size": 64, "batchnorm": "none"},
 }
 
@@ -52,10 +60,23 @@ def points() -> list[dict[str, Any]]:
                 {"what": "loss", "mechanism": mechanism, "batch": batch, "keys": batch, "form": form}
                 for batch in (1024, 8192)
             ]
-    for network in NETWORKS:
+    for network in ("resnet18", "resnet50", "vit"):
         found += [{"what": "step", "mechanism": "moco", "network": network, "option": option} for option in OPTIONS]
     for mechanism in ("memory-bank", "end-to-end", "moco-v3"):
         found += [{"what": "step", "mechanism": mechanism, "network": "resnet18", "option": name} for name in OPTIONS]
+    for mechanism in ("moco", "end-to-end", "moco-v3"):
+        found += [
+            {
+                "what": "chunks",
+                "mechanism": mechanism,
+                "network": "small",
+                "batch": batch,
+                "chunk_size": size,
+                "held": held,
+            }
+            for batch, size in CHUNKS
+            for held in (True, False)
+        ]
     return found
 
 
@@ -65,7 +86,6 @@ def measure(point: dict[str, Any]) -> dict[str, float]:
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    with_caching(OPTIONS)
     run, result, repeats = loss_of(point) if point["what"] == "loss" else step_of(point)
     peak, seconds = [], []
     for _ in range(repeats):
@@ -75,14 +95,6 @@ def measure(point: dict[str, Any]) -> dict[str, float]:
         seconds.append(time.process_time() - began)
         peak.append(status_mib("VmHWM") - before)
     return {"peak_mib": round(statistics.median(peak), 2), "cpu_s": round(statistics.median(seconds), 4), **result}
-
-
-def with_caching(options: dict[str, dict[str, Any]]) -> None:
-    """Add gradient caching, where there is such an option."""
-    from moco.config import Config
-
-    if GRADIENT_CACHING in Config.__dataclass_fields__:
-        options["gradient caching"] = {GRADIENT_CACHING: 32}
 
 
 def loss_of(point: dict[str, Any]) -> tuple[Callable[[], Any], dict[str, float], int]:
@@ -175,9 +187,13 @@ def step_of(point: dict[str, Any]) -> tuple[Callable[[], Any], dict[str, float],
     stated: dict[str, Any] = {"precision": "fp32", "layout": "channels_last", "accelerator": "cpu", "mechanism": kind}
     stated |= {"dictionary_size": 4096} if kind in ("moco", "memory-bank") else {}
     stated |= {"head": "v3-resnet", "hidden_dim": 512, "symmetric": True} if kind == "moco-v3" else {}
-    config = configure("v2", {**stated, **network, **OPTIONS[point["option"]]})
+    if point["what"] == "chunks":
+        option: dict[str, Any] = {"batch_size": point["batch"], "chunk_size": point["chunk_size"]}
+    else:
+        option = OPTIONS[point["option"]]
+    config = configure("v2", {**stated, **network, **option})
     fabric = make_fabric(config)
-    model = build_model(build_checked_encoder(config), config, images=5000)
+    model = build_model(build_checked_encoder(config), config, images=10000)
     place(model, fabric, config)
     model.train()
     optimizer = make_optimizer(model, config)
@@ -186,11 +202,15 @@ def step_of(point: dict[str, Any]) -> tuple[Callable[[], Any], dict[str, float],
     second = torch.arange(config.batch_size) if kind == "memory-bank" else views[1]
     step = STEPS[config.mechanism, config.symmetric]
 
-    def once() -> None:
-        step(model, views[0], second, optimizer, backward=fabric.backward)
+    def once(count: int | None = None) -> None:
+        step(model, views[0][:count], second[:count], optimizer, backward=fabric.backward)
 
-    once()
-    return once, {"weights_mib": round(sum(value.nbytes for value in model.parameters()) / 2**20, 1)}, 3
+    once(min(config.batch_size, 512))
+    return (
+        once,
+        {"weights_mib": round(sum(value.nbytes for value in model.parameters()) / 2**20, 1)},
+        3 if len(views[0]) < 8192 else 1,
+    )
 
 
 def settled_mib() -> float:
@@ -223,6 +243,11 @@ def tables(results: list[dict[str, Any]]) -> str:
         for x in results
         if x["what"] == "step"
     ]
+    lines += ["", "| step of | batch | chunks of | peak, MiB | as users have it, MiB | cpu s |", "|" + " --- |" * 6]
+    steps = [x for x in results if x["what"] == "chunks"]
+    for held, needed in zip(steps[::2], steps[1::2], strict=True):
+        what = f"{held['mechanism']} | {held['batch']:,} | {held['chunk_size'] or 'all'}"
+        lines.append(f"| {what} | {needed['peak_mib']:.1f} | {held['peak_mib']:.1f} | {held['cpu_s']:.2f} |")
     return "\n".join(lines)
 
 
@@ -252,16 +277,19 @@ def main() -> None:
     """Measure in processes of their own, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="path without suffix, for .json and .png")
+    parser.add_argument("--only", choices=("loss", "step", "chunks"), help="measure these points alone")
     parser.add_argument("--measure", type=json.loads, default=None, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure is not None:
         print(json.dumps(measure(options.measure)))
         return
-    with_caching(OPTIONS)
     results = []
     for point in points():
+        if options.only not in (None, point["what"]):
+            continue
         command = [sys.executable, __file__, "--measure", json.dumps(point)]
-        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        environment = os.environ | ({} if point.get("held", True) else {"MALLOC_MMAP_THRESHOLD_": "65536"})
+        output = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
         results.append({**point, **json.loads(output.splitlines()[-1])})
         print(json.dumps(results[-1]), file=sys.stderr)
     print(tables(results))
@@ -270,7 +298,8 @@ def main() -> None:
 
         report = {"question": __doc__.partition("\n")[0], "networks": NETWORKS, "points": results, **provenance()}
         options.out.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-        plot(results, options.out.with_suffix(".png"))
+        if options.only in (None, "loss"):
+            plot(results, options.out.with_suffix(".png"))
 
 
 if __name__ == "__main__":
