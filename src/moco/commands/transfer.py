@@ -18,6 +18,7 @@ else:
     Preprocessing = object
 
 Task = Literal["detection", "instance-segmentation", "keypoints"]
+Initial = Literal["moco", "random", "supervised"]
 Architecture = Literal["fpn", "c4"]
 Schedule = Literal["small", "paper-voc-24k", "coco-1x", "coco-2x", "keypoints-2x"]
 _LIMITS = {
@@ -42,7 +43,7 @@ def transfer(
     train_images: str | None = None,
     test_images: str | None = None,
     architecture: Architecture = "fpn",
-    initialisations: Sequence[str] = ("moco", "random", "supervised"),
+    initialisations: Sequence[Initial] = ("moco", "random", "supervised"),
     labelled: str | None = None,
     schedule: Schedule = "small",
     iterations: int | None = None,
