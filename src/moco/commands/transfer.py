@@ -18,6 +18,7 @@ else:
     Preprocessing = object
 
 Task = Literal["detection", "instance-segmentation", "keypoints", "lvis", "semantic-segmentation"]
+Initial = Literal["moco", "random", "supervised"]
 Architecture = Literal["fpn", "c4"]
 Schedule = Literal[
     "small",
@@ -55,7 +56,7 @@ def transfer(
     test_images: str | None = None,
     void_index: int | None = None,
     architecture: Architecture = "fpn",
-    initialisations: Sequence[str] = ("moco", "random", "supervised"),
+    initialisations: Sequence[Initial] = ("moco", "random", "supervised"),
     labelled: str | None = None,
     schedule: Schedule = "small",
     iterations: int | None = None,

@@ -105,10 +105,10 @@ def fpn_detector(backbone: nn.Module, settings: DetectorSettings) -> nn.Module:
     if settings.keypoints:
         pool = MultiScaleRoIAlign(levels, output_size=14, sampling_ratio=2)
         return detection.KeypointRCNN(
-            pyramid, num_keypoints=settings.keypoints, keypoint_roi_pool=pool, **_heads(options, levels)
+            pyramid, keypoint_roi_pool=pool, **_heads(options, levels), **_keypoint_head(settings)
         )
     if settings.masks:
-        return detection.MaskRCNN(pyramid, **_heads(options, levels), **_mask_head(settings))
+        return detection.MaskRCNN(pyramid, **_heads(options, levels), **_mask_head(settings, levels))
     return detection.FasterRCNN(pyramid, **_heads(options, levels))
 
 
@@ -131,12 +131,25 @@ def _predictor(settings: DetectorSettings) -> nn.Module:
     return FastRCNNPredictor(settings.hidden, settings.categories + 1)  # and the background
 
 
-def _mask_head(settings: DetectorSettings) -> dict[str, nn.Module]:
+def _keypoint_head(settings: DetectorSettings) -> dict[str, nn.Module]:
+    """Eight convolutions of twice the pyramid's width, the paper's 512 at 256, and one that doubles the size."""
+    from torchvision.models.detection.keypoint_rcnn import KeypointRCNNHeads, KeypointRCNNPredictor
+
+    width = 2 * settings.width
+    return {
+        "keypoint_head": KeypointRCNNHeads(settings.width, (width,) * 8),
+        "keypoint_predictor": KeypointRCNNPredictor(width, settings.keypoints),
+    }
+
+
+def _mask_head(settings: DetectorSettings, levels: list[str]) -> dict[str, nn.Module]:
     """Four convolutions and one that doubles the size, all as wide as the pyramid."""
     from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+    from torchvision.ops import MultiScaleRoIAlign
 
     width = settings.width
     return {
+        "mask_roi_pool": MultiScaleRoIAlign(levels, output_size=14, sampling_ratio=2),
         "mask_head": MaskRCNNHeads(width, (width,) * 4, 1),
         "mask_predictor": MaskRCNNPredictor(width, width, settings.categories + 1),
     }

@@ -84,8 +84,9 @@ def _answered(annotations: Annotations, found: Found) -> list[_Drawn]:
 
 
 def _tile(image: AnnotatedImage, objects: Sequence[_Drawn], skeleton: Skeleton | None) -> Image.Image:
-    tile = as_image(read_pixels(image.path)).copy()
-    tile.thumbnail((SIDE, SIDE))
+    enlarged = SIDE / max(image.width, image.height)
+    size = max(1, round(image.width * enlarged)), max(1, round(image.height * enlarged))
+    tile = as_image(read_pixels(image.path)).resize(size, Image.Resampling.BILINEAR)
     scale = np.array([tile.width / image.width, tile.height / image.height])
     for each in objects:
         if each.outline is not None and skeleton is None:

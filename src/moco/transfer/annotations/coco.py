@@ -35,6 +35,14 @@ def read_coco(path: Path, images: Path | None = None) -> Annotations:
         DataError: it is no COCO file, or names images that are not there.
     """
     content = _content(path)
+    try:
+        return _read(path, content, images)
+    except (TypeError, ValueError, LookupError, AttributeError, OverflowError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise DataError(f"{path} has an entry that is not as COCO has it ({type(error).__name__}: {said})") from error
+
+
+def _read(path: Path, content: dict[str, list[Any]], images: Path | None) -> Annotations:
     folder = images or _find_folder(path, content["images"])
     _check_there(path, folder, [_value(path, image, "file_name") for image in content["images"]])
     entries = sorted(content["categories"], key=lambda entry: int(_value(path, entry, "id")))
