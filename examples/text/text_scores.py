@@ -15,6 +15,7 @@ import numpy as np
 from scipy import sparse, stats
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
+from sklearn.preprocessing import normalize
 from text_corpus import TextError
 
 WORD = r"(?u)\b\w+\b"
@@ -97,6 +98,7 @@ def baselines(texts: Sequence[str], *, width: int = 300, seed: int = 0) -> dict[
     smooth = sparse.diags(SMOOTHING / (SMOOTHING + share / share.sum()))
     drawn = np.random.default_rng(seed).standard_normal((len(words), width))
     learned = TruncatedSVD(width, n_iter=2, random_state=seed).fit(weighted).components_.T
+    learned = normalize(learned)
     return {
         "TF-IDF": Embedder(tfidf.transform),
         "BM25": BM25(texts),

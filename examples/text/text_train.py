@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -70,9 +70,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def run(options: argparse.Namespace) -> dict[str, object]:
-    """What the command does; returns the summary."""
-    torch.manual_seed(options.seed)
+class Task(NamedTuple):
+    """What there is to learn from and to score by."""
+
+    tokenizer: Tokenizer
+    sources: list[Source]
+    held_out: list[str]
+    sts: dict[str, tuple[list[str], list[str], np.ndarray]]
+
+
+def prepare(options: argparse.Namespace) -> Task:
+    """Read the files, train the tokenizer on them."""
     files = [read_lines(path) for path in options.files]
     sts = {split: read_sts(options.sts / f"stsb-en-{split}.csv") for split in SPLITS} if options.sts else {}
     files, held_out = hold_out(files)
@@ -81,28 +89,39 @@ def run(options: argparse.Namespace) -> dict[str, object]:
         make_source(tokenizer, lines, max_tokens=options.max_tokens, cut=options.cut, name=str(path))
         for lines, path in zip(files, options.files, strict=True)
     ]
+    return Task(tokenizer, sources, held_out, sts)
+
+
+def run(options: argparse.Namespace) -> dict[str, object]:
+    """What the command does; returns the summary."""
+    began = time.perf_counter()
+    task = prepare(options)
+    encoder, summary = train_and_score(task, options)
+    summary["seconds_in_all"] = round(time.perf_counter() - began)
+    named = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
+    summary["options"] = {**named, "files": [str(path) for path in options.files]}
+    write(options.out, encoder, task.tokenizer, summary)
+    return summary
+
+
+def train_and_score(task: Task, options: argparse.Namespace) -> tuple[SentenceEncoder, dict[str, object]]:
+    """A trained encoder, and what it reached."""
+    torch.manual_seed(options.seed)
     encoder = SentenceEncoder(
-        count_tokens(sources, tokenizer.get_vocab_size()),
+        count_tokens(task.sources, task.tokenizer.get_vocab_size()),
         options.embedding_dim,
         kind=options.encoder,
         dropout=options.dropout,
-        max_tokens=max(options.max_tokens, options.max_tokens * (1 + (options.repeat > 0))),
+        max_tokens=options.max_tokens * (2 if options.repeat else 1),
     )
-    method = Embedder(embedding(encoder, tokenizer, options.max_tokens))
+    method = Embedder(embedding(encoder, task.tokenizer, options.max_tokens))
+    before = {f"sts_{split}_untrained": spearman(method, task.sts[split]) for split in task.sts}
     began = time.perf_counter()
-    losses = train(encoder, sources, options)
-    seconds = time.perf_counter() - began
-    summary = {
-        "seconds": round(seconds),
-        "steps": options.steps,
-        "loss": losses[-1],
-        **{f"sts_{split}": spearman(method, sts[split]) for split in sts},
-        **dict(zip(("recall_at_1", "mrr"), retrieval(method, *held_out_crops(held_out)), strict=True)),
-        "options": {name: str(value) if name in ("out", "sts") else value for name, value in vars(options).items()},
-    }
-    summary["options"]["files"] = [str(path) for path in options.files]
-    write(options.out, encoder, tokenizer, summary)
-    return summary
+    losses = train(encoder, task.sources, options)
+    found = {"training_seconds": round(time.perf_counter() - began), "steps": options.steps, "loss": losses[-1]}
+    scores = {f"sts_{split}": spearman(method, task.sts[split]) for split in task.sts}
+    crops = zip(("recall_at_1", "mrr"), retrieval(method, *held_out_crops(task.held_out)), strict=True)
+    return encoder, {**found, **before, **scores, **dict(crops)}
 
 
 def hold_out(files: list[list[tuple[str, ...]]]) -> tuple[list[list[tuple[str, ...]]], list[str]]:

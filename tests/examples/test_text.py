@@ -14,6 +14,7 @@ pytest.importorskip("tokenizers")
 import make_corpus
 import text_baselines
 import text_corpus
+import text_grid
 import text_scores
 import text_train
 from safetensors.torch import load_file
@@ -185,3 +186,18 @@ def test_baselines_fit_the_texts_that_training_sees(corpus: Path, monkeypatch, c
     monkeypatch.setattr("sys.argv", ["text_baselines", str(corpus / "sentences.txt"), "--sts", str(corpus)])
     assert text_baselines.main() == 0
     assert len(capsys.readouterr().out.splitlines()) == 2 + 6
+
+
+def test_the_grid_scores_every_cell_on_dev_alone(corpus: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(text_grid, "SIZES", (12,))
+    monkeypatch.setattr(text_grid, "MOMENTA", (0.5,))
+    short = ["--steps", "2", "--batch-size", "4", "--embedding-dim", "8", "--sts", str(corpus), "--out", str(corpus)]
+    assert text_grid.main([str(corpus / "sentences.txt"), *short]) == 0
+    found = json.loads((corpus / "grid.json").read_text())
+    assert [(cell["negatives"], cell["dictionary_size"]) for cell in found] == [
+        ("batch", 256),
+        ("queue", 256),
+        ("both", 256),
+        ("both", 12),
+    ]
+    assert all("sts_dev" in cell and "sts_test" not in cell for cell in found)
