@@ -69,3 +69,28 @@ def test_every_kind_takes_a_step(kind: str, batchnorm: bool) -> None:
     loss, _ = moco_step(model, KINDS[kind], KINDS[kind], torch.optim.SGD(encoder.parameters(), lr=0.1))
     assert loss.isfinite()
     assert int(model.queue.pointer) == len(LENGTHS)
+
+
+class Bag(nn.Module):
+    """Tokens in one row with the offsets of their texts, or texts as they are written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bag = nn.EmbeddingBag(10, 4)
+
+    def forward(self, batch: Any) -> Tensor:
+        if isinstance(batch, list):
+            batch = {
+                "tokens": torch.tensor([int(digit) for text in batch for digit in text]),
+                "offsets": torch.tensor([0, *map(len, batch[:-1])]).cumsum(0),
+            }
+        return self.bag(batch["tokens"], batch["offsets"])
+
+
+@pytest.mark.parametrize(
+    "batch", [{"tokens": torch.arange(8), "offsets": torch.tensor([0, 3, 4])}, ["012", "3", "4567"]]
+)
+def test_an_encoder_without_batchnorm_takes_what_only_itself_can_count(batch: Any) -> None:
+    model = MoCo(Bag(), dictionary_size=10, embedding_dim=4, key_momentum=0.9, temperature=0.2)
+    assert model.query(batch).shape == (3, 4)
+    assert model.key(batch).shape == (3, 4)

@@ -12,6 +12,8 @@ from torch.utils import _pytree as pytree
 
 from moco.contrast.collective import all_gather_cat, world_size
 
+UNKNOWN_LENGTH = -1
+
 
 def select(batch: Any, index: Tensor) -> Any:
     """Take samples along dimension 0 of every tensor; packed sequences and jagged tensors are packed anew."""
@@ -27,17 +29,23 @@ def gather_batch(batch: Any) -> Any:
     return pytree.tree_map(_gather, _plain(batch), is_leaf=_is_packed)
 
 
-def batch_length(batch: Any) -> tuple[int, torch.device]:
+def batch_length(batch: Any, *, known: bool = True) -> tuple[int, torch.device]:
     """Number of samples and device of a batch of tensors.
 
+    Args:
+        batch: of any kind.
+        known: whether it must be. If not, tensors may disagree, as tokens in one row with their offsets do, or there
+            may be none, and the length is `UNKNOWN_LENGTH`.
+
     Raises:
-        ValueError: no tensor in it, or tensors that disagree about the number of samples.
+        ValueError: no tensor in it, or tensors that disagree about the number of samples, where it must be known.
     """
     leaves = [leaf for leaf in pytree.tree_leaves(_plain(batch), is_leaf=_is_packed) if _is_samples(leaf)]
     lengths = sorted({_length(leaf) for leaf in leaves})
-    if len(lengths) != 1:
+    if len(lengths) != 1 and known:
         raise ValueError(f"a batch whose tensors have {lengths} samples: expected one or more tensors that agree")
-    return lengths[0], leaves[0].data.device
+    device = leaves[0].data.device if leaves else torch.device("cpu")
+    return (lengths[0] if len(lengths) == 1 else UNKNOWN_LENGTH), device
 
 
 def _plain(batch: Any) -> Any:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from moco.contrast.batch import batch_length, gather_batch, select
+from moco.contrast.batch import UNKNOWN_LENGTH, batch_length, gather_batch, select
 from moco.contrast.batchnorm import (
     BatchNormCure,
     freeze_batchnorm_,
@@ -204,7 +204,8 @@ class ContrastiveModel(nn.Module):
         return all_gather_cat(keys_NC)[order.argsort()][mine]
 
     def _checked_length(self, batch: Any) -> tuple[int, torch.device]:
-        length, device = batch_length(batch)
+        """Samples and device; an encoder without company among samples may take what only itself can count."""
+        length, device = batch_length(batch, known=self.batch_counts)
         if self._start_S is None and world_size() > 1:
             self._start_S = sample_values(self.query_side)
         if length < 2 and self.training and self.batch_counts:
@@ -213,9 +214,10 @@ class ContrastiveModel(nn.Module):
 
     def _embed(self, encode: Callable[[Any], Tensor], batch: Any, length: int, *, query: bool = False) -> Tensor:
         embeddings = encode(batch)
-        if embeddings.shape != (length, self.embedding_dim):
+        rows = length if length != UNKNOWN_LENGTH else embeddings.shape[0]
+        if embeddings.shape != (rows, self.embedding_dim):
             raise ValueError(
-                f"the encoder returned {tuple(embeddings.shape)}: expected {(length, self.embedding_dim)} "
+                f"the encoder returned {tuple(embeddings.shape)}: expected {(rows, self.embedding_dim)} "
                 "(one row for each sample, embedding_dim wide)"
             )
         # A similarity that learns is part of the query side and has been at work there.
