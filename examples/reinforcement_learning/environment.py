@@ -24,7 +24,7 @@ class PixelError(ValueError):
 
 
 class ControlTask(gymnasium.Env):
-    """A task of the DeepMind Control Suite, "domain-task", with the true state as observation, frames by `render`.
+    """A task of the DeepMind Control Suite, "domain-task": observes the true state, renders frames.
 
     Rendering in software is what limits the rate, so multisampling, shadows and reflections are off (docs/log.md has the
     figures). Episodes are numbered: number e of seed s is the same wherever a run resumes.

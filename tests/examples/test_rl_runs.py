@@ -33,7 +33,8 @@ def test_resumed_run_is_bitwise_identical(tmp_path):
     whole, parts = (torch.load(tmp_path / n / runs.POLICY, weights_only=True) for n in ("whole", "parts"))
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
     rows = [[(r["env_steps"], r["returns"]) for r in runs.read_returns(tmp_path / n)] for n in ("whole", "parts")]
-    assert rows[0] == rows[1] and [steps for steps, _ in rows[0]] == [20, 40, 60], "environment steps, not the agent's"
+    assert rows[0] == rows[1]
+    assert [steps for steps, _ in rows[0]] == [20, 40, 60], "environment steps, not the agent's"
 
 
 def test_evaluation_changes_nothing(tmp_path):
