@@ -49,10 +49,8 @@ def points() -> list[dict[str, Any]]:
     for size in (4096, 65536, MARK):
         found += [{"what": "loss", "mechanism": "moco", "batch": 256, "keys": size, "form": form} for form in FORMS]
     for batch in (1024, 4096):
-        plain_and_ours = [
-            {"batch": batch, "keys": 65536 if batch < 4096 else 16384, "form": form} for form in FORMS[:2]
-        ]
-        found += [{"what": "loss", "mechanism": "moco", **point} for point in plain_and_ours]
+        size = 65536 if batch < 4096 else 16384
+        found += [{"what": "loss", "mechanism": "moco", "batch": batch, "keys": size, "form": f} for f in FORMS[:2]]
     for form in FORMS[:2]:
         found.append({"what": "loss", "mechanism": "memory-bank", "batch": 256, "keys": 65536, "form": form})
         for mechanism in ("end-to-end", "moco-v3"):
@@ -206,11 +204,8 @@ def step_of(point: dict[str, Any]) -> tuple[Callable[[], Any], dict[str, float],
         step(model, views[0][:count], second[:count], optimizer, backward=fabric.backward)
 
     once(min(config.batch_size, 512))
-    return (
-        once,
-        {"weights_mib": round(sum(value.nbytes for value in model.parameters()) / 2**20, 1)},
-        3 if len(views[0]) < 8192 else 1,
-    )
+    weights = round(sum(value.nbytes for value in model.parameters()) / 2**20, 1)
+    return once, {"weights_mib": weights}, 3 if len(views[0]) < 8192 else 1
 
 
 def settled_mib() -> float:

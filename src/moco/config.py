@@ -123,11 +123,9 @@ class Config:
         precision: fp32 or bf16; auto takes bf16 where the hardware multiplies it natively, else fp32.
         layout: order of a tensor's elements in memory: channels_last, contiguous, or auto, which is channels_last.
         compile: translate the encoders with torch.compile.
-        activation_checkpointing: f_q keeps the inputs of its blocks alone for the backward pass, which computes the
-            rest again: less memory, more time, the same numbers.
-        chunk_size: samples of a device's share of the batch that pass an encoder at once (gradient caching); the
-            backward pass computes a chunk again. The gradient is the whole batch's, the memory a chunk's; BatchNorm's
-            statistics are a chunk's too. null means all at once.
+        activation_checkpointing: backward computes f_q's blocks again from their inputs: less memory, same numbers.
+        chunk_size: samples of a device's share that pass an encoder at once (gradient caching), memory of a chunk,
+            gradient of the whole batch; BatchNorm's statistics are a chunk's. null means all at once.
         accelerator: device kind; auto takes a GPU if there is one.
         devices: devices on this machine, or processes on a CPU; several train together, one process each.
         num_nodes: machines that train together.

@@ -89,6 +89,7 @@ def check_together(config: Any) -> None:
     _ = config.sizes  # refuses what progressive_resolution cannot be
     _check_mechanism(config)
     _check_variants(config)
+    _check_length(config)
     _check_combinations(config)
 
 
@@ -167,9 +168,21 @@ def _check_v3(config: Any) -> None:
         )
 
 
-def _check_combinations(config: Any) -> None:
+def _check_length(config: Any) -> None:
     if config.epochs is not None and config.steps is not None:
         raise ConfigError(f"epochs={config.epochs} and steps={config.steps}: give exactly one of the two")
+    if config.warmup_epochs and (config.warmup_steps or config.warmup_epochs >= (config.epochs or 0)):
+        raise ConfigError(
+            f"warmup_epochs={config.warmup_epochs} with warmup_steps={config.warmup_steps}, epochs={config.epochs}: "
+            "give fewer than the epochs of the run, or warmup_steps alone"
+        )
+    if config.steps is not None and config.warmup_steps >= config.steps:
+        raise ConfigError(f"warmup_steps={config.warmup_steps} with steps={config.steps}: warm up for fewer steps")
+    if config.steps is not None and config.head_warmup_steps >= config.steps:
+        raise ConfigError(f"head_warmup_steps={config.head_warmup_steps} with steps={config.steps}: take fewer")
+
+
+def _check_combinations(config: Any) -> None:
     if config.batch_size % (config.devices * config.num_nodes):
         raise ConfigError(
             f"batch_size={config.batch_size} on {config.devices * config.num_nodes} devices: "
@@ -182,15 +195,6 @@ def _check_combinations(config: Any) -> None:
         )
     if config.hidden_dim is not None and config.head == "linear":
         raise ConfigError(f"hidden_dim={config.hidden_dim} with head='linear', which has no layer in between")
-    if config.warmup_epochs and (config.warmup_steps or config.warmup_epochs >= (config.epochs or 0)):
-        raise ConfigError(
-            f"warmup_epochs={config.warmup_epochs} with warmup_steps={config.warmup_steps}, epochs={config.epochs}: "
-            "give fewer than the epochs of the run, or warmup_steps alone"
-        )
-    if config.steps is not None and config.warmup_steps >= config.steps:
-        raise ConfigError(f"warmup_steps={config.warmup_steps} with steps={config.steps}: warm up for fewer steps")
-    if config.steps is not None and config.head_warmup_steps >= config.steps:
-        raise ConfigError(f"head_warmup_steps={config.head_warmup_steps} with steps={config.steps}: take fewer")
     if config.frozen_layers and config.init is None:
         share = f"frozen_layers={config.frozen_layers:g}"
         raise ConfigError(f"{share} without init: random layers have to learn, leave it out")

@@ -82,7 +82,6 @@ def fpn_detector(backbone: nn.Module, settings: DetectorSettings) -> nn.Module:
     """
     from torchvision.models import detection
     from torchvision.models._utils import IntermediateLayerGetter
-    from torchvision.models.detection.anchor_utils import AnchorGenerator
     from torchvision.models.detection.backbone_utils import BackboneWithFPN
     from torchvision.models.detection.faster_rcnn import TwoMLPHead
     from torchvision.ops import MultiScaleRoIAlign
@@ -94,12 +93,8 @@ def fpn_detector(backbone: nn.Module, settings: DetectorSettings) -> nn.Module:
     pyramid = BackboneWithFPN(
         backbone, layers, [channels for channels, _ in shapes], settings.width, norm_layer=nn.BatchNorm2d
     )
-    strides = [stride for _, stride in shapes]
-    strides.append(2 * strides[-1])  # the pyramid's last level, a pooled one
-    factor = anchor_strides(settings.side)
-    anchors = AnchorGenerator(tuple((factor * stride,) for stride in strides), (RATIOS,) * len(strides))
     levels = list(layers.values())
-    options = settings.shared() | {"rpn_anchor_generator": anchors}
+    options = settings.shared() | {"rpn_anchor_generator": _anchors([stride for _, stride in shapes], settings.side)}
     options["box_head"] = TwoMLPHead(settings.width * 7**2, settings.hidden)
     options["box_predictor"] = _predictor(settings)
     model: nn.Module
@@ -113,6 +108,15 @@ def fpn_detector(backbone: nn.Module, settings: DetectorSettings) -> nn.Module:
     else:
         model = detection.FasterRCNN(pyramid, **_heads(options, levels))
     return model
+
+
+def _anchors(strides: list[int], side: int) -> nn.Module:
+    """One width and three ratios on each level, the pooled one at the end included."""
+    from torchvision.models.detection.anchor_utils import AnchorGenerator
+
+    widths = tuple((anchor_strides(side) * stride,) for stride in [*strides, 2 * strides[-1]])
+    generator: nn.Module = AnchorGenerator(widths, (RATIOS,) * len(widths))
+    return generator
 
 
 def anchor_strides(side: int) -> float:
