@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -104,6 +105,8 @@ def test_torchrun_and_srun_start_the_run_that_moco_would(photos, tmp_path):
     one, other = (moco.Run(tmp_path / name) for name in ("torchrun", "srun"))
     assert one.config.devices == other.config.devices == 2
     assert one.summary["finished"]
+    alone = moco.pretrain(photos, config=dataclasses.replace(one.config, devices=1), out=tmp_path / "alone", quiet=True)
+    assert one.summary["flops"] == alone.summary["flops"], "the ranks' together"
     states = [torch.load(run.path / "checkpoints" / "last.pt", weights_only=True)["model"] for run in (one, other)]
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
     assert not said[2], "the second rank says nothing"

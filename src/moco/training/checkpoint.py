@@ -31,7 +31,9 @@ class Position:
         accuracy_sum: sum of the pretext accuracies of the same steps, on the device.
         loss_count: how many they are.
         last: newest value of each logged name.
-        seconds: seconds of training in earlier, interrupted parts of the run.
+        seconds: seconds of training, evaluations not counted.
+        flops: FLOPs of all ranks in these.
+        capacity: FLOPs that their devices could have computed in these, as far as measured.
         no_better: kNN evaluations since the best one.
         steps_per_epoch: steps in a pass over the images with which the run began; 0 where none was begun.
     """
@@ -42,12 +44,15 @@ class Position:
     loss_count: int = 0
     last: dict[str, float] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
+    flops: int = 0
+    capacity: float = 0.0
     no_better: int = 0
     steps_per_epoch: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what no checkpoint of ours holds; raises TypeError or ValueError."""
-        kinds: dict[str, Any] = {"loss_sum": Tensor, "accuracy_sum": Tensor, "last": dict, "seconds": (int, float)}
+        kinds: dict[str, Any] = {"loss_sum": Tensor, "accuracy_sum": Tensor, "last": dict}
+        kinds |= dict.fromkeys(("seconds", "capacity"), (int, float))
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if not isinstance(value, kinds.get(field.name, int)):

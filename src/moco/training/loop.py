@@ -20,7 +20,8 @@ from moco.errors import DataError, RunError
 from moco.training import checkpoint
 from moco.training.callbacks import Callback
 from moco.training.checkpoint import Position
-from moco.training.mechanism import set_step_, step_of
+from moco.training.cost import Cost
+from moco.training.mechanism import kind_of_step, set_step_, step_of
 from moco.training.metrics import MetricsWriter, Progress
 from moco.training.optimizer import leave_out_if_not_finite_
 from moco.training.schedule import late_start_factor, learning_rate, run_length, spaced_steps
@@ -116,6 +117,7 @@ def train(run: Training) -> Progress:
     now, device, size = run.position, run.fabric.device, run.config.batch_size
     evaluation_steps = spaced_steps(run.total_steps, run.config.knn_evaluations if run.evaluate else 0)
     now.loss_sum, now.accuracy_sum = now.loss_sum.to(device), now.accuracy_sum.to(device)
+    cost = Cost(run.fabric, now, bf16=run.config.precision == "bf16")
     first, saved_at = now.step, time.monotonic()
     with ExitStack() as stack:
         progress = stack.enter_context(Progress(run.total_steps * size, now.step * size, show=run.show_progress))
@@ -126,10 +128,12 @@ def train(run: Training) -> Progress:
         while now.step < run.total_steps and not _should_stop(signal, run):
             with progress.waiting():
                 batch = _next(run, batches)
-            rate = one_step(run, batch)
+            with cost.step(kind_of_step(run.config, now.step, run.total_steps)):
+                rate = one_step(run, batch)
             if now.step == first + 1:  # the loader's batches have one shape, as the first step has found
                 stack.enter_context(shapes_agreed())
             progress.advance(size)
+            cost.note(progress.seconds)
             run.call("on_step_end")
             if now.step % run.config.log_every == 0 or now.step == run.total_steps:
                 _log(run, writer, progress, rate)
@@ -138,7 +142,7 @@ def train(run: Training) -> Progress:
             saved_at = _save_if_due(run, progress, saved_at)
         signal.boundary(begun=now.step > 0)
         progress.stop()
-        now.seconds += progress.seconds
+        cost.note(progress.seconds)
         save(run)
     run.call("on_train_end")
     return progress

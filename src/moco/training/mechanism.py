@@ -134,8 +134,16 @@ def set_step_(model: ContrastiveModel, config: Config, step: int, total_steps: i
         assert config.key_momentum is not None
         model.key_momentum = key_momentum_at(step, total_steps=total_steps, start=config.key_momentum)
     if isinstance(model, MoCoVariant):
-        begun = step >= config.nearest_positives_from * total_steps
-        model.nearest_share = config.nearest_positives if begun else 0.0
+        model.nearest_share = config.nearest_positives if _is_nearest_begun(config, step, total_steps) else 0.0
+
+
+def kind_of_step(config: Config, step: int, total_steps: int) -> tuple[Any, ...]:
+    """What the computation of a step, counted from 0, depends on beside the batch: steps of one kind cost the same."""
+    return config.sizes.at(step, total_steps), _is_nearest_begun(config, step, total_steps)
+
+
+def _is_nearest_begun(config: Config, step: int, total_steps: int) -> bool:
+    return bool(config.nearest_positives) and step >= config.nearest_positives_from * total_steps
 
 
 def restored_model(config: Config, file: Path, module: nn.Module | None = None) -> ContrastiveModel:

@@ -26,6 +26,7 @@ from moco.recipes import write_config
 from moco.training import checkpoint, loop
 from moco.training.alive import doing
 from moco.training.callbacks import Callback, check_callbacks
+from moco.training.cost import most_memory
 from moco.training.device import (
     convolutions_tried,
     expected_device,
@@ -217,7 +218,8 @@ class Pretraining:
         for line in about_run(run, images, self.reason):
             self._say(line)
         progress = loop.train(run)
-        return self._finish(run, progress, monitor, skipped) if first else {"finished": run.ended}
+        memory = most_memory(fabric)
+        return self._finish(run, progress, monitor, skipped, memory) if first else {"finished": run.ended}
 
     def _loggers(self, step: int) -> Sequence[Any]:
         loggers = make_loggers(self.loggers, self.folder.path, step=step)
@@ -246,7 +248,7 @@ class Pretraining:
         write_backbone(self.encoder.backbone, self.folder.path / name, metadata=metadata)
 
     def _finish(
-        self, run: loop.Training, progress: Progress, monitor: Monitor | None, skipped: SkippedFiles
+        self, run: loop.Training, progress: Progress, monitor: Monitor | None, skipped: SkippedFiles, memory: int
     ) -> dict[str, Any]:
         finished, last = run.ended, run.position.last
         if monitor is not None and finished:
@@ -261,18 +263,16 @@ class Pretraining:
         summary = summarize(
             self.config,
             finished=finished,
-            step=run.step,
             epochs=run.step / run.steps_per_epoch,
             images=len(self.images.pretraining),
             images_digest=self.digest,
-            values=last,
             protocol=monitor.protocol if monitor else None,
             verdict=monitor.verdict(last) if monitor and finished else None,
             images_per_second=progress.images_per_second,
             data_wait=progress.data_wait,
             seconds=time.perf_counter() - self.start,
-            training_seconds=run.position.seconds,
-            peak_memory_bytes=peak_memory_bytes(run.fabric.device),
+            position=run.position,
+            peak_memory_bytes=max(memory, peak_memory_bytes(run.fabric.device)),
             skipped=skipped.count,
             clipped=self.images.source.clipped,
             doubted_tiffs=self.images.source.doubted,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from moco.data.skipped import damaged_were
 from moco.data.views import ViewRecipe
 from moco.encoder import Encoder
 from moco.encoder.backbone import GIVEN
+from moco.training.checkpoint import Position
 from moco.version import versions
 
 # What a run's kNN accuracy is compared with, as sentences call it.
@@ -32,13 +34,17 @@ class Predicted:
     memory_bytes: int | None = None
 
 
-def summarize(
-    config: Config, *, step: int, values: dict[str, float], protocol: str | None, **measured: Any
-) -> dict[str, Any]:
+def summarize(config: Config, *, position: Position, protocol: str | None, **measured: Any) -> dict[str, Any]:
     """The content of summary.json; its keys are stable. Shares are 0 to 1, times in seconds, sizes in bytes."""
+    values = position.last
     return {
         "finished": measured.pop("finished"),
-        "steps": step,
+        "steps": position.step,
+        "images_seen": position.step * config.batch_size,
+        "training_seconds": position.seconds,
+        "flops": position.flops,
+        "peak_flops_per_second": position.capacity / max(position.seconds, 1e-9),
+        "share_of_peak": position.flops / max(position.capacity, 1e-9),
         **{name: values.get(name) for name in VALUES},
         "knn_protocol": protocol,
         "evaluation_seconds": values.get("evaluation_seconds", 0.0),
@@ -77,6 +83,18 @@ def in_words(values: Mapping[str, float | None]) -> str:
     return ", ".join(f"{said} {value:.1%}" for said, value in known.items() if value is not None)
 
 
+def _prefixed(value: float) -> str:
+    """Three digits and a prefix: 0.42e15 becomes "420 T"."""
+    power = max(0, min(6, int(math.log10(max(value, 1.0))) // 3))
+    return f"{value / 1000**power:.3g} {' kMGTPE'[power].strip()}"
+
+
+def cost_in_words(summary: Mapping[str, Any]) -> str:
+    """What was computed, beside what the devices could have computed in the same seconds."""
+    flops, peak = _prefixed(summary["flops"]), _prefixed(summary["peak_flops_per_second"])
+    return f"{flops}FLOP, {summary['share_of_peak']:.0%} of the measured peak {peak}FLOP/s"
+
+
 def closing_lines(summary: dict[str, Any], folder: Path) -> list[str]:
     """The last lines on the screen."""
     lines = []
@@ -93,6 +111,7 @@ def closing_lines(summary: dict[str, Any], folder: Path) -> list[str]:
         )
     rate, wait = summary["images_per_second"], summary["data_wait"]
     lines.append(f"{rate:,.0f} images/s, {wait:.0%} of the time waiting for data, {summary['seconds']:.0f} s in all")
+    lines.append(cost_in_words(summary))
     if summary["predicted_seconds"] and summary["finished"]:
         lines.append(beside_prediction(summary))
     lines.append(f"run folder {folder}: backbone.safetensors, summary.json, metrics.jsonl")
