@@ -25,7 +25,7 @@ def transferred(tmp_path, task, train, test, **options):
         test=str(test),
         out=str(tmp_path / "out"),
         iterations=3,
-        image_size=64,
+        image_size=32,
         batch_size=2,
         workers=0,
         device="cpu",

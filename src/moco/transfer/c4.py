@@ -48,14 +48,17 @@ def c4_detector(backbone: nn.Module, settings: DetectorSettings) -> nn.Module:
         "box_head": nn.Sequential(OrderedDict(res5 | pooled)),
         "box_predictor": FastRCNNPredictor(width, settings.categories + 1),
     }
+    model: nn.Module
     if not settings.masks:
-        return detection.FasterRCNN(body, **options)
+        model = detection.FasterRCNN(body, **options)
+        return model
     masks = {
         "mask_roi_pool": MultiScaleRoIAlign(["0"], output_size=_ROI, sampling_ratio=2),
         "mask_head": nn.Sequential(OrderedDict(res5)),
         "mask_predictor": MaskRCNNPredictor(width, _MASK_WIDTH, settings.categories + 1),
     }
-    return detection.MaskRCNN(body, **options, **masks)
+    model = detection.MaskRCNN(body, **options, **masks)
+    return model
 
 
 def _options(settings: DetectorSettings) -> dict[str, Any]:

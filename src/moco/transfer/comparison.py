@@ -21,6 +21,7 @@ from moco.transfer.task import Task
 from moco.version import versions
 
 MOCO, RANDOM, SUPERVISED = "moco", "random", "supervised"
+_LEAST_SEEDS = 3  # of which a standard error is believed
 _TIMED = 2  # iterations, after one that warms up, from which the time of all is predicted
 
 
@@ -84,17 +85,19 @@ class Difference:
         of, to: their labels.
         mean: in points of a percent.
         error: standard error of the mean over the seeds; None for one seed.
+        seeds: how many.
     """
 
     of: str
     to: str
     mean: float
     error: float | None
+    seeds: int
 
     @property
     def outcome(self) -> str:
-        """above or below by more than two standard errors, else undecided."""
-        if self.error is None or abs(self.mean) <= 2 * self.error:
+        """above or below by more than two standard errors, else undecided; the error of two seeds says too little."""
+        if self.error is None or self.seeds < _LEAST_SEEDS or abs(self.mean) <= 2 * self.error:
             return "undecided"
         return "above" if self.mean > 0 else "below"
 
@@ -139,7 +142,7 @@ class Comparison:
                 pairs = zip(*(self.row(label).values(self.main_score) for label in (of, to)), strict=True)
                 each = [first - second for first, second in pairs]
                 error = statistics.stdev(each) / math.sqrt(len(each)) if len(each) > 1 else None
-                found.append(Difference(of, to, statistics.fmean(each), error))
+                found.append(Difference(of, to, statistics.fmean(each), error, len(each)))
         return found
 
     def as_dict(self) -> dict[str, Any]:

@@ -160,9 +160,8 @@ def _in_pixels(answer: dict[str, Tensor], size: Sequence[int], shape: tuple[int,
     if "masks" in answer:
         runs = [runs_of(mask) for mask in _resized(answer["masks"].cpu(), shape)]
     if "keypoints" in answer:
-        points = answer["keypoints"].cpu().clone()
-        points[..., :2] *= scale
-        points = points.numpy()
+        points = answer["keypoints"].cpu().numpy().copy()
+        points[..., :2] *= scale.numpy()
     return Found(boxes.numpy(), answer["labels"].cpu().numpy(), answer["scores"].cpu().numpy(), runs, points)
 
 

@@ -102,14 +102,17 @@ def fpn_detector(backbone: nn.Module, settings: DetectorSettings) -> nn.Module:
     options = settings.shared() | {"rpn_anchor_generator": anchors}
     options["box_head"] = TwoMLPHead(settings.width * 7**2, settings.hidden)
     options["box_predictor"] = _predictor(settings)
+    model: nn.Module
     if settings.keypoints:
         pool = MultiScaleRoIAlign(levels, output_size=14, sampling_ratio=2)
-        return detection.KeypointRCNN(
+        model = detection.KeypointRCNN(
             pyramid, keypoint_roi_pool=pool, **_heads(options, levels), **_keypoint_head(settings)
         )
-    if settings.masks:
-        return detection.MaskRCNN(pyramid, **_heads(options, levels), **_mask_head(settings, levels))
-    return detection.FasterRCNN(pyramid, **_heads(options, levels))
+    elif settings.masks:
+        model = detection.MaskRCNN(pyramid, **_heads(options, levels), **_mask_head(settings, levels))
+    else:
+        model = detection.FasterRCNN(pyramid, **_heads(options, levels))
+    return model
 
 
 def anchor_strides(side: int) -> float:
@@ -128,7 +131,8 @@ def _heads(options: dict[str, Any], levels: list[str]) -> dict[str, Any]:
 def _predictor(settings: DetectorSettings) -> nn.Module:
     from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 
-    return FastRCNNPredictor(settings.hidden, settings.categories + 1)  # and the background
+    predictor: nn.Module = FastRCNNPredictor(settings.hidden, settings.categories + 1)  # and the background
+    return predictor
 
 
 def _keypoint_head(settings: DetectorSettings) -> dict[str, nn.Module]:

@@ -195,7 +195,7 @@ class FineTuning:
 
     def _bar(self) -> Any:
         done, total = self.progress.iteration, self.schedule.iterations
-        shown = {"desc": self.label, "unit": "it", "file": sys.stderr, "dynamic_ncols": True}
+        shown: dict[str, Any] = {"desc": self.label, "unit": "it", "file": sys.stderr, "dynamic_ncols": True}
         return tqdm(total=total, initial=done, disable=self.options.quiet, **shown)
 
     def _identity(self) -> dict[str, Any]:

@@ -17,14 +17,17 @@ class Task(Protocol):
     """Detection, segmentation, ...
 
     Attributes:
-        name: as the command calls it, such as `semantic-segmentation`.
         main_score: the key of `score` that comparisons are about: AP, mIoU.
         batch_size: images an iteration.
     """
 
-    name: str
     main_score: str
     batch_size: int
+
+    @property
+    def name(self) -> str:
+        """What the command calls it."""
+        ...
 
     def model(self, backbone: nn.Module) -> nn.Module:
         """The network to be trained, with `backbone` (N, C, H, W) -> (N, D) in it and new layers from torch's global
