@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from moco.transfer.annotations import open_annotations
-from moco.transfer.average_precision import Found, _answers, average_precision, coco_truth
+from moco.transfer.average_precision import Found, average_precision, coco_answers, coco_truth
 from moco.transfer.masks import mask_of, runs_of
 from tests.transfer.drawn import HEIGHT, WIDTH, changed, draw_coco
 
@@ -65,7 +65,7 @@ def by_pycocotools(annotations, found, kind):
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    flat = [answer for number, each in enumerate(found, start=1) for answer in _answers(number, each, kind)]
+    flat = [answer for number, each in enumerate(found, start=1) for answer in coco_answers(number, each, kind)]
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
         truth.dataset = coco_truth(annotations, kind)

@@ -39,6 +39,13 @@ def test_the_scale_lies_between_a_half_and_two(drawn, rows):
     assert int((truth != VOID).any(dim=1).sum()) == rows
 
 
+@pytest.mark.parametrize("scale", [0.1, 0.4, 0.9])
+def test_no_label_lies_between_two_classes(scale):
+    labels = np.where(stripes(1) > 0, np.uint8(9), np.uint8(0))
+    _, truth = random_crop(colored(labels // 9), labels, crop=64, fill=FILL, drawn=[scale, 0, 0, 1])
+    assert set(truth.unique().tolist()) <= {0, 9, VOID}
+
+
 def test_mirroring_exchanges_left_and_right():
     labels = stripes(0)
     plain, mirrored = (
