@@ -56,6 +56,13 @@ def test_batch_and_queue_are_one_dictionary_in_value_and_gradient(
     torch.testing.assert_close((ours, *torch.autograd.grad(ours, q)), (naive, *torch.autograd.grad(naive, q)))
 
 
+def test_a_negative_id_is_no_samples() -> None:
+    q, k, keys = unit_rows(3, 4), unit_rows(3, 4), unit_rows(6, 4)
+    unknown = {"ids_N": torch.full((3,), -1), "ids_K": torch.full((6,), -1)}
+    masked, plain = (in_batch_info_nce(q, k, keys, temperature=0.3, **ids)[0] for ids in (unknown, {}))
+    assert torch.equal(masked, plain)
+
+
 def test_keys_with_a_gradient_get_it_beside_a_queue() -> None:
     q, k = (unit_rows(5, 4).requires_grad_() for _ in range(2))
     keys = unit_rows(6, 4)

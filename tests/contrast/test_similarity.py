@@ -66,6 +66,7 @@ def test_a_learned_temperature_has_the_plain_gradient() -> None:
     x_q, x_k = torch.randn(2, 5, 6)
     log = made.similarity.temperature.log
     ours = moco_loss(made, x_q, x_k).loss
+    torch.testing.assert_close(made.key(x_k).norm(dim=1), torch.ones(5))
     naive = clip_loss(made.encoder_q(x_q), made.key(x_k), made.queue.keys_KC, log)
     learnt = (log, made.encoder_q.weight)
     torch.testing.assert_close(ours, naive)
