@@ -137,9 +137,7 @@ def load_policy(folder: Path, environment: gymnasium.Env) -> PixelSAC:
 
 def _evaluate(agent: PixelSAC, judge: Monitor, episodes: int) -> list[float]:
     judge.reset(seed=EVALUATION_SEED)
-    generator = torch.get_rng_state()  # a run's course does not depend on how often it is evaluated
     returns, _ = evaluate_policy(agent, judge, n_eval_episodes=episodes, return_episode_rewards=True)
-    torch.set_rng_state(generator)
     return [float(value) for value in returns]
 
 
