@@ -26,8 +26,8 @@ class PixelError(ValueError):
 class ControlTask(gymnasium.Env):
     """A task of the DeepMind Control Suite, "domain-task": observes the true state, renders frames.
 
-    Rendering in software is what limits the rate, so multisampling, shadows and reflections are off (docs/log.md has the
-    figures). Episodes are numbered: number e of seed s is the same wherever a run resumes.
+    Rendering in software is what limits the rate, so multisampling, shadows and reflections are off (figures in
+    docs/log.md). Episodes are numbered: number e of seed s is the same wherever a run resumes.
     """
 
     metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012 - the form that gymnasium gives it

@@ -43,49 +43,49 @@ def train(
     """Train to `steps` environment steps; what `out` holds of the same run is continued.
 
     Args:
-        out: the run's folder.
-        task: as `environment.make`.
-        settings: of the run; a folder of a run with others is refused.
-        seed: of everything.
         steps, evaluate_every: environment steps: agent steps times action repeat.
         episodes: evaluated after each round, by the mean action; always the same ones.
         minutes: stop after the round in which they are over; None: only at the end.
-        device: as in PyTorch, or "auto".
         make_environment: for a task that `environment.make` does not know.
 
-    Returns:
-        Whether the run is finished.
+    Returns: whether the run is finished.
 
     Raises:
         ValueError: a folder of another run, or a round that holds no agent step.
     """
-    started = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
     _same_run(out / SETTINGS, {"task": task, "seed": seed, **asdict(settings)})
     if (out / POLICY).exists() and _env_steps(out) >= steps:
         return True
-    agent, judge, repeat = _start(out, task, settings, seed, device, make_environment)
-    if evaluate_every < repeat:
+    agent, judge = _start(out, task, settings, seed, device, make_environment)
+    if evaluate_every < (repeat := judge.env.action_repeat):
         raise ValueError(f"evaluate_every={evaluate_every}: need at least {repeat}, one step of the agent")
-    over = False
-    while not over and (done := agent.num_timesteps * repeat) < steps:
-        length = min(evaluate_every // repeat, -(-(steps - done) // repeat))
-        agent.learn(length, log_interval=None, reset_num_timesteps=False)
-        _after_round(out, agent, _evaluate(agent, judge, episodes), repeat, started)
-        over = minutes is not None and time.monotonic() - started > 60 * minutes
+    _rounds(out, agent, judge, steps, evaluate_every // repeat, episodes, minutes)
     for each in (agent.get_env(), judge):
         each.close()
-    if agent.num_timesteps * repeat < steps:
+    if _env_steps(out) < steps:
         return False
     for name in (STATE, REPLAY):  # the policy is kept, the gigabytes of replay are not
         (out / name).unlink(missing_ok=True)
     return True
 
 
+def _rounds(
+    out: Path, agent: PixelSAC, judge: Monitor, steps: int, length: int, episodes: int, minutes: float | None
+) -> None:
+    """Learn and evaluate in rounds of `length` agent steps, until the steps or the minutes are over."""
+    started, repeat = time.monotonic(), judge.env.action_repeat
+    while (left := steps - agent.num_timesteps * repeat) > 0:
+        agent.learn(min(length, -(-left // repeat)), log_interval=None, reset_num_timesteps=False)
+        _after_round(out, agent, _evaluate(agent, judge, episodes), repeat, started)
+        if minutes is not None and time.monotonic() - started > 60 * minutes:
+            return
+
+
 def _start(
     out: Path, task: str, settings: Settings, seed: int, device: str, make_environment: MakeEnvironment
-) -> tuple[PixelSAC, Monitor, int]:
-    """The agent, new or as `out` has it, the environment that judges it, and the action repeat."""
+) -> tuple[PixelSAC, Monitor]:
+    """The agent, new or as `out` has it, and the environment that judges it."""
     state = _stored_state(out)
     options: dict[str, Any] = {"size": settings.size, "action_repeat": settings.action_repeat}
     env = make_environment(task, seed=seed, first_episode=0 if state is None else state["counts"][2], **options)
@@ -93,7 +93,7 @@ def _start(
     if state is not None:
         agent.replay_buffer.load(out / REPLAY)
         agent.load_state(state)
-    return agent, Monitor(make_environment(task, seed=EVALUATION_SEED, **options)), env.action_repeat
+    return agent, Monitor(make_environment(task, seed=EVALUATION_SEED, **options))
 
 
 def grid(
@@ -137,9 +137,7 @@ def load_policy(folder: Path, environment: gymnasium.Env) -> PixelSAC:
 
 def _evaluate(agent: PixelSAC, judge: Monitor, episodes: int) -> list[float]:
     judge.reset(seed=EVALUATION_SEED)
-    generator = torch.get_rng_state()  # a run's course does not depend on how often it is evaluated
     returns, _ = evaluate_policy(agent, judge, n_eval_episodes=episodes, return_episode_rewards=True)
-    torch.set_rng_state(generator)
     return [float(value) for value in returns]
 
 

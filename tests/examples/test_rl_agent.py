@@ -111,7 +111,9 @@ def test_actor_shares_the_critics_convolutions_and_does_not_move_them():
     assert one.actor.features_extractor.head is not one.critic.features_extractor.head
     parts = (one.critic, one.actor.features_extractor.head)
     before = [weights(m).clone() for m in parts]
+    one.critic.zero_grad()
     one._update_actor(one._view(one.replay_buffer.sample(8).observations))
+    assert all(p.grad is None for p in one.critic.features_extractor.parameters())
     assert torch.equal(weights(parts[0]), before[0])
     assert not torch.equal(weights(parts[1]), before[1])
 

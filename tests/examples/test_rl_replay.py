@@ -30,7 +30,7 @@ def filled(places: int, steps: int, *, length: int = 7):
     return replay, history
 
 
-@pytest.mark.parametrize(("places", "steps"), [(100, 40), (20, 100)], ids=["room left", "went round"])
+@pytest.mark.parametrize(("places", "steps"), [(100, 40), *((20, 100 + n) for n in range(8))])
 def test_stacks_are_those_that_were_observed(places, steps):
     replay, history = filled(places, steps)
     batch = replay.sample(200)
