@@ -63,18 +63,9 @@ def points() -> list[dict[str, Any]]:
     for mechanism in ("memory-bank", "end-to-end", "moco-v3"):
         found += [{"what": "step", "mechanism": mechanism, "network": "resnet18", "option": name} for name in OPTIONS]
     for mechanism in ("moco", "end-to-end", "moco-v3"):
-        found += [
-            {
-                "what": "chunks",
-                "mechanism": mechanism,
-                "network": "small",
-                "batch": batch,
-                "chunk_size": size,
-                "held": held,
-            }
-            for batch, size in CHUNKS
-            for held in (True, False)
-        ]
+        fixed = {"what": "chunks", "mechanism": mechanism, "network": "small"}
+        sizes = [{"batch": batch, "chunk_size": size} for batch, size in CHUNKS]
+        found += [fixed | size | {"held": held} for size in sizes for held in (True, False)]
     return found
 
 

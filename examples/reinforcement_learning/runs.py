@@ -40,15 +40,13 @@ def train(
     device: str = "auto",
     make_environment: MakeEnvironment = make,
 ) -> bool:
-    """Train to `steps` environment steps; what `out` holds of the same run is continued.
+    """Train to `steps` environment steps, on from what `out` holds of the run. Returns whether it is finished.
 
     Args:
         steps, evaluate_every: environment steps: agent steps times action repeat.
         episodes: evaluated after each round, by the mean action; always the same ones.
         minutes: stop after the round in which they are over; None: only at the end.
         make_environment: for a task that `environment.make` does not know.
-
-    Returns: whether the run is finished.
 
     Raises:
         ValueError: a folder of another run, or a round that holds no agent step.

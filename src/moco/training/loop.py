@@ -110,8 +110,7 @@ def train(run: Training) -> Progress:
     Returns the progress with its rates; `run.position` says how far it came.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C before the first step was done, in one that did not end in time (nothing is saved
-            then), or in an evaluation (the steps are saved).
+        KeyboardInterrupt: Ctrl-C before the first step or in one that hangs (nothing is saved), or in an evaluation.
         RunError: the loss is no longer a number, or a checkpoint cannot be written.
     """
     now, device, size = run.position, run.fabric.device, run.config.batch_size
@@ -142,7 +141,6 @@ def train(run: Training) -> Progress:
             saved_at = _save_if_due(run, progress, saved_at)
         signal.boundary(begun=now.step > 0)
         progress.stop()
-        cost.note(progress.seconds)
         save(run)
     run.call("on_train_end")
     return progress
