@@ -48,10 +48,7 @@ def train(
         minutes: stop after the round in which they are over; None: only at the end.
         make_environment: for a task that `environment.make` does not know.
 
-    Returns: whether the run is finished.
-
-    Raises:
-        ValueError: a folder of another run, or a round that holds no agent step.
+    Returns: whether the run is finished. Raises ValueError for a folder of another run and for rounds without a step.
     """
     out.mkdir(parents=True, exist_ok=True)
     _same_run(out / SETTINGS, {"task": task, "seed": seed, **asdict(settings)})
