@@ -112,6 +112,8 @@ def test_probe_counts_held_out_samples_alone():
     found = representation.probe(features, states, np.arange(200) < 150)
     assert found[0] > 0.999
     assert found[1] < 0.1
+    states[150:] *= -1
+    assert representation.probe(features, states, np.arange(200) < 150)[0] < -1
 
 
 def test_frames_of_random_actions_are_probed(tmp_path, monkeypatch):
