@@ -10,6 +10,7 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.utils import rnn
 
 Kind = Literal["mean", "gru", "transformer"]
@@ -30,7 +31,7 @@ class SentenceEncoder(nn.Module):
         count_V: how often each token of the vocabulary occurs.
         embedding_dim: C.
         kind: "mean": vectors as they are; "gru": a bidirectional layer added to them; "transformer": one layer.
-        dropout: of the vectors, and inside a transformer.
+        dropout: of the mean; else of the vectors, and inside a transformer.
         max_tokens: L at most, for a transformer's positions.
     """
 
@@ -41,8 +42,8 @@ class SentenceEncoder(nn.Module):
         if kind not in get_args(Kind):
             raise ValueError(f"encoder {kind!r}: choose one of {', '.join(get_args(Kind))}")
         self.kind, self.max_tokens = kind, max_tokens
-        self.vectors = nn.Embedding(len(count_V), embedding_dim, padding_idx=0, sparse=kind == "mean")
-        self.log_weights = nn.Embedding(len(count_V), 1, padding_idx=0, sparse=kind == "mean")
+        self.vectors = nn.Embedding(len(count_V), embedding_dim, padding_idx=0)
+        self.log_weights = nn.Embedding(len(count_V), 1, padding_idx=0)
         nn.init.normal_(self.vectors.weight, std=0.02)
         with torch.no_grad():
             self.vectors.weight[0] = 0
@@ -64,6 +65,10 @@ class SentenceEncoder(nn.Module):
             ValueError: more tokens than a transformer has positions for.
         """
         padding_NL = tokens_NL == 0
+        weight_NL = self.log_weights(tokens_NL).squeeze(-1).exp() * ~padding_NL
+        weight_NL = weight_NL / weight_NL.sum(dim=1, keepdim=True).clamp(min=1e-6)
+        if self.kind == "mean":  # without the vectors of all tokens in memory
+            return self.dropout(bag(tokens_NL, self.vectors.weight, weight_NL))
         vectors_NLC = self.dropout(self.vectors(tokens_NL))
         if self.kind == "gru":
             lengths_N = (~padding_NL).sum(dim=1).cpu()
@@ -75,5 +80,9 @@ class SentenceEncoder(nn.Module):
                 raise ValueError(f"{tokens_NL.shape[1]} tokens, the encoder takes {self.max_tokens}: cut the texts")
             place_L = torch.arange(tokens_NL.shape[1], device=tokens_NL.device)
             vectors_NLC = self.layer(vectors_NLC + self.positions(place_L), src_key_padding_mask=padding_NL)
-        weight_NL1 = self.log_weights(tokens_NL).exp() * ~padding_NL[..., None]
-        return (vectors_NLC * weight_NL1).sum(dim=1) / weight_NL1.sum(dim=1).clamp(min=1e-6)
+        return (vectors_NLC * weight_NL[..., None]).sum(dim=1)
+
+
+def bag(tokens_NL: Tensor, vectors_VC: Tensor, weight_NL: Tensor) -> Tensor:
+    """Weighted sum of the vectors of each text, (N, C)."""
+    return functional.embedding_bag(tokens_NL, vectors_VC, mode="sum", per_sample_weights=weight_NL, padding_idx=0)

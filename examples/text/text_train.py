@@ -147,8 +147,7 @@ def train(encoder: SentenceEncoder, sources: list[Source], options: argparse.Nam
         with_ids=True,
     ).train()
     views = Views(crop=options.crop, delete=options.delete, repeat=options.repeat)
-    kind = torch.optim.SparseAdam if options.encoder == "mean" else torch.optim.Adam
-    optimizer = kind(list(model.query_side.parameters()), lr=options.learning_rate)
+    optimizer = torch.optim.Adam(model.query_side.parameters(), lr=options.learning_rate, fused=True)
     draw = batches(sources, options.weights, options.batch_size)
     losses = []
     for step in range(options.steps):
