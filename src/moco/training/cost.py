@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode, conv_flop_count, sdpa_back
 
 from moco.training.checkpoint import Position
 from moco.training.device import peak_memory_bytes
+from moco.training.metrics import Progress
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -47,20 +48,17 @@ class Cost:
         self._step_flops: int | None = None
 
     @contextmanager
-    def step(self) -> Iterator[None]:
-        """Around a step; the first one is counted, and others are alike."""
+    def step(self, progress: Progress) -> Iterator[None]:
+        """Around a step; the first one is counted, and others are alike. `progress`: since this account began."""
         if self._step_flops is None:
             with counted() as counter:
                 yield
             self._step_flops = counter.get_total_flops()
         else:
             yield
-        self._position.flops += self._step_flops * self._ranks
-
-    def note(self, seconds: float) -> None:
-        """The training has taken so many seconds since this account began."""
-        earlier, capacity = self._before
-        self._position.seconds, self._position.capacity = earlier + seconds, capacity + seconds * self._peak
+        now, (seconds, capacity) = self._position, self._before
+        now.flops += self._step_flops * self._ranks
+        now.seconds, now.capacity = seconds + progress.seconds, capacity + progress.seconds * self._peak
 
 
 def most_memory(fabric: Fabric) -> int:

@@ -128,12 +128,11 @@ def train(run: Training) -> Progress:
         while now.step < run.total_steps and not _should_stop(signal, run):
             with progress.waiting():
                 batch = _next(run, batches)
-            with cost.step():
+            with cost.step(progress):
                 rate = one_step(run, batch)
             if now.step == first + 1:  # the loader's batches have one shape, as the first step has found
                 stack.enter_context(shapes_agreed())
             progress.advance(size)
-            cost.note(progress.seconds)
             run.call("on_step_end")
             if now.step % run.config.log_every == 0 or now.step == run.total_steps:
                 _log(run, writer, progress, rate)
@@ -142,7 +141,6 @@ def train(run: Training) -> Progress:
             saved_at = _save_if_due(run, progress, saved_at)
         signal.boundary(begun=now.step > 0)
         progress.stop()
-        cost.note(progress.seconds)
         save(run)
     run.call("on_train_end")
     return progress

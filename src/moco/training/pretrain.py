@@ -216,8 +216,7 @@ class Pretraining:
         )
         for line in about_run(run, images, self.reason):
             self._say(line)
-        progress = loop.train(run)
-        memory = most_memory(fabric)
+        progress, memory = loop.train(run), most_memory(fabric)
         return self._finish(run, progress, monitor, skipped, memory) if first else {"finished": run.ended}
 
     def _loggers(self, step: int) -> Sequence[Any]:
