@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from provenance import provenance
 from torch import Tensor, nn
 
 import moco
 from moco.contrast import EndToEnd, InChunks, end_to_end_loss
 from moco.encoder import build_encoder
 from moco.training import device
+from provenance import provenance
 
 BATCH, CHUNKS = 512, (256, 128, 64, 32)
 RUN = {"backbone": "resnet_tiny", "image_size": 32, "batch_size": 256, "temperature": 0.2, "threads": 1, "quiet": True}

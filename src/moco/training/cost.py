@@ -8,7 +8,7 @@ activation checkpointing or chunks compute again.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -45,19 +45,23 @@ class Cost:
         if self._ranks > 1:
             peak = fabric.all_reduce(peak.float().to(fabric.device), reduce_op="sum")  # type: ignore[assignment]
         self._peak = float(peak)
-        self._step_flops: int | None = None
+        self._counted: dict[tuple[torch.Size, ...], int] = {}
 
     @contextmanager
-    def step(self, progress: Progress) -> Iterator[None]:
-        """Around a step; the first one is counted, and others are alike. `progress`: since this account began."""
-        if self._step_flops is None:
+    def step(self, progress: Progress, views: Sequence[Tensor]) -> Iterator[None]:
+        """Around a step; the first one with views of these shapes is counted, and others are alike.
+
+        `progress`: since this account began.
+        """
+        shapes = tuple(view.shape for view in views)
+        if shapes in self._counted:
+            yield
+        else:
             with counted() as counter:
                 yield
-            self._step_flops = counter.get_total_flops()
-        else:
-            yield
+            self._counted[shapes] = counter.get_total_flops()
         now, (seconds, capacity) = self._position, self._before
-        now.flops += self._step_flops * self._ranks
+        now.flops += self._counted[shapes] * self._ranks
         now.seconds, now.capacity = seconds + progress.seconds, capacity + progress.seconds * self._peak
 
 

@@ -128,7 +128,7 @@ def train(run: Training) -> Progress:
         while now.step < run.total_steps and not _should_stop(signal, run):
             with progress.waiting():
                 batch = _next(run, batches)
-            with cost.step(progress):
+            with cost.step(progress, batch[0]):
                 rate = one_step(run, batch)
             if now.step == first + 1:  # the loader's batches have one shape, as the first step has found
                 stack.enter_context(shapes_agreed())
