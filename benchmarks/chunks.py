@@ -68,16 +68,14 @@ def accuracy(folder: str, test: str, name: str, form: str, seed: int, epochs: in
     ordered = device.has_batchnorm
     if form == "in order":
         device.has_batchnorm = lambda _module: False  # which is what decides on the shuffle
+    options = {**RUN, **RUNS[name], "chunk_size": None if form == "at once" else 32, "test": test, "epochs": epochs}
     try:
-        options = {**RUN, **RUNS[name], "chunk_size": None if form == "at once" else 32}
         with tempfile.TemporaryDirectory() as out:
-            run = moco.pretrain(
-                folder, out=f"{out}/run", test=test, epochs=epochs, seed=seed, knn_evaluations=0, **options
-            )
+            summary = moco.pretrain(folder, out=f"{out}/run", seed=seed, knn_evaluations=0, **options).summary
     finally:
         device.has_batchnorm = ordered
     kept = ("knn_top1", "knn_random_init", "knn_pixels", "loss", "pretext_accuracy", "flops", "training_seconds")
-    return {"run": name, "form": form, "seed": seed, **{name: run.summary[name] for name in kept}}
+    return {"run": name, "form": form, "seed": seed, **{name: summary[name] for name in kept}}
 
 
 def tables(found: list[dict[str, Any]], runs: list[dict[str, Any]]) -> str:

@@ -109,9 +109,8 @@ def test_steps_with_views_of_another_size_are_counted_anew():
             with cost.step(progress, [view]):
                 layer(view)
     assert position.flops == (3 + 3 + 6 + 3) * 2 * 5 * 7
-    assert position.capacity / position.seconds == pytest.approx(
-        measured_peak(CPU, torch.get_num_threads(), bf16=False)
-    )
+    peak = measured_peak(CPU, torch.get_num_threads(), bf16=False)
+    assert position.capacity / position.seconds == pytest.approx(peak)
 
 
 def test_the_peak_leaves_random_numbers_and_precision_alone():

@@ -60,9 +60,9 @@ class Cost:
             with counted() as counter:
                 yield
             self._counted[shapes] = counter.get_total_flops()
-        now, (seconds, capacity) = self._position, self._before
+        now, spent, (seconds, capacity) = self._position, progress.seconds, self._before
         now.flops += self._counted[shapes] * self._ranks
-        now.seconds, now.capacity = seconds + progress.seconds, capacity + progress.seconds * self._peak
+        now.seconds, now.capacity = seconds + spent, capacity + spent * self._peak
 
 
 def most_memory(fabric: Fabric) -> int:
