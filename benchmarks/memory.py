@@ -176,11 +176,8 @@ def step_of(point: dict[str, Any]) -> tuple[Callable[[], Any], dict[str, float],
     stated: dict[str, Any] = {"precision": "fp32", "layout": "channels_last", "accelerator": "cpu", "mechanism": kind}
     stated |= {"dictionary_size": 4096} if kind in ("moco", "memory-bank") else {}
     stated |= {"head": "v3-resnet", "hidden_dim": 512, "symmetric": True} if kind == "moco-v3" else {}
-    if point["what"] == "chunks":
-        option: dict[str, Any] = {"batch_size": point["batch"], "chunk_size": point["chunk_size"]}
-    else:
-        option = OPTIONS[point["option"]]
-    config = configure("v2", {**stated, **network, **option})
+    chunks: Any = {"batch_size": point["batch"], "chunk_size": point["chunk_size"]} if "batch" in point else {}
+    config = configure("v2", {**stated, **network, **OPTIONS[point.get("option", "none")], **chunks})
     fabric = make_fabric(config)
     model = build_model(build_checked_encoder(config), config, images=10000)
     place(model, fabric, config)
@@ -224,11 +221,8 @@ def tables(results: list[dict[str, Any]]) -> str:
         what = f"{found['mechanism']} | {found['batch']:,} | {found['keys']:,} | {found['form']}"
         lines.append(f"| {what} | {found['dictionary_mib']:.1f} | {figures} |")
     lines += ["", "| step of | network | option | peak, MiB | cpu s |", "|" + " --- |" * 5]
-    lines += [
-        f"| {x['mechanism']} | {x['network']} | {x['option']} | {x['peak_mib']:.1f} | {x['cpu_s']:.2f} |"
-        for x in results
-        if x["what"] == "step"
-    ]
+    for x in (result for result in results if result["what"] == "step"):
+        lines.append(f"| {x['mechanism']} | {x['network']} | {x['option']} | {x['peak_mib']:.1f} | {x['cpu_s']:.2f} |")
     lines += ["", "| step of | batch | chunks of | peak, MiB | as users have it, MiB | cpu s |", "|" + " --- |" * 6]
     steps = [x for x in results if x["what"] == "chunks"]
     for held, needed in zip(steps[::2], steps[1::2], strict=True):
@@ -270,9 +264,7 @@ def main() -> None:
         print(json.dumps(measure(options.measure)))
         return
     results = []
-    for point in points():
-        if options.only not in (None, point["what"]):
-            continue
+    for point in (point for point in points() if options.only in (None, point["what"])):
         command = [sys.executable, __file__, "--measure", json.dumps(point)]
         environment = os.environ | ({} if point.get("held", True) else {"MALLOC_MMAP_THRESHOLD_": "65536"})
         output = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout

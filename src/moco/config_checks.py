@@ -91,6 +91,7 @@ def check_together(config: Any) -> None:
     _check_variants(config)
     _check_length(config)
     _check_combinations(config)
+    _check_memory(config)
 
 
 def _check_variants(config: Any) -> None:
@@ -188,11 +189,6 @@ def _check_combinations(config: Any) -> None:
             f"batch_size={config.batch_size} on {config.devices * config.num_nodes} devices: "
             "choose a multiple, so that every device gets the same share"
         )
-    if config.chunk_size is not None and config.chunk_size >= config.batch_size_per_rank:
-        raise ConfigError(
-            f"chunk_size={config.chunk_size} with {config.batch_size_per_rank} samples a device, which pass at once: "
-            "choose fewer, or leave it out"
-        )
     if config.hidden_dim is not None and config.head == "linear":
         raise ConfigError(f"hidden_dim={config.hidden_dim} with head='linear', which has no layer in between")
     if config.frozen_layers and config.init is None:
@@ -203,13 +199,21 @@ def _check_combinations(config: Any) -> None:
             f"frozen_layers={config.frozen_layers:g} with batchnorm={config.batchnorm!r}, which changes their "
             "statistics: choose batchnorm 'frozen', or frozen_layers 0"
         )
-    if config.compile and config.activation_checkpointing:
-        raise ConfigError(
-            "compile with activation_checkpointing: a compiler decides itself what is computed again, drop one of them"
-        )
     if config.patience is not None and not config.knn_evaluations:
         raise ConfigError(f"patience={config.patience} with knn_evaluations=0: it counts those, so ask for some")
     if config.split_groups is not None and config.batchnorm not in ("auto", "split"):
         raise ConfigError(f"split_groups={config.split_groups} with batchnorm={config.batchnorm!r}: drop one of them")
     if config.batchnorm == "shuffle" and config.devices * config.num_nodes == 1:
         raise ConfigError("batchnorm='shuffle' needs at least 2 devices, here is 1: choose 'split'")
+
+
+def _check_memory(config: Any) -> None:
+    if config.chunk_size is not None and config.chunk_size >= config.batch_size_per_rank:
+        raise ConfigError(
+            f"chunk_size={config.chunk_size} with {config.batch_size_per_rank} samples a device, which pass at once: "
+            "choose fewer, or leave it out"
+        )
+    if config.compile and config.activation_checkpointing:
+        raise ConfigError(
+            "compile with activation_checkpointing: a compiler decides itself what is computed again, drop one of them"
+        )

@@ -11,8 +11,14 @@ from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
 import moco
-from moco.training.cost import counted, measured_peak
+from moco.recipes import configure
+from moco.training.checkpoint import Position
+from moco.training.cost import Cost, counted, measured_peak
+from moco.training.device import make_fabric
+from moco.training.metrics import Progress
 from moco.training.summary import cost_in_words
+
+CPU = torch.device("cpu")
 
 
 def flops(make) -> int:
@@ -113,10 +119,23 @@ def test_a_resumed_run_has_cost_what_a_whole_one_has(photos, tmp_path, tiny):
         assert summary["share_of_peak"] == pytest.approx(summary["flops"] / able)
 
 
+def test_steps_with_views_of_another_size_are_counted_anew():
+    position, layer = Position(), nn.Linear(5, 7)
+    cost = Cost(make_fabric(configure("v2", {"accelerator": "cpu", "precision": "fp32"})), position, bf16=False)
+    with Progress(100, 0, show=False) as progress:
+        for samples in (3, 3, 6, 3):
+            view = torch.randn(samples, 5)
+            with cost.step(progress, [view]):
+                layer(view)
+    assert position.flops == (3 + 3 + 6 + 3) * 2 * 5 * 7
+    peak = measured_peak(CPU, torch.get_num_threads(), bf16=False)
+    assert position.capacity / position.seconds == pytest.approx(peak)
+
+
 def test_the_peak_leaves_random_numbers_and_precision_alone():
-    device, state = torch.device("cpu"), torch.get_rng_state()
+    state = torch.get_rng_state()
     before = torch.get_float32_matmul_precision()
-    assert measured_peak(device, 1, bf16=False) > 1e8
+    assert measured_peak(CPU, 1, bf16=False) > 1e8
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.get_float32_matmul_precision() == before
 

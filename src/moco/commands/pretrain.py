@@ -128,8 +128,7 @@ def pretrain(
         resume: continue the run in `out` with its own options. Others may be stated for length (steps, epochs,
             patience), where and how fast it goes on (devices, num_nodes, accelerator, precision, layout, compile,
             activation_checkpointing, chunk_size, threads, workers, cache_gib), log_every, knn_evaluations, checkpoints,
-            and places that have moved (data, test, labels, data_root). A finished run stays as it is, but for another
-            length.
+            and places that have moved (data, test, labels, data_root). A finished run stays, but for another length.
         changed_images: resume although images have changed, come or gone; those that were held out stay so.
         dry_run: say what the run would be and take, and write nothing.
         quiet: neither messages nor a progress bar.

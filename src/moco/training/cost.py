@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode, conv_flop_count, sdpa_back
 
 from moco.training.checkpoint import Position
 from moco.training.device import peak_memory_bytes
+from moco.training.metrics import Progress
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -44,23 +45,23 @@ class Cost:
         if self._ranks > 1:
             peak = fabric.all_reduce(peak.float().to(fabric.device), reduce_op="sum")  # type: ignore[assignment]
         self._peak = float(peak)
-        self._flops: dict[Hashable, int] = {}  # of a step, by its kind
+        self._counted: dict[Hashable, int] = {}  # FLOPs of a step, by its kind
 
     @contextmanager
-    def step(self, kind: Hashable = None) -> Iterator[None]:
-        """Around a step; the first one of a kind is counted, and others of it cost the same."""
-        if kind in self._flops:
+    def step(self, progress: Progress, kind: Hashable) -> Iterator[None]:
+        """Around a step; the first one of a kind is counted, and others of it cost the same.
+
+        `progress`: since this account began.
+        """
+        if kind in self._counted:
             yield
         else:
             with counted() as counter:
                 yield
-            self._flops[kind] = counter.get_total_flops()
-        self._position.flops += self._flops[kind] * self._ranks
-
-    def note(self, seconds: float) -> None:
-        """The training has taken so many seconds since this account began."""
-        earlier, capacity = self._before
-        self._position.seconds, self._position.capacity = earlier + seconds, capacity + seconds * self._peak
+            self._counted[kind] = counter.get_total_flops()
+        now, spent, (seconds, capacity) = self._position, progress.seconds, self._before
+        now.flops += self._counted[kind] * self._ranks
+        now.seconds, now.capacity = seconds + spent, capacity + spent * self._peak
 
 
 def most_memory(fabric: Fabric) -> int:

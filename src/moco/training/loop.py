@@ -110,7 +110,8 @@ def train(run: Training) -> Progress:
     Returns the progress with its rates; `run.position` says how far it came.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C before the first step or in one that hangs (nothing is saved), or in an evaluation.
+        KeyboardInterrupt: Ctrl-C before the first step was done, in one that did not end in time (nothing is saved
+            then), or in an evaluation (the steps are saved).
         RunError: the loss is no longer a number, or a checkpoint cannot be written.
     """
     now, device, size = run.position, run.fabric.device, run.config.batch_size
@@ -127,12 +128,11 @@ def train(run: Training) -> Progress:
         while now.step < run.total_steps and not _should_stop(signal, run):
             with progress.waiting():
                 batch = _next(run, batches)
-            with cost.step(kind_of_step(run.config, now.step, run.total_steps)):
+            with cost.step(progress, kind_of_step(run.config, now.step, run.total_steps)):
                 rate = one_step(run, batch)
             if now.step == first + 1:  # the loader's batches have one shape, as the first step has found
                 stack.enter_context(shapes_agreed())
             progress.advance(size)
-            cost.note(progress.seconds)
             run.call("on_step_end")
             if now.step % run.config.log_every == 0 or now.step == run.total_steps:
                 _log(run, writer, progress, rate)
