@@ -3,7 +3,7 @@
     python benchmarks/chunks.py FOLDER TEST --out benchmarks/results/chunks-cpu.json
 
 Gradient: of one step of 512 random images, in chunks against all at once, as the length of the difference by the length
-of the gradient, in float64; with BatchNorm and with its layers taken out. kNN: short runs of batch 256 on a labelled
+of the gradient, in float64; with BatchNorm and with its layers taken out. kNN: short runs of batch 256 at 16 px on a labelled
 folder, all at once and in chunks of 32, over seeds; "in order" leaves v3's keys in their queries' chunks. Prints
 tables; --out writes JSON.
 """
@@ -27,7 +27,7 @@ from moco.training import device
 from provenance import provenance
 
 BATCH, CHUNKS = 512, (256, 128, 64, 32)
-RUN = {"backbone": "resnet_tiny", "image_size": 32, "batch_size": 256, "temperature": 0.2, "threads": 1, "quiet": True}
+RUN = {"backbone": "resnet_tiny", "image_size": 16, "batch_size": 256, "temperature": 0.2, "threads": 1, "quiet": True}
 RUNS: dict[str, dict[str, Any]] = {
     "queue (v2)": {"recipe": "v2", "dictionary_size": 1024, "key_momentum": 0.99},
     "end-to-end": {"recipe": "v2", "mechanism": "end-to-end"},
@@ -71,7 +71,7 @@ def accuracy(folder: str, test: str, name: str, form: str, seed: int, epochs: in
     options = {**RUN, **RUNS[name], "chunk_size": None if form == "at once" else 32, "test": test, "epochs": epochs}
     try:
         with tempfile.TemporaryDirectory() as out:
-            summary = moco.pretrain(folder, out=f"{out}/run", seed=seed, knn_evaluations=0, **options).summary
+            summary = moco.pretrain(folder, out=f"{out}/run", seed=seed, knn_evaluations=1, **options).summary
     finally:
         device.has_batchnorm = ordered
     kept = ("knn_top1", "knn_random_init", "knn_pixels", "loss", "pretext_accuracy", "flops", "training_seconds")
