@@ -97,7 +97,7 @@ def test_a_short_training_runs_and_its_encoder_can_be_read(kind: str, corpus: Pa
 def test_training_brings_pairs_together(corpus: Path, capsys) -> None:
     lines = [f"{one}\t{one.upper()} indeed" for one in SENTENCES]
     (corpus / "pairs.txt").write_text("\n".join(lines))
-    options = ["--steps", "60", "--batch-size", "16", "--dictionary-size", "16", "--learning-rate", "0.02"]
+    options = ["--steps", "60", "--batch-size", "16", "--negatives", "batch", "--learning-rate", "0.02"]
     assert text_train.main([str(corpus / "pairs.txt"), "--out", str(corpus / "out"), *options]) == 0
     losses = [float(part.split("loss ")[1].split(",")[0]) for part in capsys.readouterr().err.splitlines()]
     assert losses[-1] < losses[0]
