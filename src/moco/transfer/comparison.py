@@ -186,8 +186,9 @@ def compare(
     """
     started = time.monotonic()
     (out / "checkpoints").mkdir(parents=True, exist_ok=True)
-    if not options.quiet:
-        _predict(task, initialisations, schedule, seeds, options)
+    waiting = sum(not _file(out, each, seed).is_file() for each in initialisations for seed in seeds)
+    if waiting and not options.quiet:
+        _predict(task, initialisations, schedule, seeds, options, waiting)
     done: dict[str, list[Progress]] = {each.label: [] for each in initialisations}
     models: dict[str, nn.Module] = {}
     for seed in seeds:  # seed by seed, so that an early look compares like with like
@@ -209,9 +210,13 @@ def _run(
     task: Task, initialisation: Initialisation, schedule: Schedule, seed: int, options: Options, out: Path | None
 ) -> FineTuning:
     label = f"{initialisation.label}, seed {seed}"
-    file = None if out is None else out / "checkpoints" / f"{initialisation.label}-{seed}.pt"
+    file = None if out is None else _file(out, initialisation, seed)
     backbone = initialisation.make(seed)
     return FineTuning(task, backbone, schedule=schedule, seed=seed, options=options, checkpoint=file, label=label)
+
+
+def _file(out: Path, initialisation: Initialisation, seed: int) -> Path:
+    return out / "checkpoints" / f"{initialisation.label}-{seed}.pt"
 
 
 def _row(each: Initialisation, seeds: Sequence[int], done: list[Progress], main: str) -> Row:
@@ -227,16 +232,21 @@ def _row(each: Initialisation, seeds: Sequence[int], done: list[Progress], main:
 
 
 def _predict(
-    task: Task, initialisations: Sequence[Initialisation], schedule: Schedule, seeds: Sequence[int], options: Options
+    task: Task,
+    initialisations: Sequence[Initialisation],
+    schedule: Schedule,
+    seeds: Sequence[int],
+    options: Options,
+    waiting: int,
 ) -> None:
-    """Say how long training will take, from a few iterations that are thrown away."""
+    """Say how long the runs that have not begun will train, from a few iterations that are thrown away."""
     trial = _run(task, initialisations[0], schedule, seeds[0], options, None)
     seconds = trial.seconds_per_iteration(_TIMED)
-    runs = len(initialisations) * len(seeds)
-    total = seconds * schedule.iterations * runs
+    total = _duration(seconds * schedule.iterations * waiting)
     said = (
-        f"{runs} runs ({', '.join(each.label for each in initialisations)}; {len(seeds)} seeds) of "
-        f"{schedule.iterations} iterations at about {seconds:.2f} s: {_duration(total)} of training, tests come on top"
+        f"{waiting} runs ({', '.join(each.label for each in initialisations)}; {len(seeds)} seeds) of "
+        f"{schedule.iterations} iterations at about {seconds:.2f} s: {total} "
+        "of training; tests come on top"
     )
     print(printable(said), file=sys.stderr)
 

@@ -82,8 +82,8 @@ def fpn_detector(backbone: nn.Module, settings: DetectorSettings) -> nn.Module:
     """
     from torchvision.models import detection
     from torchvision.models._utils import IntermediateLayerGetter
+    from torchvision.models.detection.anchor_utils import AnchorGenerator
     from torchvision.models.detection.backbone_utils import BackboneWithFPN
-    from torchvision.models.detection.faster_rcnn import TwoMLPHead
     from torchvision.ops import MultiScaleRoIAlign
 
     check_stages(backbone)
@@ -93,30 +93,21 @@ def fpn_detector(backbone: nn.Module, settings: DetectorSettings) -> nn.Module:
     pyramid = BackboneWithFPN(
         backbone, layers, [channels for channels, _ in shapes], settings.width, norm_layer=nn.BatchNorm2d
     )
+    strides = [stride for _, stride in shapes]
+    strides.append(2 * strides[-1])  # the pyramid's last level, a pooled one
+    factor = anchor_strides(settings.side)
+    anchors = AnchorGenerator(tuple((factor * stride,) for stride in strides), (RATIOS,) * len(strides))
     levels = list(layers.values())
-    options = settings.shared() | {"rpn_anchor_generator": _anchors([stride for _, stride in shapes], settings.side)}
-    options["box_head"] = TwoMLPHead(settings.width * 7**2, settings.hidden)
-    options["box_predictor"] = _predictor(settings)
+    options = settings.shared() | {"rpn_anchor_generator": anchors} | _box_head(settings, levels)
     model: nn.Module
     if settings.keypoints:
         pool = MultiScaleRoIAlign(levels, output_size=14, sampling_ratio=2)
-        model = detection.KeypointRCNN(
-            pyramid, keypoint_roi_pool=pool, **_heads(options, levels), **_keypoint_head(settings)
-        )
+        model = detection.KeypointRCNN(pyramid, keypoint_roi_pool=pool, **options, **_keypoint_head(settings))
     elif settings.masks:
-        model = detection.MaskRCNN(pyramid, **_heads(options, levels), **_mask_head(settings, levels))
+        model = detection.MaskRCNN(pyramid, **options, **_mask_head(settings, levels))
     else:
-        model = detection.FasterRCNN(pyramid, **_heads(options, levels))
+        model = detection.FasterRCNN(pyramid, **options)
     return model
-
-
-def _anchors(strides: list[int], side: int) -> nn.Module:
-    """One width and three ratios on each level, the pooled one at the end included."""
-    from torchvision.models.detection.anchor_utils import AnchorGenerator
-
-    widths = tuple((anchor_strides(side) * stride,) for stride in [*strides, 2 * strides[-1]])
-    generator: nn.Module = AnchorGenerator(widths, (RATIOS,) * len(widths))
-    return generator
 
 
 def anchor_strides(side: int) -> float:
@@ -126,17 +117,15 @@ def anchor_strides(side: int) -> float:
     return max(_LEAST_STRIDES, _ANCHOR_STRIDES * min(1.0, side / PAPER_SIDE))
 
 
-def _heads(options: dict[str, Any], levels: list[str]) -> dict[str, Any]:
+def _box_head(settings: DetectorSettings, levels: list[str]) -> dict[str, nn.Module]:
+    from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
     from torchvision.ops import MultiScaleRoIAlign
 
-    return options | {"box_roi_pool": MultiScaleRoIAlign(levels, output_size=7, sampling_ratio=2)}
-
-
-def _predictor(settings: DetectorSettings) -> nn.Module:
-    from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
-
-    predictor: nn.Module = FastRCNNPredictor(settings.hidden, settings.categories + 1)  # and the background
-    return predictor
+    return {
+        "box_roi_pool": MultiScaleRoIAlign(levels, output_size=7, sampling_ratio=2),
+        "box_head": TwoMLPHead(settings.width * 7**2, settings.hidden),
+        "box_predictor": FastRCNNPredictor(settings.hidden, settings.categories + 1),  # and the background
+    }
 
 
 def _keypoint_head(settings: DetectorSettings) -> dict[str, nn.Module]:
