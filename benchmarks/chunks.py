@@ -4,8 +4,8 @@
 
 Gradient: of one step of 512 random images, in chunks against all at once, as the length of the difference by the length
 of the gradient, in float64; with BatchNorm and with its layers taken out. kNN: short runs of batch 256 at 16 px on a
-labelled folder, all at once and in chunks of 32, over seeds; "in order" leaves v3's keys in their queries' chunks. Prints
-tables; --out writes JSON.
+labelled folder, all at once and in chunks of 32, over seeds; "in order" leaves v3's keys in their queries' chunks.
+Prints tables; --out writes JSON.
 """
 
 from __future__ import annotations
