@@ -12,6 +12,7 @@ from moco.errors import ConfigError
 from moco.recipes import configure
 from moco.training import device, processes
 from moco.training.device import busy_remark, make_fabric, settled
+from moco.training.encoder import build_checked_encoder
 
 
 def hardware(monkeypatch, *, cuda=None, bf16_cpu=False):
@@ -38,6 +39,24 @@ def test_bf16_where_the_hardware_multiplies_it(monkeypatch, kind, precision):
     config, reason = settled(configure("v2", {}))
     assert (config.precision, config.layout) == (precision, "channels_last")
     assert reason
+
+
+@pytest.mark.parametrize(
+    ("options", "precision"),
+    [
+        ({"image_size": 16}, "bf16"),
+        ({"image_size": 8}, "fp32"),
+        ({"image_size": 16, "patches": True}, "fp32"),
+        ({"image_size": 32, "patches": True}, "bf16"),
+        ({"image_size": 16, "progressive_resolution": "8:0.5"}, "fp32"),
+        ({"image_size": 32, "small_views": 2, "small_view_size": 8}, "fp32"),
+        ({"image_size": 8, "precision": "bf16"}, "bf16"),
+    ],
+)
+def test_maps_of_one_position_are_computed_in_fp32_on_a_cpu(monkeypatch, options, precision):
+    hardware(monkeypatch, bf16_cpu=True)
+    config = configure("v2", {"backbone": "resnet_tiny", "batch_size": 16, **options})
+    assert settled(config, build_checked_encoder(config))[0].precision == precision
 
 
 def test_grouped_convolutions_are_computed_in_fp32_on_a_cpu(monkeypatch):

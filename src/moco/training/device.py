@@ -17,8 +17,9 @@ from moco.config import Config
 from moco.contrast import ContrastiveModel, InChunks
 from moco.contrast.batchnorm import has_batchnorm
 from moco.data.workers import cores
-from moco.encoder import recomputable_blocks, recomputing
+from moco.encoder import Encoder, recomputable_blocks, recomputing
 from moco.errors import ConfigError
+from moco.training.encoder import strides_over_one_position
 from moco.training.processes import cluster_environment, load_fabric, warnings_only
 
 if TYPE_CHECKING:
@@ -48,6 +49,9 @@ def settled(config: Config, encoder: nn.Module | None = None) -> tuple[Config, s
     if device == "cpu" and encoder is not None and _has_grouped_convolutions(encoder):
         # EfficientNet-Lite0 forward and backward: 0.92 s in bf16, 0.68 in fp32 (docs/log.md, 2026-11-28)
         return dataclasses.replace(config, precision="fp32"), "grouped convolutions are slow in bf16 on a CPU"
+    if device == "cpu" and isinstance(encoder, Encoder) and strides_over_one_position(encoder, config):
+        # PyTorch 2.14: gradients of such convolutions are no numbers now and then (docs/log.md, 2026-11-28)
+        return dataclasses.replace(config, precision="fp32"), "bf16 fails on maps of one position on a CPU"
     if not native:
         return dataclasses.replace(config, precision="fp32"), "bf16 would be emulated here"
     part = "GPU" if device == "cuda" else "processor"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -51,15 +52,40 @@ def build_checked_encoder(config: Config, module: nn.Module | None = None) -> En
         freeze_patch_projection_(encoder.backbone, config.backbone)
     if config.activation_checkpointing:
         recomputable_blocks(encoder.backbone, config.backbone)
-    for size, _ in config.sizes.stages:
-        _check_size(encoder, config, size, "progressive_resolution")
-    if config.small_views:
-        _check_size(encoder, config, small_size(config.small_view_size, config.image_size), "small_views")
-    for size, _ in config.sizes.shares() if config.patches else ():
-        height, width = height_width(size)
-        _check_size(encoder, config, size_of((height // 2, width // 2)), "patches")
+    for option, size in _further_sizes(config):
+        _check_size(encoder, config, size, option)
     _check_batchnorm(encoder, config)
     return encoder
+
+
+def _further_sizes(config: Config) -> Iterator[tuple[str, Size]]:
+    """Sizes of what the backbone visits, beside image_size, with the option that asks for it."""
+    for size, _ in config.sizes.stages:
+        yield "progressive_resolution", size
+    if config.small_views:
+        yield "small_views", small_size(config.small_view_size, config.image_size)
+    for size, _ in config.sizes.shares() if config.patches else ():
+        height, width = height_width(size)
+        yield "patches", size_of((height // 2, width // 2))
+
+
+def strides_over_one_position(encoder: Encoder, config: Config) -> bool:
+    """Whether a convolution with a stride meets a map of one position, in views of any size of the run."""
+    met: list[nn.Module] = []
+
+    def note(layer: nn.Conv2d, inputs: tuple[Tensor, ...]) -> None:
+        if max(layer.stride) > 1 and max(layer.kernel_size) > 1 and max(inputs[0].shape[2:]) == 1:
+            met.append(layer)
+
+    layers = [layer for layer in encoder.backbone.modules() if isinstance(layer, nn.Conv2d)]
+    hooks = [layer.register_forward_pre_hook(note) for layer in layers]
+    try:
+        for size in (config.image_size, *(size for _, size in _further_sizes(config))):
+            measure_width(encoder.backbone, config.backbone, image_size=size, channels=config.channels or 3)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return bool(met)
 
 
 def _check_size(encoder: Encoder, config: Config, size: Size, option: str) -> None:
