@@ -13,7 +13,7 @@ import torch
 
 # What a run measures of the machine.
 MEASURED = re.compile(
-    r"seconds|per_second|data_wait|memory|predicted|^rate$|^versions$|^path$|^command$|budget|^took$|^date$|^commit$"
+    r"seconds|per_second|data_wait|memory|predicted|capacity|share_of_peak|^rate$|^versions$|^path$|^command$|budget|^took$|^date$|^commit$"
 )
 # Written by loggers, one file a part of a run; tables of text and pictures show what the JSON files beside them hold.
 UNCOMPARED = re.compile(r"(^|/)(events\.out\.tfevents\.[^/]*|hparams\.yaml)$")

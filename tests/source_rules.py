@@ -19,7 +19,8 @@ PACKAGE = ROOT / "src" / "moco"
 LAYERS = (
     {"printable", "streams"},
     {"errors", "version"},
-    {"atomic", "fields", "normalization", "sizes"},
+    {"atomic", "fields", "normalization"},
+    {"sizes"},
     {"config_checks"},
     {"config"},
     {"recipes"},

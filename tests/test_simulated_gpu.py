@@ -12,8 +12,7 @@ from moco.data.recipe_views import RecipeViews
 from moco.data.views import view_recipe
 from moco.recipes import configure
 from moco.training.encoder import build_checked_encoder
-from moco.training.loop import STEPS
-from moco.training.mechanism import build_model
+from moco.training.mechanism import STEPS, build_model
 from moco.training.optimizer import make_optimizer
 from tests.simulated_gpu import (
     DEVICE,

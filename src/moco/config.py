@@ -13,9 +13,9 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from moco.config_checks import check_together
 from moco.errors import ConfigError
-from moco.fields import LARGEST_SEED, LARGEST_SIDE, above_zero, areas, at_least, limited, missed, patterns, share
+from moco.fields import LARGEST_SEED, above_zero, areas, at_least, limited, patterns, share
 from moco.normalization import AUTO, normalization_values
-from moco.sizes import SMALLEST_SIDE, SizeByStep, height_width, size_by_step, size_of, size_text
+from moco.sizes import SizeByStep, sides, size_by_step, size_of, size_text
 
 EPOCHS = 200  # MoCo v1's and v2's (1911.05722, 2003.04297)
 LARGEST_WIDTH = 65536  # of embeddings and of what lies before them
@@ -158,13 +158,7 @@ class Config:
     init: str | None = None
     num_heads: int | None = at_least(1, None)
     frozen_layers: float | None = limited(None, lambda value: 0 <= value < 1, "a share from 0 to below 1")
-    image_size: int | tuple[int, int] = limited(
-        224,
-        lambda value: all(SMALLEST_SIDE <= side <= LARGEST_SIDE for side in height_width(value)),
-        lambda value: missed(
-            max(value) if max(value := height_width(value)) > LARGEST_SIDE else 0, SMALLEST_SIDE, LARGEST_SIDE
-        ),
-    )
+    image_size: int | tuple[int, int] = sides(224)
     progressive_resolution: str | None = None
     stem: Stem = "auto"
     head: Head = "mlp"
@@ -182,7 +176,7 @@ class Config:
     nearest_positives: float = share(0.0)
     nearest_positives_from: float = share(0.25)
     small_views: int = at_least(0, 0, most=32)
-    small_view_size: int | tuple[int, int] | None = None
+    small_view_size: int | tuple[int, int] | None = sides(None)
     small_crop: tuple[float, float] = areas((0.05, 0.14))
     patches: bool = False
     batchnorm: BatchNormCure = "auto"

@@ -9,6 +9,7 @@ import re
 from typing import Any
 
 from moco.errors import ConfigError
+from moco.fields import LARGEST_SIDE, limited, missed
 
 Size = int | tuple[int, int]
 """Side of a square, or (height, width); a square is always given by its side."""
@@ -97,6 +98,16 @@ def size_by_step(stated: str | None, final: Size) -> SizeByStep:
     if not all(0 < part < 1 for _, part in stages) or sum(part for _, part in stages) >= 1:
         raise ConfigError(f"{said}: need shares above 0 with a sum below 1, the rest of the run has image_size")
     return SizeByStep(final, tuple(stages))
+
+
+def sides(default: Any) -> Any:
+    """A field with the side of an image, or with height and width."""
+
+    def needed(value: Any) -> str:
+        largest = max(height_width(value))
+        return missed(largest if largest > LARGEST_SIDE else 0, SMALLEST_SIDE, LARGEST_SIDE)
+
+    return limited(default, lambda v: all(SMALLEST_SIDE <= side <= LARGEST_SIDE for side in height_width(v)), needed)
 
 
 def small_size(stated: Size | None, image_size: Size) -> Size:
