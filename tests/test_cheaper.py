@@ -101,7 +101,7 @@ def test_nearest_positives_begin_after_their_share_of_the_run():
         ({"patches": True, "image_size": 33}, "need an even image_size"),
         ({"patches": True, "image_size": 64, "progressive_resolution": "33:0.5"}, "need an even image_size"),
         ({"small_views": 2, "small_view_size": 32, "image_size": 32}, "below that of the others"),
-        ({"small_views": 2, "small_view_size": 4, "image_size": 32}, "from 8"),
+        ({"small_views": 2, "small_view_size": 4, "image_size": 32}, "at least 8"),
         ({"small_views": 2, "image_size": 32, "progressive_resolution": "16:0.5"}, "below that of the others"),
         ({"small_view_size": 16}, "would change nothing"),
         ({"small_crop": (0.1, 0.2)}, "would change nothing"),
