@@ -11,7 +11,6 @@ Prints JSON, and writes it to --out.
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import statistics
 import time
@@ -23,13 +22,9 @@ import torch
 
 from cheaper import ARMS
 from moco.config import Config
-from moco.data.skipped import SkippedFiles
+from moco.fit.measure import rehearsal
 from moco.recipes import configure
 from moco.training import loop
-from moco.training.checkpoint import Position
-from moco.training.device import make_fabric, place
-from moco.training.mechanism import build_model
-from moco.training.optimizer import make_optimizer
 from moco.training.pretrain import Pretraining
 from moco.training.run_folder import RunFolder
 from provenance import provenance
@@ -103,25 +98,7 @@ def parts(folder: str, config: Config) -> list[tuple[float, Iterator[tuple[float
 
 def laps(run: Pretraining, size: Any) -> Iterator[tuple[float, float]]:
     """Seconds of CPU for the views of a step and for the step itself, one step after the other."""
-    config = run.config
-    fabric = make_fabric(config)
-    model = build_model(copy.deepcopy(run.encoder), config, images=len(run.images.pretraining))
-    place(model, fabric, config)
-    model.train()
-    loader, order = run.views.loader(fabric, SkippedFiles(), indices=run.images.pretraining[:256], size=size)
-    training = loop.Training(
-        config=config,
-        fabric=fabric,
-        model=model,
-        optimizer=make_optimizer(model, config),
-        batches=loader.batches,
-        bank_rows=None,
-        steps_per_epoch=order.steps_per_epoch,
-        evaluate=None,
-        checkpoint=Path(),
-        folder=None,
-        position=Position(step=LATE),
-    )
+    training = rehearsal(run, run.config, size, images=256, step=LATE)
     batches = training.batches(0)
     while True:
         began = time.process_time()

@@ -172,6 +172,6 @@ def test_a_vit_of_fixed_positions_is_refused(photos, tmp_path, tiny):
 
 def test_what_a_step_takes_is_the_mean_over_the_sizes(monkeypatch):
     config = configure("v2", {"image_size": 32, "progressive_resolution": "16:0.5,24:0.25"})
-    seconds = {None: 4.0, 16: 1.0, 24: 2.0}
-    monkeypatch.setattr(measuring, "_steps", lambda run, config, deadline, size=None: (seconds[size], 0.0))
-    assert measuring._share_of_full_steps(None, config, 1.0) == pytest.approx((0.5 * 1 + 0.25 * 2 + 0.25 * 4) / 4)
+    seconds = {16: 1.0, 24: 2.0}
+    monkeypatch.setattr(measuring, "_steps", lambda run, config, deadline, size: (seconds[size], 0.0))
+    assert measuring._share_of_full_steps(None, config, 4.0, 1.0) == pytest.approx((0.5 * 1 + 0.25 * 2 + 0.25 * 4) / 4)

@@ -1,4 +1,4 @@
-"""Text from outside (names of files, arguments) as it may be shown: on one line, Unicode, without control codes."""
+"""What is shown: text from outside (names of files, arguments) on one line, Unicode, without control codes; times."""
 
 from __future__ import annotations
 
@@ -48,3 +48,13 @@ def _written_out(character: str) -> str:
     if 0xDC80 <= code <= 0xDCFF:  # a byte that is no UTF-8, as Python holds it in a file's name
         code -= 0xDC00
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def duration(seconds: float) -> str:
+    """A length of time in the largest unit that leaves two digits."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    for unit, size in (("min", 60.0), ("h", 3600.0)):
+        if seconds < 99.5 * size:
+            return f"{seconds / size:.{0 if seconds >= 9.95 * size else 1}f} {unit}"
+    return f"{seconds / 86400:.1f} days"

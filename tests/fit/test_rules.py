@@ -10,6 +10,7 @@ from moco.config import Config
 from moco.errors import ConfigError
 from moco.fit import budget, rules
 from moco.fit.rules import Facts, Pace, first_choices, length_choices
+from moco.printable import duration
 from moco.recipes import RECIPES, configure
 
 LAPTOP = Facts(images=3000, side=480, grey=False, gpu=False, cores=4, memory=16e9, budget=1800.0)
@@ -180,4 +181,4 @@ def test_what_is_no_time_is_refused(text):
     [(5, "5 s"), (99, "99 s"), (150, "2.5 min"), (1800, "30 min"), (111_600, "31 h"), (1e6, "11.6 days")],
 )
 def test_times_are_said_in_two_digits(seconds, text):
-    assert budget.said(seconds) == text
+    assert duration(seconds) == text

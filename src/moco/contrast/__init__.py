@@ -14,16 +14,17 @@ Nothing here knows of images, files, configurations or loggers, so text and rein
 """
 
 from moco.contrast.algorithm import MoCo, moco_loss, moco_step, symmetric_moco_loss, symmetric_moco_step
+from moco.contrast.chosen_negatives import contrast_loss, contrast_step
 from moco.contrast.chunks import InChunks
 from moco.contrast.dictionary import Bank, Queue
 from moco.contrast.end_to_end import EndToEnd, end_to_end_loss, end_to_end_step
-from moco.contrast.general import TwoTowers, contrast_loss, contrast_step, two_towers_loss, two_towers_step
 from moco.contrast.loss import contrastive_logits, in_batch_info_nce, info_nce, scored_info_nce
 from moco.contrast.memory_bank import MemoryBank, memory_bank_loss, memory_bank_step
 from moco.contrast.model import ContrastiveModel, LossAndKeys
 from moco.contrast.momentum import ema_update_, frozen_copy
 from moco.contrast.schedule import half_cosine
 from moco.contrast.similarity import Bilinear, LearnedTemperature
+from moco.contrast.two_towers import TwoTowers, two_towers_loss, two_towers_step
 from moco.contrast.v3 import MoCoV3, moco_v3_loss, moco_v3_step
 from moco.contrast.variants import MoCoVariant, variant_loss, variant_step
 

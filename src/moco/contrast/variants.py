@@ -104,14 +104,13 @@ class MoCoVariant(MoCo):
     ) -> None:
         if patches and not all(isinstance(getattr(encoder, part, None), nn.Module) for part in ("backbone", "head")):
             raise TypeError(f"patches with a {type(encoder).__name__}: it needs the parts backbone and head")
-        self.__dict__.update(patches=patches)  # before the module is one: `query_side` asks for it
         sizes: dict[str, Any] = {"dictionary_size": dictionary_size, "key_momentum": key_momentum}
         super().__init__(encoder, **sizes, dictionary_dtype=dictionary_dtype, **shared)
         if self.similarity.kind != "cosine":
             raise ValueError(f"similarity={self.similarity.kind!r} in MoCoVariant: MoCo alone takes it")
-        self.decoupled = decoupled
+        self.patches, self.decoupled = patches, decoupled
 
-    patches: bool
+    patches = False
     similarity_may_learn = False
     nearest_share = 0.0
 

@@ -20,13 +20,3 @@ def seconds(budget: str) -> float:
     if found is None or float(found[1]) <= 0:
         raise ConfigError(f"budget={budget!r}: expected a time such as 90s, 30m or 8h")
     return float(found[1]) * UNITS[found[2]]
-
-
-def said(seconds: float) -> str:
-    """A length of time in the largest unit that leaves two digits."""
-    if seconds < 99.5:
-        return f"{seconds:.0f} s"
-    for unit, size in (("min", 60.0), ("h", 3600.0)):
-        if seconds < 99.5 * size:
-            return f"{seconds / size:.{0 if seconds >= 9.95 * size else 1}f} {unit}"
-    return f"{seconds / 86400:.1f} days"

@@ -72,6 +72,7 @@ def measure(run: Pretraining, seconds: float) -> Measured:
     with StopRequest(patient=False), convolutions_tried(), torch.random.fork_rng(devices=gpus):
         before = peak_memory_bytes(device)
         step, decoding = _steps(run, rehearsed, time.monotonic() + seconds / 3)
+        smaller = _share_of_full_steps(run, rehearsed, step, seconds / 3)
         memory = peak_memory_bytes(device)
         if share > part:
             whole = step * share / part
@@ -81,7 +82,7 @@ def measure(run: Pretraining, seconds: float) -> Measured:
                 whole_batch = dataclasses.replace(rehearsed, batch_size=share)
                 step, decoding = _steps(run, whole_batch, deadline)
                 memory = peak_memory_bytes(device)
-        step *= _share_of_full_steps(run, rehearsed, seconds / 3)
+        step *= smaller
         evaluation, reading = _evaluation(run, device)
     return Measured(step=step, decoding=decoding, evaluation=evaluation, reading=reading, memory=int(memory))
 
@@ -126,28 +127,32 @@ def _steps(run: Pretraining, config: Config, deadline: float, size: Size | None 
     return step, max(0.0, float(np.mean(first)) - step) / batch
 
 
-def _share_of_full_steps(run: Pretraining, config: Config, seconds: float) -> float:
-    """Mean time of the run's steps, as a share of that of a step at the final size: 1 without smaller views."""
-    sizes = config.sizes
-    if not sizes.stages:
-        return 1.0
-    each = seconds / (1 + len(sizes.stages))
-    full = _steps(run, config, time.monotonic() + each)[0]
-    small = [(part, _steps(run, config, time.monotonic() + each, size)[0]) for size, part in sizes.stages]
-    return 1.0 - sum(part * (1.0 - seconds / full) for part, seconds in small)
+def _share_of_full_steps(run: Pretraining, config: Config, full: float, seconds: float) -> float:
+    """Mean time of the run's steps, as a share of `full`, that of a step at the final size; 1 without smaller views."""
+    stages = config.sizes.stages
+    taken = [_steps(run, config, time.monotonic() + seconds / len(stages), size)[0] for size, _ in stages]
+    return 1.0 - sum(part * (1.0 - each / full) for (_, part), each in zip(stages, taken, strict=True))
 
 
-def _timed(run: Pretraining, config: Config, deadline: float, size: Size | None) -> list[float]:
+def _timed(run: Pretraining, config: Config, deadline: float, size: Size) -> list[float]:
     """Seconds of each of some steps, waiting for views included."""
-    fabric = make_fabric(config)
-    device, images = fabric.device, run.images
-    model = build_model(copy.deepcopy(run.encoder), config, images=len(images.pretraining))
+    training = rehearsal(run, config, size, images=PASS * config.batch_size)
+    with closing(training.batches(0)) as batches:
+        return list(_laps(training, batches, deadline))
+
+
+def rehearsal(run: Pretraining, config: Config, size: Size, *, images: int, step: int = 0) -> loop.Training:
+    """A training of a copy of the run's encoder on its first images, with views of `size`, that writes nothing."""
+    fabric, few = make_fabric(config), run.images.pretraining[:images]
+    device = fabric.device
+    model = build_model(copy.deepcopy(run.encoder), config, images=len(run.images.pretraining))
     place(model, fabric, config)
     model.train()
-    few = images.pretraining[: PASS * config.batch_size]
     loader, order = run.views.loader(fabric, SkippedFiles(), indices=few, batch_size=config.batch_size, size=size)
-    rows = bank_rows(images.pretraining, config)
-    training = loop.Training(
+    rows = bank_rows(run.images.pretraining, config)
+    position = Position(step=step)
+    position.loss_sum, position.accuracy_sum = position.loss_sum.to(device), position.accuracy_sum.to(device)
+    return loop.Training(
         config=config,
         fabric=fabric,
         model=model,
@@ -158,12 +163,8 @@ def _timed(run: Pretraining, config: Config, deadline: float, size: Size | None)
         evaluate=None,
         checkpoint=Path(),
         folder=None,
-        position=Position(),
+        position=position,
     )
-    position = training.position
-    position.loss_sum, position.accuracy_sum = position.loss_sum.to(device), position.accuracy_sum.to(device)
-    with closing(training.batches(0)) as batches:
-        return list(_laps(training, batches, deadline))
 
 
 def _laps(training: loop.Training, batches: Iterator[loop.Batch], deadline: float) -> Iterator[float]:

@@ -15,7 +15,7 @@ from moco.fit import budget as times
 from moco.fit import rules
 from moco.fit.facts import look
 from moco.fit.measure import Measured, evaluated, evaluation_bytes, measure
-from moco.printable import printable
+from moco.printable import duration, printable
 from moco.recipes import configure
 from moco.sizes import size_text
 from moco.training.alive import doing
@@ -166,7 +166,7 @@ def _predict(run: Pretraining, measured: Measured, *, start: float, quiet: bool)
     run.predicted = Predicted(round(seconds, 1), memory)
     enough = memory <= memory_bytes(device)
     said = f"memory about {memory / 2**30:.2g} GiB" + ("" if enough else ", more than there is: lower --batch-size")
-    say(f"about {times.said(seconds)}: {steps:,} steps at {measured.step:.2g} s; {said}", quiet=quiet)
+    say(f"about {duration(seconds)}: {steps:,} steps at {measured.step:.2g} s; {said}", quiet=quiet)
 
 
 def _weights(stated: Mapping[str, Any]) -> rules.Choice:
@@ -180,7 +180,7 @@ def _weights(stated: Mapping[str, Any]) -> rules.Choice:
 def _heading(facts: rules.Facts, length: Sequence[str]) -> str:
     colour = "grey" if facts.grey else "colour"
     device = "a GPU" if facts.gpu else f"{facts.cores} CPU cores"
-    time_ = f"{length[0]} stated" if length else f"budget {times.said(facts.budget)} (--budget)"
+    time_ = f"{length[0]} stated" if length else f"budget {duration(facts.budget)} (--budget)"
     return f"{facts.images:,} {colour} images of about {facts.side} px on {device}, {time_}:"
 
 

@@ -49,11 +49,11 @@ def settled(config: Config, encoder: nn.Module | None = None) -> tuple[Config, s
     if device == "cpu" and encoder is not None and _has_grouped_convolutions(encoder):
         # EfficientNet-Lite0 forward and backward: 0.92 s in bf16, 0.68 in fp32 (docs/log.md, 2026-11-28)
         return dataclasses.replace(config, precision="fp32"), "grouped convolutions are slow in bf16 on a CPU"
+    if not native:
+        return dataclasses.replace(config, precision="fp32"), "bf16 would be emulated here"
     if device == "cpu" and isinstance(encoder, Encoder) and strides_over_one_position(encoder, config):
         # PyTorch 2.14: gradients of such convolutions are no numbers now and then (docs/log.md, 2026-11-28)
         return dataclasses.replace(config, precision="fp32"), "bf16 fails on maps of one position on a CPU"
-    if not native:
-        return dataclasses.replace(config, precision="fp32"), "bf16 would be emulated here"
     part = "GPU" if device == "cuda" else "processor"
     return dataclasses.replace(config, precision="bf16"), f"the {part} multiplies bf16 natively"
 

@@ -70,18 +70,20 @@ def _further_sizes(config: Config) -> Iterator[tuple[str, Size]]:
 
 
 def strides_over_one_position(encoder: Encoder, config: Config) -> bool:
-    """Whether a convolution with a stride meets a map of one position, in views of any size of the run."""
+    """Whether a convolution with a stride meets a map of one position, in the run's smallest views."""
     met: list[nn.Module] = []
 
     def note(layer: nn.Conv2d, inputs: tuple[Tensor, ...]) -> None:
         if max(layer.stride) > 1 and max(layer.kernel_size) > 1 and max(inputs[0].shape[2:]) == 1:
             met.append(layer)
 
+    smallest = min(
+        (config.image_size, *(size for _, size in _further_sizes(config))), key=lambda s: max(height_width(s))
+    )
     layers = [layer for layer in encoder.backbone.modules() if isinstance(layer, nn.Conv2d)]
     hooks = [layer.register_forward_pre_hook(note) for layer in layers]
     try:
-        for size in (config.image_size, *(size for _, size in _further_sizes(config))):
-            measure_width(encoder.backbone, config.backbone, image_size=size, channels=config.channels or 3)
+        measure_width(encoder.backbone, config.backbone, image_size=smallest, channels=config.channels or 3)
     finally:
         for hook in hooks:
             hook.remove()

@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 from moco import atomic
-from moco.printable import printable
+from moco.printable import duration, printable
 from moco.transfer.fine_tune import FineTuning, Options, Progress
 from moco.transfer.schedule import Schedule
 from moco.transfer.task import Task
@@ -242,16 +242,10 @@ def _predict(
     """Say how long the runs that have not begun will train, from a few iterations that are thrown away."""
     trial = _run(task, initialisations[0], schedule, seeds[0], options, None)
     seconds = trial.seconds_per_iteration(_TIMED)
-    total = _duration(seconds * schedule.iterations * waiting)
+    total = duration(seconds * schedule.iterations * waiting)
     said = (
         f"{waiting} runs ({', '.join(each.label for each in initialisations)}; {len(seeds)} seeds) of "
         f"{schedule.iterations} iterations at about {seconds:.2f} s: {total} "
         "of training; tests come on top"
     )
     print(printable(said), file=sys.stderr)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

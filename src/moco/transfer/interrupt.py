@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a run after the iteration at hand; a second one ends it at once."""
+"""Ctrl-C, SIGTERM and SIGHUP end a run after the iteration at hand; a second one ends it at once."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import threading
 from types import FrameType
 from typing import Any
 
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+
 
 class StopAsked:
-    """Context in which the first SIGINT or SIGTERM only sets `came`; the second raises KeyboardInterrupt.
+    """Context in which the first of these signals only sets `came`; the second raises KeyboardInterrupt.
 
     In a thread other than the main one, which gets no signals, it does nothing.
     """
@@ -20,8 +22,9 @@ class StopAsked:
 
     def __enter__(self) -> StopAsked:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._on_signal)
+            for number in SIGNALS:
+                if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has SIGHUP ignored
+                    self._previous[number] = signal.signal(number, self._on_signal)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,4 +1,4 @@
-"""Laws of the choice of negatives and of two towers. N: samples   C: embedding width   K: keys in the queue"""
+"""Laws of the choice of negatives. N: samples   C: embedding width   K: keys in the queue"""
 
 from __future__ import annotations
 
@@ -14,18 +14,14 @@ from torch import Tensor, nn
 from moco.contrast import (
     MoCo,
     Queue,
-    TwoTowers,
     contrast_loss,
     contrast_step,
     half_cosine,
     in_batch_info_nce,
     moco_step,
-    two_towers_loss,
-    two_towers_step,
 )
 from tests.contrast.test_algorithm_laws import same
 from tests.contrast.test_loss import unit_rows
-from tests.reference.info_nce import plain_info_nce
 from tests.reference.similarity import plain_negatives
 
 
@@ -126,31 +122,6 @@ def test_ids_leave_with_their_keys() -> None:
     assert torch.equal(queue.keys_KC, before)
 
 
-def test_each_tower_meets_the_others_keys_and_queue() -> None:
-    torch.manual_seed(0)
-    towers = TwoTowers(model(6), model(9, dictionary_size=4))
-    x_a, x_b = torch.randn(5, 6), torch.randn(5, 9)
-    q_a, q_b, k_a, k_b = towers.a.query(x_a), towers.b.query(x_b), towers.a.key(x_a), towers.b.key(x_b)
-    naive = plain_info_nce(q_a, k_b, towers.b.queue.keys_KC, 0.2) + plain_info_nce(
-        q_b, k_a, towers.a.queue.keys_KC, 0.2
-    )
-    torch.testing.assert_close(two_towers_loss(towers, x_a, x_b).loss, naive)
-    two_towers_step(towers, x_a, x_b, sgd(towers))
-    torch.testing.assert_close(towers.a.queue.keys_KC[:5], k_a)
-    torch.testing.assert_close(towers.b.queue.keys_KC[[1, 2, 3, 0]], k_b[1:])
-
-
-def test_towers_learn_pairs() -> None:
-    torch.manual_seed(0)
-    towers = TwoTowers(model(6), model(9))
-    optimizer, map_69 = torch.optim.Adam(towers.query_side.parameters(), lr=0.01), torch.randn(6, 9)
-    losses = []
-    for _ in range(150):
-        x_a = torch.randn(32, 6)
-        losses.append(two_towers_step(towers, x_a, x_a @ map_69, optimizer, negatives="both")[0].item())
-    assert losses[-1] < 0.5 * losses[0]
-
-
 def test_key_mode_eval_keeps_dropout_off_the_keys_alone() -> None:
     encoder = nn.Sequential(nn.Linear(6, 4), nn.Dropout(0.5))
     made = MoCo(encoder, dictionary_size=7, embedding_dim=4, key_momentum=0.5, temperature=0.2, key_mode="eval").train()
@@ -193,8 +164,6 @@ X = torch.randn(5, 6)
             ),
             "batchnorm='average'",
         ),
-        (lambda: TwoTowers(model(), model(embedding_dim=3)), "one width"),
-        (lambda: TwoTowers(*[model()] * 2), "one tower twice"),
         (lambda: half_cosine(0, 0, start=0, end=1), "at least 1 step"),
     ],
 )
