@@ -4,12 +4,12 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from tests.real_data import cifar10
 
 from moco.data.arrays import ArraySource
 from moco.data.base import Source
 from moco.data.source import open_source
 from moco.errors import DataError
+from tests.real_data import cifar10
 
 
 def pictures(count=6, height=5, width=7, channels=3):

@@ -6,7 +6,6 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from tests.data.image_files import deep_png, tiff
 
 from moco.data.arrays import ArraySource
 from moco.data.bands import Layout
@@ -14,6 +13,7 @@ from moco.data.decode import DamagedImage, image_layout, read_image, read_pixels
 from moco.data.patterns import matching
 from moco.data.source import open_source
 from moco.errors import DataError
+from tests.data.image_files import deep_png, tiff
 
 
 def bands(count: int, dtype=np.uint8) -> np.ndarray:

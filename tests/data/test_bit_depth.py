@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
-from tests.data.image_files import deep_png, tiff
 
 import moco
 from moco.data.bit_depth import Depth, range_of
@@ -19,6 +18,7 @@ from moco.errors import ConfigError, DataError
 from moco.normalization import IMAGENET
 from moco.recipes import configure
 from moco.training.images import open_images
+from tests.data.image_files import deep_png, tiff
 
 
 def values(channels: int, top: int = 4095, seed: int = 0, side: int = 24) -> np.ndarray:

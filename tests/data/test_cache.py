@@ -5,13 +5,13 @@ import multiprocessing
 import numpy as np
 import pytest
 from PIL import Image
-from tests.data.examples import EVERYTHING, Reddish, loader, same, shared_counts, take
 
 from moco.data.arrays import ArraySource
 from moco.data.cache import SAMPLE, keep_decoded
 from moco.data.decode import DamagedImage
 from moco.data.folder import FolderSource
 from moco.data.skipped import SkippedFiles
+from tests.data.examples import EVERYTHING, Reddish, loader, same, shared_counts, take
 
 MIB = 2**20
 

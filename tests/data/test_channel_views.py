@@ -6,7 +6,6 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from tests.data.examples import RECIPES, generator
 from torchvision.transforms.v2 import functional as F
 
 from moco.data.arrays import ArraySource
@@ -16,6 +15,7 @@ from moco.data.order import EpochOrder
 from moco.data.recipe_views import RecipeViews
 from moco.data.skipped import SkippedFiles
 from moco.data.views import ViewRecipe
+from tests.data.examples import RECIPES, generator
 
 COUNT = 20_000
 

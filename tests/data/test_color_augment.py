@@ -6,10 +6,10 @@ import math
 
 import pytest
 import torch
-from tests.data.examples import EVERYTHING, PLAIN, RECIPES, generator, pictures
-from tests.reference.views import naive_photometric
 
 from moco.data.augment import BLOCK_PIXELS, SMALLEST_BLOCK, ColorDraws, color_views, draw_colors
+from tests.data.examples import EVERYTHING, PLAIN, RECIPES, generator, pictures
+from tests.reference.views import naive_photometric
 
 ALL = {
     **RECIPES,

@@ -6,13 +6,13 @@ import tracemalloc
 import numpy as np
 import pytest
 from PIL import Image
-from tests.real_data import imagenette
 
 from moco.data.base import Source
 from moco.data.decode import DamagedImage
 from moco.data.folder import FolderSource
 from moco.data.source import open_source
 from moco.errors import DataError
+from tests.real_data import imagenette
 
 
 def save(path, shade=0, size=(8, 6)):

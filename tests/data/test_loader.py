@@ -13,6 +13,15 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+
+from moco.data import loader as loader_module
+from moco.data.arrays import ArraySource
+from moco.data.augment import ColorDraws, CropBoxes, resized_crop
+from moco.data.folder import FolderSource
+from moco.data.order import COLORS, VIEWS, EpochOrder, keyed_generator
+from moco.data.skipped import SkippedFiles
+from moco.data.workers import cores
+from moco.errors import DataError, RunError
 from tests.data.examples import (
     EVERYTHING,
     PLAIN,
@@ -26,15 +35,6 @@ from tests.data.examples import (
     take,
 )
 from tests.reference.views import naive_photometric
-
-from moco.data import loader as loader_module
-from moco.data.arrays import ArraySource
-from moco.data.augment import ColorDraws, CropBoxes, resized_crop
-from moco.data.folder import FolderSource
-from moco.data.order import COLORS, VIEWS, EpochOrder, keyed_generator
-from moco.data.skipped import SkippedFiles
-from moco.data.workers import cores
-from moco.errors import DataError, RunError
 
 DAMAGED = {0, 3, 4, 11}
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from PIL import Image
-from tests.data.image_files import deep_png
 
 import moco
 from moco.data.bands import Layout
@@ -13,6 +12,7 @@ from moco.data.bit_depth import Depth
 from moco.data.decode import DamagedImage, image_layout, read_pixels
 from moco.data.source import open_source
 from moco.errors import DataError
+from tests.data.image_files import deep_png
 
 
 def stack(path, pages: np.ndarray):

@@ -6,10 +6,10 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from tests.data.examples import generator, ks_distance
 from torchvision.transforms import RandomResizedCrop
 
 from moco.data.augment import RATIO, CropBoxes, resized_crop
+from tests.data.examples import generator, ks_distance
 
 DRAWS = 3000
 SIZES = [(96, 96), (40, 90), (375, 250), (7, 7), (8, 200), (1, 30)]  # two square, two elongated, two extremely so

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.reference.views import naive_photometric
 from torch.nn.functional import interpolate
 
 from moco.config import Config
@@ -22,6 +21,7 @@ from moco.errors import ConfigError, DataError
 from moco.normalization import IMAGENET
 from moco.recipes import configure, read_config, write_config
 from moco.sizes import size_of
+from tests.reference.views import naive_photometric
 
 H, W = 12, 20
 

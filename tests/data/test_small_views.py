@@ -7,8 +7,6 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from tests.data.examples import EVERYTHING, PLAIN, pictures
-from tests.reference.views import naive_photometric
 
 from moco.data.arrays import ArraySource
 from moco.data.augment import ColorDraws, CropBoxes, Poses
@@ -16,6 +14,8 @@ from moco.data.loader import ViewLoader
 from moco.data.order import SMALL_COLORS, SMALL_VIEWS, EpochOrder, keyed_generator
 from moco.data.recipe_views import RecipeViews, SmallViews
 from moco.data.skipped import SkippedFiles
+from tests.data.examples import EVERYTHING, PLAIN, pictures
+from tests.reference.views import naive_photometric
 
 SEED, BATCH, STEP = 3, 4, 5
 SMALL = SmallViews(3, 8, (0.05, 0.14))

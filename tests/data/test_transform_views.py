@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.data.examples import PLAIN, SIZE, Reddish, loader, same, take
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
@@ -18,6 +17,7 @@ from moco.data.order import EpochOrder
 from moco.data.skipped import SkippedFiles
 from moco.data.source import open_source
 from moco.errors import DataError
+from tests.data.examples import PLAIN, SIZE, Reddish, loader, same, take
 
 
 def drawn(image: Image.Image) -> torch.Tensor:

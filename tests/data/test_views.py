@@ -3,11 +3,11 @@
 import dataclasses
 
 import pytest
-from tests.data.examples import PLAIN, RECIPES
 
 from moco.data.views import view_recipe
 from moco.normalization import CIFAR, IMAGENET
 from moco.recipes import configure
+from tests.data.examples import PLAIN, RECIPES
 
 # As the papers, the authors' repository and their CIFAR demonstration have them; the book is our own.
 V2 = {

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.data.examples import PLAIN, Reddish
 
 from moco.data.loader import ViewLoader
 from moco.data.order import EpochOrder
 from moco.data.recipe_views import RecipeViews
 from moco.data.skipped import SkippedFiles
 from moco.data.workers import default_workers
+from tests.data.examples import PLAIN, Reddish
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
 
