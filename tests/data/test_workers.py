@@ -45,11 +45,10 @@ def children(pid: int) -> set[int]:
     return found
 
 
-def traces() -> set[str]:
-    """What PyTorch and multiprocessing might leave in the file system."""
-    folders = (Path(tempfile.gettempdir()).glob("pymp-*"), Path("/dev/shm").glob("*"))
-    found = {str(path) for folder in folders for path in folder}
-    return {path for path in found if "sem.mp-" not in path}  # of other tests' spawned processes: forked ones name none
+def traces(*pids: int) -> set[str]:
+    """What PyTorch and multiprocessing left in the file system of these processes; shared memory has their numbers."""
+    shared = (Path("/dev/shm").glob(f"*_{pid}_*") for pid in pids)
+    return {str(path) for folder in (Path(tempfile.gettempdir()).glob("pymp-*"), *shared) for path in folder}
 
 
 def alive(pid: int) -> bool:
@@ -86,7 +85,6 @@ def start(tmp_path, monkeypatch):
 )
 def test_a_killed_process_leaves_no_workers_and_no_traces(start, options):
     """Workers may be sending, waiting, or in the middle of an image."""
-    before = {trace for trace in traces() if trace.startswith("/dev/shm")}
     process, workers = start(**options)
     time.sleep(0.2)
     process.kill()
@@ -95,17 +93,16 @@ def test_a_killed_process_leaves_no_workers_and_no_traces(start, options):
     while any(map(alive, workers)) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not any(map(alive, workers))
-    assert traces() <= before
+    assert not traces(process.pid, *workers)
 
 
 def test_nothing_is_left_of_processes_that_were_all_killed_at_once(start):
     """Nobody is left to remove anything."""
-    before = {trace for trace in traces() if trace.startswith("/dev/shm")}
     process, workers = start(slow=False, pause=9)
     for pid in (*workers, process.pid):
         os.kill(pid, signal.SIGKILL)
     process.join()
-    assert traces() <= before
+    assert not traces(process.pid, *workers)
 
 
 def test_workers_send_images_whatever_the_length_of_the_temporary_folder(start, tmp_path, monkeypatch):

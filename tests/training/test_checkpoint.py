@@ -61,3 +61,36 @@ def test_a_foreign_file_is_refused(tmp_path):
     torch.save({"state_dict": {}}, tmp_path / "last.pt")
     with pytest.raises(RunError, match="not a checkpoint of this version"):
         checkpoint.load(tmp_path / "last.pt")
+
+
+@pytest.mark.parametrize("second_names", [True, False], ids=["hard links", "no hard links"])
+def test_the_newest_checkpoint_has_its_name_at_every_moment_and_two_are_kept(tmp_path, monkeypatch, second_names):
+    path, deeds, there = tmp_path / "last.pt", [], []
+
+    def watched(name, deed):
+        def does(*arguments, **options):
+            deeds.append(name)
+            result = deed(*arguments, **options)
+            there.append(path.is_file())
+            return result
+
+        return does
+
+    def refused(*_):
+        raise OSError(95, "Operation not supported")
+
+    for name in ("replace", "unlink", "link"):
+        monkeypatch.setattr(os, name, watched(name, getattr(os, name)))
+    if not second_names:
+        monkeypatch.setattr(os, "link", refused)
+    checkpoint.save_atomically({"step": 0}, path, keep=2)
+    for step in range(1, 4):
+        if step == 2 and second_names:  # killed between its last two deeds: both names are of one file
+            path.with_name("last-1.pt").unlink()
+            os.link(path, path.with_name("last-1.pt"))
+        checkpoint.save_atomically({"step": step}, path, keep=2)
+        names = sorted(file.name for file in tmp_path.iterdir())
+        assert names == ["last-1.pt", "last.pt"]
+        assert [checkpoint.load(tmp_path / name)["step"] for name in names] == [step - 1, step]
+    assert "replace" in deeds
+    assert all(there) is second_names

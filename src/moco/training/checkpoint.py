@@ -81,7 +81,7 @@ def save_atomically(state: dict[str, Any], path: Path, *, keep: int = 1) -> None
         kept = candidates(path, keep)
         for older, newer in reversed(list(zip(kept[1:], kept, strict=False))):
             if newer.exists():
-                os.replace(newer, older)
+                _hand_down(newer, older)
         os.replace(partial, path)
         for surplus in candidates(path)[1:]:
             if surplus not in kept:
@@ -93,6 +93,18 @@ def save_atomically(state: dict[str, Any], path: Path, *, keep: int = 1) -> None
         kept_one = "there is no earlier one" if last is None else f"{last} is as it was"
         cause = reason(error) if isinstance(error, OSError) else "the disk took no more"
         raise RunError(f"cannot write {path}: {cause}; {kept_one}") from error
+
+
+def _hand_down(newer: Path, older: Path) -> None:
+    """Put a checkpoint in the place of the one before it; until another takes its own, it is found there as well."""
+    second = older.with_name(older.name + ".partial")
+    try:
+        second.unlink(missing_ok=True)
+        os.link(newer, second)
+        os.replace(second, older)
+        second.unlink(missing_ok=True)  # is still there if both were names of one file: killed at this place before
+    except OSError:  # file systems without second names
+        os.replace(newer, older)
 
 
 def candidates(path: Path, count: int | None = None) -> list[Path]:
