@@ -17,7 +17,7 @@ else:
     Weights = str  # the command line gives text
     Preprocessing = object
 
-Task = Literal["detection", "instance-segmentation", "keypoints", "lvis", "semantic-segmentation"]
+Task = Literal["detection", "instance-segmentation", "keypoints", "densepose", "lvis", "semantic-segmentation"]
 Initial = Literal["moco", "random", "supervised"]
 Architecture = Literal["fpn", "c4"]
 Schedule = Literal[
@@ -26,6 +26,7 @@ Schedule = Literal[
     "coco-1x",
     "coco-2x",
     "keypoints-2x",
+    "densepose-s1x",
     "lvis-2x",
     "cityscapes-24k",
     "voc-semantic-30k",
@@ -55,6 +56,7 @@ def transfer(
     train_images: str | None = None,
     test_images: str | None = None,
     void_index: int | None = None,
+    geodesics: str | None = None,
     architecture: Architecture = "fpn",
     initialisations: Sequence[Initial] = ("moco", "random", "supervised"),
     labelled: str | None = None,
@@ -79,7 +81,7 @@ def transfer(
     The same command goes on with what is not finished.
 
     Args:
-        task: detection, instance-segmentation, keypoints, lvis or semantic-segmentation.
+        task: detection, instance-segmentation, keypoints, densepose, lvis or semantic-segmentation.
         backbone: a run folder, a backbone.safetensors file, or a run's checkpoints/last.pt; in Python also a module.
         train: annotations to learn from: a COCO file (.json), a VOC folder, a list of it (ImageSets/Main) or a
             Cityscapes folder; semantic segmentation takes no COCO file, but folders of images with label maps.
@@ -89,6 +91,8 @@ def transfer(
         test_images: the same for the test.
         void_index: value in label maps that counts neither in training nor in the test; null means 255, and what VOC,
             Cityscapes and CamVid fix.
+        geodesics: file of distances over the body's surface (.npz or .safetensors), from which densepose measures GPS
+            AP; without it part accuracy and others are measured.
         architecture: fpn (a feature pyramid) or c4 (the paper's for VOC: res5 is the head; slow without a GPU).
         initialisations: from which weights: moco, random, supervised.
         labelled: images in class folders from which supervised weights are trained; by default ImageNet weights where
@@ -134,7 +138,7 @@ def _check(given: dict[str, Any]) -> None:
     for name, example in examples.items():
         if given[name] is None:
             raise ConfigError(f"transfer {task} without {name}: add it, as in --{name} {example}")
-    for name in ("train", "test", "out", "train_images", "test_images", "labelled"):
+    for name in ("train", "test", "out", "train_images", "test_images", "labelled", "geodesics"):
         check_path(name, given[name])
     for name, limits in _LIMITS.items():
         check_number(name, given[name], *limits)
@@ -152,6 +156,8 @@ def _check_fits(given: dict[str, Any]) -> None:
             raise ConfigError(f"{name}={given[name]} would change nothing in {task}: leave it out")
     if given["void_index"] is not None and not semantic:
         raise ConfigError(f"void_index={given['void_index']} would change nothing in {task}: leave it out")
+    if given["geodesics"] is not None and task != "densepose":
+        raise ConfigError(f"geodesics={given['geodesics']} would change nothing in {task}: leave it out")
     if given["width"] is not None and given["architecture"] == "c4":
         raise ConfigError(f"width={given['width']} would change nothing: c4 has no pyramid; leave it out")
     if given["labelled"] is not None and "supervised" not in given["initialisations"]:

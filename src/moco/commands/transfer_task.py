@@ -21,15 +21,18 @@ from moco.evaluation.network import Model
 from moco.printable import printable
 from moco.transfer.annotations import open_annotations
 from moco.transfer.comparison import Comparison, compare
+from moco.transfer.densepose import DensePose
 from moco.transfer.detection import Detection
 from moco.transfer.detector import DetectorSettings
 from moco.transfer.federated import DETECTIONS, read_federation
 from moco.transfer.fine_tune import Options
+from moco.transfer.geodesic import read_geodesics
 from moco.transfer.lvis import Lvis
-from moco.transfer.scale import LVIS, SEMANTIC, Scale, scale_of
+from moco.transfer.scale import DENSEPOSE, LVIS, SEMANTIC, Scale, scale_of
 from moco.transfer.semantic import SemanticSegmentation
 
 _GPU_WORKERS = 8
+Task = Detection | Lvis | DensePose | SemanticSegmentation
 
 
 def run_comparison(given: Mapping[str, Any]) -> Comparison:
@@ -93,7 +96,7 @@ def usable_device(name: str) -> str:
     return name
 
 
-def _task(given: Mapping[str, Any], model: Model, scale: Scale, device: str) -> Detection | Lvis | SemanticSegmentation:
+def _task(given: Mapping[str, Any], model: Model, scale: Scale, device: str) -> Task:
     workers = given["workers"]
     if workers is None:
         workers = min(_GPU_WORKERS, cores()) if device.startswith("cuda") else 0
@@ -102,6 +105,9 @@ def _task(given: Mapping[str, Any], model: Model, scale: Scale, device: str) -> 
     if given["task"] == LVIS:
         federation = read_federation(given["test"])
         return Lvis(_detection(given, model, scale, workers), federation)
+    if given["task"] == DENSEPOSE:
+        geodesics = None if given["geodesics"] is None else read_geodesics(given["geodesics"])
+        return DensePose(_detection(given, model, scale, workers), geodesics)
     return _detection(given, model, scale, workers)
 
 
