@@ -147,7 +147,7 @@ def test_images_without_points_are_not_judged(people, distances):
     truth = people.people.test
     bare = dataclasses.replace(truth.images[0], instances=())
     whole = dataclasses.replace(truth, images=(*truth.images, bare))
-    wrong = told(truth.images[0].instances, [true_surface()] * 2)
+    wrong = told(truth.images[0].instances, [true_surface()] * 2, [0.99, 0.98])
     found = figures(whole, distances, [*the_truth(truth), wrong])
     assert found["GPS_AP"] == 100
     assert found["box_AP"] < 100
