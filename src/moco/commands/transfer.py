@@ -17,7 +17,9 @@ else:
     Weights = str  # the command line gives text
     Preprocessing = object
 
-Task = Literal["detection", "instance-segmentation", "keypoints", "densepose", "lvis", "semantic-segmentation"]
+Task = Literal[
+    "detection", "instance-segmentation", "keypoints", "densepose", "lvis", "semantic-segmentation", "cityscapes"
+]
 Initial = Literal["moco", "random", "supervised"]
 Architecture = Literal["fpn", "c4"]
 Schedule = Literal[
@@ -31,8 +33,14 @@ Schedule = Literal[
     "cityscapes-24k",
     "voc-semantic-30k",
     "cityscapes-semantic-90k",
+    "cityscapes",
 ]
 _DETECTION_ONLY = {"architecture": "fpn", "width": None, "rois": None, "train_images": None, "test_images": None}
+_NOT_OF_CITYSCAPES = {
+    "train_images": "its folder holds the images",
+    "test_images": "its folder holds the images",
+    "learning_rate": "its two tasks have one each: run instance-segmentation and semantic-segmentation alone",
+}
 _LIMITS = {
     "iterations": (1, 10_000_000),
     "image_size": (32, 4096),
@@ -81,11 +89,12 @@ def transfer(
     The same command goes on with what is not finished.
 
     Args:
-        task: detection, instance-segmentation, keypoints, densepose, lvis or semantic-segmentation.
+        task: detection, instance-segmentation, keypoints, densepose, lvis, semantic-segmentation, or cityscapes for
+            instance and semantic segmentation of one Cityscapes folder.
         backbone: a run folder, a backbone.safetensors file, or a run's checkpoints/last.pt; in Python also a module.
         train: annotations to learn from: a COCO file (.json), a VOC folder, a list of it (ImageSets/Main) or a
             Cityscapes folder; semantic segmentation takes no COCO file, but folders of images with label maps.
-        test: annotations to be tested on, likewise.
+        test: annotations to be tested on, likewise; for cityscapes null means the train folder, of which it takes val.
         out: folder of the comparison: comparison.json, a picture, checkpoints.
         train_images: folder of the images of a COCO file, where it is not next to it.
         test_images: the same for the test.
@@ -97,7 +106,8 @@ def transfer(
         initialisations: from which weights: moco, random, supervised.
         labelled: images in class folders from which supervised weights are trained; by default ImageNet weights where
             they are on the disk, else the images of the run where they have classes.
-        schedule: small (for a CPU: 1000 iterations of 4 images of 128 pixels), or one of the paper's.
+        schedule: small (for a CPU: 1000 iterations of 4 images of 128 pixels), or one of the paper's; for the task
+            cityscapes small or cityscapes, the paper's two.
         iterations: instead of the schedule's, which is scaled with its decay points.
         image_size: shorter side of train and test images in pixels; null means the schedule's sizes.
         batch_size: images an iteration; the learning rate follows in proportion. Null means the schedule's.
@@ -120,6 +130,8 @@ def transfer(
         MocoError: options, weights or annotations that cannot be used, or a run that diverged.
     """
     given = locals()
+    if task == "cityscapes":
+        given["test"] = test or train
     _check(given)
     _check_fits(given)
     from moco.commands.transfer_task import run_comparison
@@ -156,6 +168,9 @@ def _check_fits(given: dict[str, Any]) -> None:
             raise ConfigError(f"{name}={given[name]} would change nothing in {task}: leave it out")
     if given["void_index"] is not None and not semantic:
         raise ConfigError(f"void_index={given['void_index']} would change nothing in {task}: leave it out")
+    for name, reason in _NOT_OF_CITYSCAPES.items() if task == "cityscapes" else ():
+        if given[name] is not None:
+            raise ConfigError(f"{name}={given[name]} with cityscapes: {reason}; leave it out")
     if given["geodesics"] is not None and task != "densepose":
         raise ConfigError(f"geodesics={given['geodesics']} would change nothing in {task}: leave it out")
     if given["width"] is not None and given["architecture"] == "c4":

@@ -38,7 +38,13 @@ SMALL = Scale(Schedule(1000, 100, (750, 900), 0.02, batch_size=4), (128,), 256, 
 SMALL_SEMANTIC = Scale(Schedule(500, 0, (350, 450), 0.01, batch_size=8), (128,), 128, 256, 0, 0, 50)
 # Ours: surfaces bring losses that are sums over points, for which detectron2 has a tenth of the rate of detection.
 SMALL_DENSEPOSE = dataclasses.replace(SMALL, schedule=dataclasses.replace(SMALL.schedule, learning_rate=0.002))
-SEMANTIC, LVIS, DENSEPOSE = "semantic-segmentation", "lvis", "densepose"
+INSTANCES, SEMANTIC, LVIS, DENSEPOSE = "instance-segmentation", "semantic-segmentation", "lvis", "densepose"
+CITYSCAPES = "cityscapes"  # both kinds of segmentation
+# Of Cityscapes, by the name of its schedules: those of its tasks.
+CITYSCAPES_SCHEDULES = {
+    "small": {INSTANCES: "small", SEMANTIC: "small"},
+    CITYSCAPES: {INSTANCES: "cityscapes-24k", SEMANTIC: "cityscapes-semantic-90k"},
+}
 _VOC, _COCO, _CITYSCAPES = tuple(range(480, 801, 32)), tuple(range(640, 801, 32)), tuple(range(800, 1025, 32))
 _SIDES = {
     "paper-voc-24k": _VOC,
