@@ -36,8 +36,9 @@ class Scale:
 SMALL = Scale(Schedule(1000, 100, (750, 900), 0.02, batch_size=4), (128,), 256, 64, 64, 200, 50)
 # Ours: crops and batches for a CPU, the rate of the paper's Cityscapes runs. The sides are those of the crops.
 SMALL_SEMANTIC = Scale(Schedule(500, 0, (350, 450), 0.01, batch_size=8), (128,), 128, 256, 0, 0, 50)
-# Ours: surfaces bring losses that are sums over points, for which detectron2 has a tenth of the rate of detection.
-SMALL_DENSEPOSE = dataclasses.replace(SMALL, schedule=dataclasses.replace(SMALL.schedule, learning_rate=0.002))
+# Ours: surfaces bring losses that are sums over points, for which detectron2 has a tenth of the rate of detection. Of
+# two rates that were tried on drawn persons (0.002 and this; docs/log.md, 2026-11-28) the one that found more of them.
+SMALL_DENSEPOSE = dataclasses.replace(SMALL, schedule=dataclasses.replace(SMALL.schedule, learning_rate=0.006))
 INSTANCES, SEMANTIC, LVIS, DENSEPOSE = "instance-segmentation", "semantic-segmentation", "lvis", "densepose"
 CITYSCAPES = "cityscapes"  # both kinds of segmentation
 # Of Cityscapes, by the name of its schedules: those of its tasks.
