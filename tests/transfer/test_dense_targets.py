@@ -1,9 +1,13 @@
 """What the surface head learns from, against naive twins."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
+from moco.data.order import Sample
+from moco.errors import DataError
 from moco.transfer.dense_targets import (
     NO_POINT,
     joined,
@@ -12,7 +16,7 @@ from moco.transfer.dense_targets import (
     silhouettes_in,
     surface_target,
 )
-from moco.transfer.images import Reading
+from moco.transfer.images import Reading, TrainImages
 from tests.transfer.drawn_people import make_people
 
 pytest.importorskip("faster_coco_eval")
@@ -99,6 +103,16 @@ def test_no_image_is_mirrored(people):
     expected = [people.people.reading.tensor(image, 48) for image in images]
     for _, (pixels, _) in zip(range(4), people.batches(seed=0, start=0), strict=False):
         assert all(any(torch.equal(each, known) for known in expected) for each in pixels)
+
+
+def test_run_lengths_that_are_none_are_one_line_that_names_the_image(people):
+    image = people.people.train.images[1]
+    broken = ({"size": [256, 256], "counts": "zzzz"},)
+    surface = dataclasses.replace(image.instances[0].surface, silhouettes=broken)
+    wrong = dataclasses.replace(image, instances=(dataclasses.replace(image.instances[0], surface=surface),))
+    images = TrainImages((wrong,), people.people.reading, (48,), seed=0)
+    with pytest.raises(DataError, match=r"p0-2.png: run lengths that cannot be read .* correct the annotation file$"):
+        images[Sample(0, 0, 0)]
 
 
 def test_other_tasks_have_no_surface_in_their_targets(people):

@@ -119,7 +119,10 @@ class TrainImages(Dataset[Any]):
         generator = keyed_generator(self.seed, VIEWS, sample.step, sample.position)
         drawn, mirror = torch.rand(2, generator=generator).tolist()
         pixels = self.reading.tensor(image, self.sides[int(drawn * len(self.sides))])
-        target = self.reading.target(image, (pixels.shape[1], pixels.shape[2]))
+        try:
+            target = self.reading.target(image, (pixels.shape[1], pixels.shape[2]))
+        except DataError as error:
+            raise DataError(f"{image.path.name}: {error}") from error
         if mirror < 0.5 and not self.reading.surface:
             return mirrored(pixels, target, self.reading.mirrored)
         return pixels, target
