@@ -8,8 +8,15 @@ import numpy as np
 import pytest
 
 from moco.transfer.annotations import open_annotations
-from moco.transfer.average_precision import Found, average_precision, coco_answers, coco_truth
+from moco.transfer.average_precision import (
+    Found,
+    average_precision,
+    coco_answers,
+    coco_truth,
+    precision_by_similarity,
+)
 from moco.transfer.masks import mask_of, runs_of
+from moco.transfer.surface_scores import box_overlaps
 from tests.transfer.drawn import HEIGHT, WIDTH, changed, draw_coco
 
 KINDS = ("bbox", "segm", "keypoints")
@@ -49,6 +56,23 @@ def test_the_truth_has_ap_100(annotations, kind):
     figures = average_precision(annotations, answers(annotations), kind)
     assert figures["AP"] == pytest.approx(100)
     assert figures["AP/red"] == pytest.approx(100)
+
+
+def test_with_the_overlap_as_similarity_ap_is_that_of_the_boxes(annotations):
+    """Crowds and answers that are not in the order of their scores included."""
+    images = tuple(
+        dataclasses.replace(image, instances=tuple(dataclasses.replace(each, category=1) for each in image.instances))
+        for image in annotations.images
+    )
+    truth = dataclasses.replace(annotations, images=images, categories=("thing",))
+    found = [
+        dataclasses.replace(each, labels=np.ones_like(each.labels)) for each in answers(truth, np.random.default_rng(5))
+    ]
+    overlaps = [box_overlaps(*pair) for pair in zip(found, images, strict=True)]
+    expected = average_precision(truth, found, "bbox")
+    del expected["APs"]
+    assert 5 < expected["AP"] < 95
+    assert precision_by_similarity(truth, found, overlaps) == expected
 
 
 @pytest.mark.parametrize("kind", KINDS)

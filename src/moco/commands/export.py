@@ -37,6 +37,7 @@ class Exported:
         pixels: largest difference between the target's preprocessing and ours, in normalised units; None where the
             target has none of its own.
         images: how many files were compared.
+        configurations: detectron2's, of the paper's runs from these weights; none where none were asked for.
     """
 
     path: Path
@@ -45,18 +46,21 @@ class Exported:
     largest_feature: float
     pixels: float | None
     images: int
+    configurations: tuple[Path, ...] = ()
 
     def __str__(self) -> str:
         whose = "ours, as it has none" if self.pixels is None else f"its own, {self.pixels:.2g} from ours at most"
+        also = "".join(f"\n{printable(file)}" for file in self.configurations)
         return (
             f"{printable(self.path)}: read back as {self.format} reads it\n"
             f"from {self.images} images to features: largest difference {self.difference:.2g} (features up to "
-            f"{self.largest_feature:.3g}); preprocessing {whose}"
+            f"{self.largest_feature:.3g}); preprocessing {whose}{also}"
         )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data."""
-        return {**dataclasses.asdict(self), "path": str(self.path)}
+        files = [str(file) for file in self.configurations]
+        return {**dataclasses.asdict(self), "path": str(self.path), "configurations": files}
 
 
 def export_weights(
@@ -65,6 +69,7 @@ def export_weights(
     format: FormatName = "safetensors",
     out: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
+    configs: str | os.PathLike[str] | None = None,
     allow_factory: bool = False,
     preprocessing: Preprocessing | None = None,
 ) -> Exported:
@@ -77,6 +82,7 @@ def export_weights(
             checkpoint of the method's authors, of v1, v2 or v3).
         out: file or folder to write; None means RUN/export/FORMAT.
         overwrite: whether OUT may be there already; it is replaced.
+        configs: folder for the paper's detection runs as detectron2's YAML files, with these weights; for detectron2.
         allow_factory: whether a backbone that is a function (package.module:factory) may be called.
         preprocessing: how images go in, for a module; instead of the run's own for the others.
 
@@ -90,13 +96,37 @@ def export_weights(
     from moco.export.subject import Subject
 
     check_path("out", out)
+    folder = _free_folder(configs, format, overwrite=overwrite)
     path = weights_path(run)
     subject = Subject(load(run, preprocessing=preprocessing, allow_factory=allow_factory))
     if format == "moco" and path is not None:
         subject = _with_checkpoint(subject, path)
     target = _default(subject, path, format) if out is None else Path(out).expanduser()
     proof = export(subject, format, target, overwrite=overwrite)
-    return Exported(path=target, format=format, **proof._asdict())
+    files = () if folder is None else _configurations(subject, target, folder)
+    return Exported(path=target, format=format, configurations=files, **proof._asdict())
+
+
+def _free_folder(configs: str | os.PathLike[str] | None, format: FormatName, *, overwrite: bool) -> Path | None:
+    """The folder for configurations, if there may be any."""
+    if configs is None:
+        return None
+    check_path("configs", configs)
+    if format != "detectron2":
+        raise ConfigError(f"configs={configs} would change nothing with format {format}: leave it out")
+    folder = Path(configs).expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder} is a file: choose another folder, as in --configs configs")
+    if folder.is_dir() and any(folder.glob("*.yaml")) and not overwrite:
+        raise RunError(f"{folder} has YAML files already: choose another --configs, or add --overwrite")
+    return folder
+
+
+def _configurations(subject: Subject, weights: Path, folder: Path) -> tuple[Path, ...]:
+    from moco.export import to_detectron2
+    from moco.export.detectron2_runs import write_runs
+
+    return write_runs(folder, {**to_detectron2.options(subject), "MODEL.WEIGHTS": str(weights.resolve())})
 
 
 def _default(subject: Subject, path: Path | None, format: FormatName) -> Path:

@@ -17,7 +17,9 @@ else:
     Weights = str  # the command line gives text
     Preprocessing = object
 
-Task = Literal["detection", "instance-segmentation", "keypoints", "lvis", "semantic-segmentation"]
+Task = Literal[
+    "detection", "instance-segmentation", "keypoints", "densepose", "lvis", "semantic-segmentation", "cityscapes"
+]
 Initial = Literal["moco", "random", "supervised"]
 Architecture = Literal["fpn", "c4"]
 Schedule = Literal[
@@ -26,12 +28,19 @@ Schedule = Literal[
     "coco-1x",
     "coco-2x",
     "keypoints-2x",
+    "densepose-s1x",
     "lvis-2x",
     "cityscapes-24k",
     "voc-semantic-30k",
     "cityscapes-semantic-90k",
+    "cityscapes",
 ]
 _DETECTION_ONLY = {"architecture": "fpn", "width": None, "rois": None, "train_images": None, "test_images": None}
+_NOT_OF_CITYSCAPES = {
+    "train_images": "its folder holds the images",
+    "test_images": "its folder holds the images",
+    "learning_rate": "its two tasks have one each: run instance-segmentation and semantic-segmentation alone",
+}
 _LIMITS = {
     "iterations": (1, 10_000_000),
     "image_size": (32, 4096),
@@ -55,6 +64,7 @@ def transfer(
     train_images: str | None = None,
     test_images: str | None = None,
     void_index: int | None = None,
+    geodesics: str | None = None,
     architecture: Architecture = "fpn",
     initialisations: Sequence[Initial] = ("moco", "random", "supervised"),
     labelled: str | None = None,
@@ -79,21 +89,25 @@ def transfer(
     The same command goes on with what is not finished.
 
     Args:
-        task: detection, instance-segmentation, keypoints, lvis or semantic-segmentation.
+        task: detection, instance-segmentation, keypoints, densepose, lvis, semantic-segmentation, or cityscapes for
+            instance and semantic segmentation of one Cityscapes folder.
         backbone: a run folder, a backbone.safetensors file, or a run's checkpoints/last.pt; in Python also a module.
         train: annotations to learn from: a COCO file (.json), a VOC folder, a list of it (ImageSets/Main) or a
             Cityscapes folder; semantic segmentation takes no COCO file, but folders of images with label maps.
-        test: annotations to be tested on, likewise.
+        test: annotations to be tested on, likewise; for cityscapes null means the train folder, of which it takes val.
         out: folder of the comparison: comparison.json, a picture, checkpoints.
         train_images: folder of the images of a COCO file, where it is not next to it.
         test_images: the same for the test.
         void_index: value in label maps that counts neither in training nor in the test; null means 255, and what VOC,
             Cityscapes and CamVid fix.
+        geodesics: file of distances over the body's surface (.npz or .safetensors), from which densepose measures GPS
+            AP; without it part accuracy and others are measured.
         architecture: fpn (a feature pyramid) or c4 (the paper's for VOC: res5 is the head; slow without a GPU).
         initialisations: from which weights: moco, random, supervised.
         labelled: images in class folders from which supervised weights are trained; by default ImageNet weights where
             they are on the disk, else the images of the run where they have classes.
-        schedule: small (for a CPU: 1000 iterations of 4 images of 128 pixels), or one of the paper's.
+        schedule: small (for a CPU: 1000 iterations of 4 images of 128 pixels), or one of the paper's; for the task
+            cityscapes small or cityscapes, the paper's two.
         iterations: instead of the schedule's, which is scaled with its decay points.
         image_size: shorter side of train and test images in pixels; null means the schedule's sizes.
         batch_size: images an iteration; the learning rate follows in proportion. Null means the schedule's.
@@ -116,6 +130,8 @@ def transfer(
         MocoError: options, weights or annotations that cannot be used, or a run that diverged.
     """
     given = locals()
+    if task == "cityscapes":
+        given["test"] = test or train
     _check(given)
     _check_fits(given)
     from moco.commands.transfer_task import run_comparison
@@ -134,7 +150,7 @@ def _check(given: dict[str, Any]) -> None:
     for name, example in examples.items():
         if given[name] is None:
             raise ConfigError(f"transfer {task} without {name}: add it, as in --{name} {example}")
-    for name in ("train", "test", "out", "train_images", "test_images", "labelled"):
+    for name in ("train", "test", "out", "train_images", "test_images", "labelled", "geodesics"):
         check_path(name, given[name])
     for name, limits in _LIMITS.items():
         check_number(name, given[name], *limits)
@@ -152,6 +168,11 @@ def _check_fits(given: dict[str, Any]) -> None:
             raise ConfigError(f"{name}={given[name]} would change nothing in {task}: leave it out")
     if given["void_index"] is not None and not semantic:
         raise ConfigError(f"void_index={given['void_index']} would change nothing in {task}: leave it out")
+    for name, reason in _NOT_OF_CITYSCAPES.items() if task == "cityscapes" else ():
+        if given[name] is not None:
+            raise ConfigError(f"{name}={given[name]} with cityscapes: {reason}; leave it out")
+    if given["geodesics"] is not None and task != "densepose":
+        raise ConfigError(f"geodesics={given['geodesics']} would change nothing in {task}: leave it out")
     if given["width"] is not None and given["architecture"] == "c4":
         raise ConfigError(f"width={given['width']} would change nothing: c4 has no pyramid; leave it out")
     if given["labelled"] is not None and "supervised" not in given["initialisations"]:

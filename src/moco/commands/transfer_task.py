@@ -16,32 +16,45 @@ from moco.commands.transfer_semantic import semantic_task
 from moco.commands.transfer_weights import initialisations, open_weights
 from moco.data.folder_lock import locked
 from moco.data.workers import cores
-from moco.errors import ConfigError, RunError
+from moco.errors import ConfigError, DataError, RunError
 from moco.evaluation.network import Model
 from moco.printable import printable
 from moco.transfer.annotations import open_annotations
-from moco.transfer.comparison import Comparison, compare
+from moco.transfer.cityscapes import is_cityscapes, is_split
+from moco.transfer.comparison import Comparison, Initialisation, compare, together
+from moco.transfer.densepose import DensePose
 from moco.transfer.detection import Detection
 from moco.transfer.detector import DetectorSettings
 from moco.transfer.federated import DETECTIONS, read_federation
 from moco.transfer.fine_tune import Options
+from moco.transfer.geodesic import read_geodesics
 from moco.transfer.lvis import Lvis
-from moco.transfer.scale import LVIS, SEMANTIC, Scale, scale_of
+from moco.transfer.scale import CITYSCAPES, CITYSCAPES_SCHEDULES, DENSEPOSE, LVIS, SEMANTIC, Scale, scale_of
 from moco.transfer.semantic import SemanticSegmentation
 
 _GPU_WORKERS = 8
+Task = Detection | Lvis | DensePose | SemanticSegmentation
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """A task, its scale, and the folder in `out` for its comparison ("" for `out` itself)."""
+
+    task: Task
+    scale: Scale
+    folder: str
 
 
 def run_comparison(given: Mapping[str, Any]) -> Comparison:
     """Do what the options say; see `moco.transfer`."""
     options = {name: given[name] for name in ("preprocessing", "allow_factory")}
     model, device = open_weights(given["backbone"], **options), usable_device(given["device"])
-    scale = chosen_scale(given)
-    task = _task(given, model, scale, device)
-    task.model(model.random(given["seed"]) if "random" in given["initialisations"] else model.backbone.module)
+    jobs = _jobs(given, model, device)
+    for job in jobs:
+        job.task.model(model.random(given["seed"]) if "random" in given["initialisations"] else model.backbone.module)
     out = Path(given["out"]).expanduser()
     with _taken(out):
-        found, notes = initialisations(
+        found, left_out = initialisations(
             model,
             tuple(given["initialisations"]),
             labelled=given["labelled"],
@@ -50,16 +63,45 @@ def run_comparison(given: Mapping[str, Any]) -> Comparison:
             seed=given["seed"],
             quiet=given["quiet"],
         )
-        notes = [*task.notes, *notes]
-        if not given["quiet"]:
-            print(*map(printable, notes), sep="\n", end="\n" if notes else "", file=sys.stderr)
-        how = Options(device, scale.precise, given["score_every"], quiet=given["quiet"])
-        seeds = range(given["seed"], given["seed"] + given["seeds"])
         try:
-            return compare(task, found, schedule=scale.schedule, seeds=seeds, options=how, out=out, notes=notes)
+            done = [_compared(job, found, left_out, given, device=device, out=out) for job in jobs]
         except KeyboardInterrupt:
             print("the same command goes on from here", file=sys.stderr)
             raise
+        return done[0] if len(done) == 1 else together(*done, out=out)
+
+
+def _compared(
+    job: _Job, found: list[Initialisation], left_out: list[str], given: Mapping[str, Any], *, device: str, out: Path
+) -> Comparison:
+    notes = [*job.task.notes, *left_out]
+    if not given["quiet"]:
+        print(*map(printable, notes), sep="\n", end="\n" if notes else "", file=sys.stderr)
+    how = Options(device, job.scale.precise, given["score_every"], quiet=given["quiet"])
+    seeds = range(given["seed"], given["seed"] + given["seeds"])
+    schedule = job.scale.schedule
+    return compare(job.task, found, schedule=schedule, seeds=seeds, options=how, out=out / job.folder, notes=notes)
+
+
+def _jobs(given: Mapping[str, Any], model: Model, device: str) -> list[_Job]:
+    """One; of Cityscapes its two kinds of segmentation, each with its part of the schedule, in a folder of its name."""
+    if given["task"] != CITYSCAPES:
+        scale = chosen_scale(given)
+        return [_Job(_task(given, model, scale, device), scale, "")]
+    if given["schedule"] not in CITYSCAPES_SCHEDULES:
+        known = ", ".join(CITYSCAPES_SCHEDULES)
+        raise ConfigError(f"schedule={given['schedule']!r} for cityscapes: choose one of {known}")
+    for name in ("train", "test"):
+        if not is_cityscapes(Path(given[name]).expanduser()):
+            raise DataError(f"{name}={given[name]} is no Cityscapes folder: need one with leftImg8bit/ and gtFine/")
+    if given["test"] == given["train"] and is_split(Path(given["train"]).expanduser()):
+        raise DataError(f"{given['train']} is one split, to learn from and to be tested on: name another with --test")
+    jobs = []
+    for task, schedule in CITYSCAPES_SCHEDULES[given["schedule"]].items():
+        part = {**given, "task": task, "schedule": schedule}
+        scale = chosen_scale(part)
+        jobs.append(_Job(_task(part, model, scale, device), scale, task))
+    return jobs
 
 
 def chosen_scale(given: Mapping[str, Any]) -> Scale:
@@ -93,7 +135,7 @@ def usable_device(name: str) -> str:
     return name
 
 
-def _task(given: Mapping[str, Any], model: Model, scale: Scale, device: str) -> Detection | Lvis | SemanticSegmentation:
+def _task(given: Mapping[str, Any], model: Model, scale: Scale, device: str) -> Task:
     workers = given["workers"]
     if workers is None:
         workers = min(_GPU_WORKERS, cores()) if device.startswith("cuda") else 0
@@ -102,6 +144,9 @@ def _task(given: Mapping[str, Any], model: Model, scale: Scale, device: str) -> 
     if given["task"] == LVIS:
         federation = read_federation(given["test"])
         return Lvis(_detection(given, model, scale, workers), federation)
+    if given["task"] == DENSEPOSE:
+        geodesics = None if given["geodesics"] is None else read_geodesics(given["geodesics"])
+        return DensePose(_detection(given, model, scale, workers), geodesics)
     return _detection(given, model, scale, workers)
 
 

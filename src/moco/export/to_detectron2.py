@@ -35,14 +35,14 @@ def write(subject: Subject, path: Path) -> None:
         "model": tensors,
         "__author__": f"moco {__version__}",
         "matching_heuristics": True,
-        "config": _config(subject),
+        "config": options(subject),
         "preprocessing": subject.model.preprocess.as_dict(),  # not for detectron2: moco import reads these two back
         "image_size": subject.model.image_size,
     }
     torch.save(content, path)
 
 
-def _config(subject: Subject) -> dict[str, Any]:
+def options(subject: Subject) -> dict[str, Any]:
     """detectron2's options for these weights; it takes pixels from 0 to 255."""
     known, preprocess = subject.resnet, subject.model.preprocess
     assert known is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +17,7 @@ from moco.transfer.masks import evaluator, plain_outline
 Kind = Literal["bbox", "segm", "keypoints"]
 OVERLAPS = {"AP": None, "AP50": 0.5, "AP75": 0.75}
 SIZES = {"APs": "small", "APm": "medium", "APl": "large"}  # below 32, to 96, above, squared, pixels of the image
+DETECTIONS = 100  # of an image that count, those with the highest scores
 COCO_PERSON = 17  # keypoints; their spreads are known, those of other skeletons are not
 _OTHER_SPREAD = 0.05  # of any other keypoint, as a share of the object's size: between COCO's wrists and eyes
 
@@ -54,7 +55,17 @@ def average_precision(truth: Annotations, found: Sequence[Found], kind: Kind) ->
     """
     assert len(found) == len(truth.images)
     sizes = {name: label for name, label in SIZES.items() if not (kind == "keypoints" and label == "small")}
-    result = _evaluated(truth, found, kind)
+    return figures_of(_evaluated(truth, found, kind), truth.categories, sizes)
+
+
+def figures_of(result: Any, categories: Sequence[str], sizes: Mapping[str, str]) -> dict[str, float]:
+    """AP, AP50, AP75, those by size, and AP/CLASS of the library's evaluation, in percent.
+
+    Args:
+        result: after `accumulate`.
+        categories: names, in the order of their numbers.
+        sizes: name of a figure -> the library's name of the size.
+    """
     precision, last = result.eval["precision"], -1  # (overlap, recall, category, size, number of detections)
     labels, overlaps = result.params.areaRngLbl, np.round(result.params.iouThrs, 2)
     figures = {}
@@ -63,7 +74,7 @@ def average_precision(truth: Annotations, found: Sequence[Found], kind: Kind) ->
         figures[name] = _mean(chosen[:, :, :, 0, last])
     figures |= {name: _mean(precision[:, :, :, labels.index(label), last]) for name, label in sizes.items()}
     for index, number in enumerate(result.params.catIds):
-        figures[f"AP/{truth.categories[number - 1]}"] = _mean(precision[:, :, index, 0, last])
+        figures[f"AP/{categories[number - 1]}"] = _mean(precision[:, :, index, 0, last])
     return {name: value for name, value in figures.items() if value is not None}
 
 
@@ -73,8 +84,29 @@ def _mean(precision: np.ndarray) -> float | None:
     return 100 * float(valid.mean()) if len(valid) else None
 
 
-def _evaluated(truth: Annotations, found: Sequence[Found], kind: Kind) -> Any:
-    """The library's evaluation, accumulated."""
+def precision_by_similarity(
+    truth: Annotations, found: Sequence[Found], similarities: Sequence[np.ndarray]
+) -> dict[str, float]:
+    """As `average_precision`, with a similarity in the place of the overlap. Crowds are neither hit nor missed.
+
+    Args:
+        truth: annotations of one category.
+        found: of each image, in the same order.
+        similarities: of each image (M, T) from 0 to 1: of each answer with each annotated object.
+    """
+    assert len(truth.categories) == 1
+    ordered = [
+        np.ascontiguousarray(each[np.argsort(-answers.scores, kind="stable")[:DETECTIONS]], dtype=np.float64)
+        for each, answers in zip(similarities, found, strict=True)
+    ]
+    sizes = {name: label for name, label in SIZES.items() if label != "small"}
+    return figures_of(_evaluated(truth, found, "bbox", ordered), truth.categories, sizes)
+
+
+def _evaluated(
+    truth: Annotations, found: Sequence[Found], kind: Kind, overlaps: Sequence[np.ndarray] | None = None
+) -> Any:
+    """The library's evaluation, accumulated; `overlaps` of each image, answers by falling score, replace its own."""
     library, spreads = evaluator(), None
     if kind == "keypoints":
         if truth.skeleton is None:
@@ -88,6 +120,8 @@ def _evaluated(truth: Annotations, found: Sequence[Found], kind: Kind) -> Any:
         result = library.COCOeval_faster(
             given, given.loadRes(flat) if flat else library.COCO(_nothing(truth)), kind, kpt_oks_sigmas=spreads
         )
+        if overlaps is not None:
+            result.computeIoU = lambda image, category: overlaps[image - 1]
         result.evaluate()
         result.accumulate()
     return result

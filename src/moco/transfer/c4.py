@@ -26,7 +26,7 @@ def c4_detector(backbone: nn.Module, settings: DetectorSettings) -> nn.Module:
     pyramid and of the hidden layers mean nothing here.
 
     Raises:
-        ArchitectureError: a backbone without stages, or keypoints, for which the paper has no C4 model.
+        ArchitectureError: a backbone without stages, or keypoints or surfaces, for which the paper has no C4 model.
     """
     from torchvision.models import detection
     from torchvision.models._utils import IntermediateLayerGetter
@@ -35,8 +35,8 @@ def c4_detector(backbone: nn.Module, settings: DetectorSettings) -> nn.Module:
     from torchvision.ops import MultiScaleRoIAlign
 
     check_stages(backbone)
-    if settings.keypoints:
-        raise ArchitectureError("keypoints with architecture c4: the paper has them on FPN alone; use fpn")
+    if settings.keypoints or settings.surface:
+        raise ArchitectureError("keypoints or densepose with architecture c4: the paper has them on FPN alone; use fpn")
     body: Any = IntermediateLayerGetter(backbone, {"layer3": "0"})
     channels = len(settings.mean)
     body.out_channels = stage_shapes(body, channels)[0][0]

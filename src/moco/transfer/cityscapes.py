@@ -41,6 +41,11 @@ def is_cityscapes(path: Path) -> bool:
     return (_root(path) / _IMAGES).is_dir() and (_root(path) / _MAPS).is_dir()
 
 
+def is_split(path: Path) -> bool:
+    """Whether this is a split in the data set's folder, not the folder."""
+    return _root(path) != path
+
+
 def cityscapes_files(path: Path, *, use: str, kind: str) -> list[tuple[Path, Path]]:
     """Images with the files of a kind that belong to them, whether they are there or not, in alphabetical order.
 

@@ -115,6 +115,7 @@ class Comparison:
         notes: what the reader should know: bad annotations, initialisations left out and why.
         seconds: of the whole command.
         picture: answers on test images, a row each initialisation; None where none was drawn.
+        semantic: of Cityscapes its semantic segmentation, from the same initialisations and seeds; None for others.
     """
 
     task: str
@@ -125,6 +126,7 @@ class Comparison:
     notes: tuple[str, ...]
     seconds: float
     picture: Path | None = None
+    semantic: Comparison | None = None
 
     def row(self, label: str) -> Row:
         """That of an initialisation; raises KeyError where there is none."""
@@ -147,6 +149,7 @@ class Comparison:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON; its keys are stable. Figures are in percent, times in seconds."""
+        semantic = {} if self.semantic is None else {"semantic": self.semantic.as_dict()}
         return {
             "task": self.task,
             "main_score": self.main_score,
@@ -158,12 +161,26 @@ class Comparison:
             "seconds": self.seconds,
             "picture": None if self.picture is None else str(self.picture),
             "versions": versions(),
+            **semantic,
         }
 
     def __str__(self) -> str:
         from moco.transfer.table import table
 
         return "\n".join(table(self))
+
+
+def together(instances: Comparison, semantic: Comparison, *, out: Path) -> Comparison:
+    """Cityscapes' two kinds of segmentation as one comparison, written to `comparison.json` in `out`.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    notes = tuple(dict.fromkeys((*instances.notes, *semantic.notes)))
+    seconds = instances.seconds + semantic.seconds
+    found = dataclasses.replace(instances, task="cityscapes", notes=notes, seconds=seconds, semantic=semantic)
+    atomic.write_json(out / "comparison.json", found.as_dict())
+    return found
 
 
 def compare(

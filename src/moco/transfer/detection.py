@@ -1,4 +1,4 @@
-"""Object detection as a task: Faster R-CNN on boxes; with masks or keypoints it is Mask or Keypoint R-CNN."""
+"""Object detection as a task: Faster R-CNN on boxes, and Mask, Keypoint and DensePose R-CNN, which add to it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,13 @@ from moco.transfer.detector import DetectorSettings, fpn_detector
 from moco.transfer.images import Batch, Reading, TestImages, TrainImages, collated
 from moco.transfer.masks import evaluator, runs_of
 
-Name = Literal["detection", "instance-segmentation", "keypoints"]
-KINDS: dict[Name, Kind] = {"detection": "bbox", "instance-segmentation": "segm", "keypoints": "keypoints"}
+Name = Literal["detection", "instance-segmentation", "keypoints", "densepose"]
+KINDS: dict[Name, Kind] = {
+    "detection": "bbox",
+    "instance-segmentation": "segm",
+    "keypoints": "keypoints",
+    "densepose": "bbox",  # its surfaces are measured by `moco.transfer.densepose`
+}
 MASK_THRESHOLD = 0.5  # of a mask's probability
 
 
@@ -30,7 +35,7 @@ class Detection:
     """Detection, instance segmentation or keypoints on annotated images; see `moco.transfer.task.Task`.
 
     Args:
-        name: which of the three.
+        name: which of them; of densepose it has the images, the model and the loss.
         train, test: annotations; the test's are matched to the train ones by the categories' names.
         detector: sizes of the model; categories, masks and keypoints are filled in here.
         sides: shorter sides of train images, of which each draws one.
@@ -59,15 +64,16 @@ class Detection:
         test, notes = same_categories(train, test)
         self.name, self.batch_size, self.sides, self.workers = name, batch_size, tuple(sides), workers
         self.notes = [*train.remarks, *test.remarks, *notes]
-        masks, points = name == "instance-segmentation", 0
+        masks, surface, points = name == "instance-segmentation", name == "densepose", 0
         if name == "keypoints":
             points = _points(train, test)
         mirrored = tuple(train.skeleton.mirrored) if points and train.skeleton else None
-        self.reading = Reading(len(detector.mean), detector.longest, masks, mirrored)
+        self.reading = Reading(len(detector.mean), detector.longest, masks, mirrored, surface)
         for part in (train, test):
             _check_content(part, self.reading, name)
         self.train, self.test = train, test
-        self.detector = dataclasses.replace(detector, categories=len(train.categories), masks=masks, keypoints=points)
+        heads: dict[str, Any] = {"masks": masks, "keypoints": points, "surface": surface}
+        self.detector = dataclasses.replace(detector, categories=len(train.categories), **heads)
         if len(train.images) < batch_size:
             raise ConfigError(f"batch_size={batch_size} of {len(train.images)} train images: need at least one batch")
 
@@ -90,20 +96,22 @@ class Detection:
         images = TrainImages(self.train.images, self.reading, self.sides, seed=seed)
         return iter(make_loader(images, order, workers=self.workers, collate_fn=collated))
 
-    @torch.no_grad()
     def answers(self, model: nn.Module, annotations: Annotations) -> list[Found]:
         """What the model says of each image, in the image's own pixels."""
+        return [found for found, _ in self.each_answer(model, annotations)]
+
+    @torch.no_grad()
+    def each_answer(self, model: nn.Module, annotations: Annotations) -> Iterator[tuple[Found, dict[str, Tensor]]]:
+        """Image by image, beside what the model itself says."""
         model.eval()
         device = next(model.parameters()).device
         data = TestImages(annotations.images, self.reading, self.detector.side)
         size, count = self.batch_size, len(annotations.images)
         chunks = [list(range(start, min(start + size, count))) for start in range(0, count, size)]
-        found = []
         for batch in make_loader(data, chunks, workers=self.workers, collate_fn=list):
             for (index, pixels), each in zip(batch, model([pixels.to(device) for _, pixels in batch]), strict=True):
                 image = annotations.images[index]
-                found.append(_in_pixels(each, pixels.shape[1:], (image.height, image.width)))
-        return found
+                yield _in_pixels(each, pixels.shape[1:], (image.height, image.width)), each
 
     def score(self, model: nn.Module) -> dict[str, float]:
         """AP over overlaps, at 0.5 and 0.75, by size and class; beside masks and keypoints, the boxes' as box_AP."""

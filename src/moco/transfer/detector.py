@@ -1,4 +1,4 @@
-"""Faster, Mask and Keypoint R-CNN with a feature pyramid, from torchvision's parts and a backbone of ours.
+"""Faster, Mask, Keypoint and DensePose R-CNN with a feature pyramid, from torchvision's parts and a backbone of ours.
 
 Not by torchvision's own builders with `weights_backbone`: they freeze the first stages and every BatchNorm.
 """
@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from torch import nn
 
+from moco.transfer.dense_head import with_surface
 from moco.transfer.stages import STAGES, check_stages, stage_shapes
 
 PAPER_SIDE = 800  # shorter side of the paper's test images, for which its anchors are 8 strides wide
@@ -37,6 +38,7 @@ class DetectorSettings:
         detections: kept of an image in the test.
         masks: whether there is a mask head.
         keypoints: of the keypoint head; 0 for none.
+        surface: whether there is a surface head.
     """
 
     architecture: Literal["fpn", "c4"]
@@ -52,6 +54,7 @@ class DetectorSettings:
     detections: int = 100
     masks: bool = False
     keypoints: int = 0
+    surface: bool = False
 
     def shared(self) -> dict[str, Any]:
         """Arguments of torchvision's models that do not depend on the architecture."""
@@ -75,7 +78,7 @@ def fpn_detector(backbone: nn.Module, settings: DetectorSettings) -> nn.Module:
 
     BatchNorm is in the backbone and the pyramid; the heads have none, as in the paper's FPN models. New layers draw
     from torch's global random state. In train mode (images, targets) -> dict of losses; in eval mode images -> list of
-    dicts of boxes, labels, scores, masks, keypoints.
+    dicts of boxes, labels, scores, masks, keypoints, surface.
 
     Raises:
         ArchitectureError: a backbone without stages.
@@ -107,7 +110,7 @@ def fpn_detector(backbone: nn.Module, settings: DetectorSettings) -> nn.Module:
         model = detection.MaskRCNN(pyramid, **options, **_mask_head(settings, levels))
     else:
         model = detection.FasterRCNN(pyramid, **options)
-    return model
+    return with_surface(model, levels, settings.width) if settings.surface else model
 
 
 def anchor_strides(side: int) -> float:

@@ -20,6 +20,7 @@ from moco.data.order import VIEWS, Sample, keyed_generator
 from moco.data.preprocess import by_pillow
 from moco.errors import DataError
 from moco.transfer.annotations import AnnotatedImage, Instance
+from moco.transfer.dense_targets import surface_target
 from moco.transfer.masks import mask_of
 
 Target = dict[str, Tensor]
@@ -35,12 +36,14 @@ class Reading:
         longest: the longer side has at most so many pixels.
         masks: whether targets have masks.
         mirrored: for each keypoint that which it becomes in the mirrored image; None: targets have no keypoints.
+        surface: whether targets have points of the body's surface.
     """
 
     channels: int
     longest: int
     masks: bool = False
     mirrored: tuple[int, ...] | None = None
+    surface: bool = False
 
     def tensor(self, image: AnnotatedImage, side: int) -> Tensor:
         """(C, H, W) float32 in 0 to 1, the shorter side resized to `side`, bilinear and antialiased.
@@ -67,7 +70,7 @@ class Reading:
 
     def target(self, image: AnnotatedImage, size: tuple[int, int]) -> Target:
         """Boxes (M, 4), labels (M,), masks (M, H, W) uint8 and keypoints (M, K, 3) in an image of this size; without
-        crowds, and without objects that lack what is learnt.
+        crowds, and without objects that lack what is learnt. The surface's: `moco.transfer.dense_targets`.
         """
         kept = [instance for instance in image.instances if self.learnable(instance)]
         scale = np.array([size[1] / image.width, size[0] / image.height], dtype=np.float32)
@@ -84,6 +87,8 @@ class Reading:
             points = np.array([each.keypoints for each in kept], dtype=np.float32).reshape(-1, len(self.mirrored), 3)
             points[..., :2] *= scale
             target["keypoints"] = torch.from_numpy(points)
+        if self.surface:
+            target |= surface_target([each.surface for each in kept], scale)
         return target
 
     def learnable(self, instance: Instance) -> bool:
@@ -96,6 +101,8 @@ class Reading:
 
 class TrainImages(Dataset[Any]):
     """Images with their targets, each at a random size and half of them mirrored.
+
+    With surfaces none is mirrored: where U and V of a part lie on its partner follows from no formula.
 
     Args:
         images: all of them.
@@ -112,8 +119,13 @@ class TrainImages(Dataset[Any]):
         generator = keyed_generator(self.seed, VIEWS, sample.step, sample.position)
         drawn, mirror = torch.rand(2, generator=generator).tolist()
         pixels = self.reading.tensor(image, self.sides[int(drawn * len(self.sides))])
-        target = self.reading.target(image, (pixels.shape[1], pixels.shape[2]))
-        return mirrored(pixels, target, self.reading.mirrored) if mirror < 0.5 else (pixels, target)
+        try:
+            target = self.reading.target(image, (pixels.shape[1], pixels.shape[2]))
+        except DataError as error:
+            raise DataError(f"{image.path.name}: {error}") from error
+        if mirror < 0.5 and not self.reading.surface:
+            return mirrored(pixels, target, self.reading.mirrored)
+        return pixels, target
 
 
 class TestImages(Dataset[Any]):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from moco.errors import ConfigError
+from moco.errors import ConfigError, DataError
 
 Outline = list[np.ndarray] | dict[str, Any]
 
@@ -34,10 +34,17 @@ def mask_of(outline: Outline, height: int, width: int, *, size: tuple[int, int])
         outline: polygons or run lengths, of an image of this height and width.
         height, width: of that image.
         size: height and width of the result: polygons are drawn at it, run lengths take its nearest pixels.
+
+    Raises:
+        DataError: run lengths that are none.
     """
     library = evaluator("core.mask")
     if isinstance(outline, dict):
-        mask = library.decode(_runs(outline))
+        try:
+            mask = library.decode(_runs(outline))
+        except (RuntimeError, ValueError) as error:
+            said = " ".join(str(error).split())[:100]
+            raise DataError(f"run lengths that cannot be read ({said}): correct the annotation file") from error
         if (height, width) == size:
             return np.ascontiguousarray(mask)
         return np.asarray(Image.fromarray(mask).resize((size[1], size[0]), Image.Resampling.NEAREST))

@@ -46,15 +46,20 @@ def draw_answers(annotations: Annotations, answers: Mapping[str, Sequence[Found]
     rows = {"truth": [_truth(annotations, image) for image in annotations.images]}
     for label, found in answers.items():
         rows[label] = [_answered(annotations, each) for each in found]
-    tiles = [
-        [_tile(*pair, annotations.skeleton) for pair in zip(annotations.images, row, strict=True)]
-        for row in rows.values()
-    ]
-    width = sum(tile.width for tile in tiles[0])
-    height = max(tile.height for tile in tiles[0]) + _LABEL
-    sheet = Image.new("RGB", (width, height * len(tiles)), "white")
+    tiles = {
+        label: [_tile(*pair, annotations.skeleton) for pair in zip(annotations.images, row, strict=True)]
+        for label, row in rows.items()
+    }
+    save_rows(tiles, file)
+
+
+def save_rows(rows: Mapping[str, Sequence[Image.Image]], file: Path) -> None:
+    """Write rows of pictures as a PNG, each below its label; all rows show the same sizes."""
+    first = next(iter(rows.values()))
+    width, height = sum(tile.width for tile in first), max(tile.height for tile in first) + _LABEL
+    sheet = Image.new("RGB", (width, height * len(rows)), "white")
     draw = ImageDraw.Draw(sheet)
-    for number, (label, row) in enumerate(zip(rows, tiles, strict=True)):
+    for number, (label, row) in enumerate(rows.items()):
         draw.text((4, number * height + 3), label, fill="black")
         left = 0
         for tile in row:

@@ -14,13 +14,13 @@ _SHOWN = 8  # classes in the table; the JSON has all
 
 def table(comparison: Comparison) -> list[str]:
     """Figures with their spread, by initialisation; by class; differences; where the rest lies."""
+    if comparison.semantic is not None:
+        return _joint_table(comparison, comparison.semantic)
     first, settings = comparison.rows[0], comparison.settings
     names = [name for name in first.scores[0] if "/" not in name]
     classes = [name for name in first.scores[0] if "/" in name]
     data = " -> ".join(_data(settings, part) for part in ("train", "test"))
-    seeds = f"{len(first.seeds)} seed" + ("s, mean ± standard deviation" if len(first.seeds) > 1 else "")
-    runs = f"{comparison.schedule.iterations} iterations of {comparison.schedule.batch_size} images, {seeds}, percent"
-    lines = [f"{comparison.task}: {data}", runs, ""]
+    lines = [f"{comparison.task}: {data}", _runs(comparison), ""]
     heads = ["", *names, "s/it"]
     lines += _aligned([heads, *([row.label, *_figures(row, names), _pace(comparison, row)] for row in comparison.rows)])
     if classes:
@@ -37,6 +37,50 @@ def table(comparison: Comparison) -> list[str]:
     if comparison.picture is not None:
         lines.append(f"picture: {comparison.picture}; all figures: {comparison.picture.parent / 'comparison.json'}")
     return [printable(line) for line in lines]
+
+
+def _joint_table(comparison: Comparison, semantic: Comparison) -> list[str]:
+    """Cityscapes: figures of both kinds of segmentation side by side, by initialisation."""
+    parts = (("instances", comparison), ("semantic", semantic))
+    data = " -> ".join(_data(comparison.settings, part) for part in ("train", "test"))
+    lines = [f"{comparison.task}: {data}"]
+    lines += [f"{name}: {_runs(part)}" for name, part in parts]
+    names = [[name for name in part.rows[0].scores[0] if "/" not in name] for _, part in parts]
+    heads = [
+        "",
+        *(
+            f"{name} s/it" if head == "s/it" else head
+            for (name, _), own in zip(parts, names, strict=True)
+            for head in (*own, "s/it")
+        ),
+    ]
+    rows = [
+        [
+            row.label,
+            *_figures(row, names[0]),
+            _pace(comparison, row),
+            *_figures(other, names[1]),
+            _pace(semantic, other),
+        ]
+        for row, other in zip(comparison.rows, semantic.rows, strict=True)
+    ]
+    lines += ["", *_aligned([heads, *rows]), ""]
+    lines += [_difference(each, part.main_score) for _, part in parts for each in part.differences]
+    lines += ["", *(f"{row.label}: {row.origin}" for row in comparison.rows)]
+    lines += [f"note: {note}" for note in comparison.notes]
+    lines += [
+        f"picture: {part.picture}; by class: {part.picture.parent / 'comparison.json'}"
+        for _, part in parts
+        if part.picture
+    ]
+    return [printable(line) for line in lines]
+
+
+def _runs(comparison: Comparison) -> str:
+    """How long each run was, and how many there were."""
+    seeds, schedule = len(comparison.rows[0].seeds), comparison.schedule
+    said = f"{seeds} seed" + ("s, mean ± standard deviation" if seeds > 1 else "")
+    return f"{schedule.iterations} iterations of {schedule.batch_size} images, {said}, percent"
 
 
 def _data(settings: dict[str, object], part: str) -> str:

@@ -1,4 +1,4 @@
-"""COCO JSON: boxes, polygons, run lengths, crowds and keypoints."""
+"""COCO JSON: boxes, polygons, run lengths, crowds, keypoints and DensePose's points of the body's surface."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from moco.transfer.annotations.checks import (
     checked_runs,
 )
 from moco.transfer.annotations.record import AnnotatedImage, Annotations, Instance, Skeleton
+from moco.transfer.annotations.surface import checked_surface
 
 _PARTS = ("images", "annotations", "categories")
 _NAMED = 3  # examples in a message
@@ -109,7 +110,8 @@ class _Reader:
             points = None
         area = float(annotation.get("area") or (box[2] - box[0]) * (box[3] - box[1]))
         crowd = bool(annotation.get("iscrowd"))
-        return Instance(box, self.numbers[category], crowd, area, outline or None, points)
+        surface = checked_surface(annotation, where=where, problems=self.problems)
+        return Instance(box, self.numbers[category], crowd, area, outline or None, points, surface)
 
     def _outline(self, outline: Any, where: str) -> Any:
         if isinstance(outline, list):

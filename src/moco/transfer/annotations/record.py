@@ -15,6 +15,25 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
 @dataclasses.dataclass(frozen=True)
+class Surface:
+    """What DensePose-COCO says of one person (Güler et al., 1802.00434): points of the body's surface, a silhouette.
+
+    Attributes:
+        points: (P, 2) float32, x and y in pixels of the image, P at least 1.
+        parts: (P,) uint8, the chart of each point: 1 to 24.
+        uv: (P, 2) float32, where each point lies on its chart, 0 to 1.
+        frame: box that the silhouettes cover; the person's as the file states it, which may reach out of the image.
+        silhouettes: run lengths of 256 by 256, one each body part that is seen; their union is the person.
+    """
+
+    points: np.ndarray
+    parts: np.ndarray
+    uv: np.ndarray
+    frame: Box
+    silhouettes: tuple[dict[str, Any], ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class Instance:
     """One object.
 
@@ -25,6 +44,7 @@ class Instance:
         area: in square pixels, by which figures tell small objects from large ones: the mask's where the file says so.
         outline: polygons, each (P, 2) float32; or COCO's run lengths, compressed; None where the file has none.
         keypoints: (K, 3) float32 of x, y and 0 not labelled, 1 hidden, 2 visible; None where the file has none.
+        surface: points of the body's surface; None where the file has none.
     """
 
     box: Box
@@ -33,6 +53,7 @@ class Instance:
     area: float
     outline: list[np.ndarray] | dict[str, Any] | None = None
     keypoints: np.ndarray | None = None
+    surface: Surface | None = None
 
 
 @dataclasses.dataclass(frozen=True)
