@@ -25,19 +25,22 @@ import moco
 from moco import atomic
 from moco.commands.scenes import scenes
 from moco.data import picturebook
-from moco.transfer.comparison import Comparison
+from moco.transfer.comparison import SUPERVISED, Comparison, Difference, Row
 from provenance import provenance
 
-SCENES = {"train": 400, "test": 120, "size": 64, "seed": 0}
+SCENES = {"train": 400, "test": 100, "size": 64, "seed": 0}
 # Where each task's annotations lie, and how it is trained: chosen on seed 100 so that random weights learn without
 # coming near the best; the same for all initialisations.
-DETECTOR = {"image_size": 64, "iterations": 250, "batch_size": 4, "width": 64, "rois": 32}
+DETECTOR = {"image_size": 64, "iterations": 200, "batch_size": 4, "learning_rate": 0.04, "width": 32, "rois": 16}
 TASKS: dict[str, tuple[str, dict[str, Any]]] = {
-    "detection": ("objects/instances_{}.json", DETECTOR),
-    "instance-segmentation": ("objects/instances_{}.json", DETECTOR),
+    "detection": ("people/keypoints_{}.json", DETECTOR),
+    "instance-segmentation": ("people/keypoints_{}.json", DETECTOR),
     "keypoints": ("people/keypoints_{}.json", DETECTOR),
     "lvis": ("long-tail/instances_{}.json", DETECTOR),
-    "semantic-segmentation": ("objects/{}", {"image_size": 64, "iterations": 150, "batch_size": 8}),
+    "semantic-segmentation": (
+        "objects/{}",
+        {"image_size": 64, "iterations": 100, "batch_size": 4, "learning_rate": 0.02},
+    ),
 }
 
 
@@ -48,6 +51,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
+    parser.add_argument("--initialisations", nargs="+", default=["moco", "random", "supervised"])
     parser.add_argument("--out", type=Path, default=None)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
@@ -56,7 +60,7 @@ def main() -> None:
     done: dict[str, Comparison] = {}
     for seeds in range(1, options.seeds + 1):
         for task in options.tasks:
-            done[task] = transferred(options.folder, task, options.first_seed, seeds)
+            done[task] = transferred(options.folder, task, options.first_seed, seeds, options.initialisations)
             write(options, done)
     print(table(done))
 
@@ -66,16 +70,17 @@ def prepare(folder: Path, threads: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "scenes").exists():
         scenes(str(folder / "scenes"), **SCENES)
-    run = moco.pretrain(out=folder / "moco", threads=threads, resume=(folder / "moco").exists())
-    if not run.finished:
-        raise KeyboardInterrupt
+    if not (folder / "moco" / "summary.json").exists():
+        run = moco.pretrain(out=folder / "moco", threads=threads, resume=(folder / "moco").exists())
+        if not run.finished:
+            raise KeyboardInterrupt
     if not (folder / "pictures.npz").exists():
         book, _ = picturebook.splits()
         with atomic.replaced(folder / "pictures.npz") as partial:
             np.savez(partial, images=book.images, labels=book.labels)
 
 
-def transferred(folder: Path, task: str, first_seed: int, seeds: int) -> Comparison:
+def transferred(folder: Path, task: str, first_seed: int, seeds: int, initialisations: list[str]) -> Comparison:
     """The comparison of one task; supervised weights are trained for the first one, and copied for the others."""
     out, shared = folder / f"{task}-{first_seed}", folder / f"supervised-{first_seed}.pt"
     out.mkdir(exist_ok=True)
@@ -88,13 +93,14 @@ def transferred(folder: Path, task: str, first_seed: int, seeds: int) -> Compari
         train=str(folder / "scenes" / data.format("train")),
         test=str(folder / "scenes" / data.format("test")),
         out=str(out),
-        labelled=str(folder / "pictures.npz"),
+        labelled=str(folder / "pictures.npz") if SUPERVISED in initialisations else None,
+        initialisations=initialisations,
         seed=first_seed,
         seeds=seeds,
         quiet=True,
         **settings,
     )
-    if not shared.exists():
+    if SUPERVISED in initialisations and not shared.exists():
         shutil.copy(out / "supervised.pt", shared)
     return found
 
@@ -118,15 +124,29 @@ def table(done: dict[str, Comparison]) -> str:
     """A row a task: the main figure of each initialisation, and MoCo's differences with their standard errors."""
     lines = ["| task | random | supervised | MoCo | MoCo - random | MoCo - supervised | seeds |", "| --- " * 7 + "|"]
     for task, found in done.items():
-        cells = [f"{task}, {found.main_score}"]
-        for label in ("random", "supervised", "moco"):
-            mean, spread = found.row(label).mean(found.main_score), found.row(label).spread(found.main_score)
-            cells.append(f"{mean:.1f}" + ("" if spread is None else f" ± {spread:.1f}"))
-        for each in found.differences[:2]:
-            error = "" if each.error is None else f" ({each.error:.1f}, {each.outcome})"
-            cells.append(f"{each.mean:+.1f}{error}")
-        lines.append(f"| {' | '.join([*cells, str(len(found.rows[0].seeds))])} |")
+        rows = {row.label: row for row in found.rows}
+        figures = [figure(rows.get(label), found.main_score) for label in ("random", "supervised", "moco")]
+        differences = {each.to: each for each in found.differences if each.of == "moco"}
+        beside = [difference(differences.get(other)) for other in ("random", "supervised")]
+        cells = [f"{task}, {found.main_score}", *figures, *beside, str(len(found.rows[0].seeds))]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def figure(row: Row | None, name: str) -> str:
+    """Mean and standard deviation over the seeds; a dash where the initialisation is missing."""
+    mean = None if row is None else row.mean(name)
+    if row is None or mean is None:
+        return "-"
+    spread = row.spread(name)
+    return f"{mean:.1f}" + ("" if spread is None else f" ± {spread:.1f}")
+
+
+def difference(found: Difference | None) -> str:
+    """Points of a percent, with standard error and outcome."""
+    if found is None:
+        return "-"
+    return f"{found.mean:+.1f}" + ("" if found.error is None else f" ({found.error:.1f}, {found.outcome})")
 
 
 if __name__ == "__main__":

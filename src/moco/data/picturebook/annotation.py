@@ -95,12 +95,30 @@ def _annotation(placed: Placed, size: int, area: int) -> Annotation:
     polygons = []
     for outline in placed.outlines:
         cells = in_cells(outline, size * FINENESS)
-        corners = [((x + 0.5) / FINENESS, (y + 0.5) / FINENESS) for x, y in zip(cells[::2], cells[1::2], strict=True)]
-        inside = clipped(corners, size)
+        corners = [(x + 0.5, y + 0.5) for x, y in zip(cells[::2], cells[1::2], strict=True)]
+        inside = clipped([(x / FINENESS, y / FINENESS) for x, y in widened(corners, 0.5)], size)
         if len(inside) > 2:
             polygons.append(tuple(round(value, 3) for point in inside for value in point))
     points = person_keypoints(placed, size) if placed.name == PERSON else None
     return Annotation(placed.name, (left, top, right, bottom), tuple(polygons), area, points)
+
+
+def widened(outline: Outline, by: float) -> Outline:
+    """A polygon whose sides lie `by` further out, as a drawn one has the whole of the cells that its sides run through;
+    sharp corners move out by no more than 2 `by`.
+    """
+    points = [point for point, before in zip(outline, outline[-1:] + outline[:-1], strict=True) if point != before]
+    if len(points) < 3:
+        return outline
+    corners = np.array(points)
+    ahead = np.roll(corners, -1, axis=0) - corners
+    x, y = corners.T
+    turn = np.sign(np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y)) or 1.0
+    normals = turn * np.stack([ahead[:, 1], -ahead[:, 0]], axis=1) / np.linalg.norm(ahead, axis=1, keepdims=True)
+    both = normals + np.roll(normals, 1, axis=0)
+    length = np.linalg.norm(both, axis=1, keepdims=True)
+    moved = corners + by * np.minimum(2 / np.maximum(length, 1e-9), 2.0) * both / np.maximum(length, 1e-9)
+    return [(float(x), float(y)) for x, y in moved]
 
 
 def clipped(outline: Outline, size: float) -> Outline:

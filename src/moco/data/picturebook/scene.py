@@ -14,9 +14,9 @@ from moco.data.picturebook.drawing import ROTATION, Backdrop, Placed, Pose
 from moco.data.picturebook.outline import Vary
 from moco.data.picturebook.shapes import CLASSES
 
-SPAN = (0.3, 0.6)  # an object's size in frames; as many small ones as large ones on a logarithmic scale
-OBJECTS = (1, 4)  # of a scene, as far as there is room
-_ATTEMPTS = 12  # to find room for an object
+SPAN = (0.28, 0.5)  # an object's size in frames; as many small ones as large ones on a logarithmic scale
+OBJECTS = (2, 6)  # of a scene, as far as there is room
+_ATTEMPTS = 30  # to find room for an object
 _SCENES = 2**62  # streams from here on draw scenes; those below draw pictures of one object
 
 
