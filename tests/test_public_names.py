@@ -24,6 +24,7 @@ def test_public_names():
         "Pretrained",
         "Report",
         "Run",
+        "Scenes",
         "__version__",
         "ablate",
         "contrast",
@@ -35,6 +36,7 @@ def test_public_names():
         "neighbours",
         "pack",
         "pretrain",
+        "scenes",
         "transfer",
     ]
     assert all(hasattr(moco, name) for name in moco.__all__)

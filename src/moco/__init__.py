@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from moco.commands.neighbours import Neighbours, neighbours
     from moco.commands.pack import Packed, pack
     from moco.commands.pretrain import Run, pretrain
+    from moco.commands.scenes import Scenes, scenes
     from moco.commands.transfer import transfer
     from moco.config import Config
     from moco.data.preprocess import Preprocessing
@@ -50,6 +51,7 @@ __all__ = [
     "Pretrained",
     "Report",
     "Run",
+    "Scenes",
     "__version__",
     "ablate",
     "contrast",
@@ -61,6 +63,7 @@ __all__ = [
     "neighbours",
     "pack",
     "pretrain",
+    "scenes",
     "transfer",
 ]
 
@@ -80,6 +83,7 @@ _HOMES = {
     "Pretrained": "moco.export.load",
     "Report": "moco.evaluation.report",
     "Run": "moco.commands.pretrain",
+    "Scenes": "moco.commands.scenes",
     "ablate": "moco.commands.ablate",
     "embed": "moco.commands.embed",
     "evaluate": "moco.commands.evaluate",
@@ -89,6 +93,7 @@ _HOMES = {
     "neighbours": "moco.commands.neighbours",
     "pack": "moco.commands.pack",
     "pretrain": "moco.commands.pretrain",
+    "scenes": "moco.commands.scenes",
     "transfer": "moco.commands.transfer",
 }
 

@@ -180,3 +180,27 @@ def test_left_and_right_are_partners(tmp_path):
     skeleton = open_annotations(draw_coco(tmp_path)).skeleton
     assert skeleton is not None
     assert skeleton.mirrored == [0, 2, 1]
+
+
+def as_version_1(content):
+    """LVIS v1 has addresses of COCO's images instead of file names, of both of COCO's splits in one file."""
+    for number, image in enumerate(content["images"]):
+        split = ("train2017", "val2017")[number % 2]
+        image["coco_url"] = f"http://images.cocodataset.org/{split}/{image.pop('file_name')}"
+
+
+@pytest.mark.parametrize("layout", ["{split}", "images/{split}", ".", "images"])
+def test_images_of_lvis_version_1_are_found_by_their_addresses(tmp_path, layout):
+    plain = open_annotations(draw_coco(tmp_path))
+    file = changed(tmp_path / "instances_train.json", as_version_1)
+    for number, image in enumerate(plain.images):
+        split = ("train2017", "val2017")[number % 2]
+        place = tmp_path / layout.format(split=split) / image.path.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        image.path.rename(place)
+    found = open_annotations(file)
+    assert [image.instances[0].box for image in found.images] == [image.instances[0].box for image in plain.images]
+    assert [image.path.name for image in found.images] == [image.path.name for image in plain.images]
+    assert all(image.path.is_file() for image in found.images)
+    named = open_annotations(file, images=found.images[0].path.parent.parent if "{" in layout else tmp_path / layout)
+    assert [image.path for image in named.images] == [image.path for image in found.images]

@@ -71,6 +71,22 @@ def test_a_finished_run_is_not_repeated(task, tmp_path, monkeypatch):
     assert run_of(task, checkpoint=file).run() == done
 
 
+def test_a_checkpoint_has_the_optimizers_state_while_there_are_steps_to_do(task, tmp_path, monkeypatch):
+    file, kept = tmp_path / "last.pt", []
+    step = FineTuning._step
+
+    def saved(self, batch):
+        step(self, batch)
+        self._save()
+        kept.append("optimizer" in torch.load(file, weights_only=True))
+
+    monkeypatch.setattr(FineTuning, "_step", saved)
+    run = run_of(task, checkpoint=file)
+    run.run()
+    assert kept == [True, True, True, False]
+    assert same(run_of(task, checkpoint=file).model, run.model)
+
+
 def test_initialisations_of_one_seed_differ_in_the_backbone_alone(task):
     first, second = (run_of(task, start=start).model.state_dict() for start in (0, 1))
     different = {name for name in first if not torch.equal(first[name], second[name])}

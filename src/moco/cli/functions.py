@@ -26,6 +26,7 @@ COMMANDS = {
     "neighbours": "moco.commands.neighbours:neighbours",
     "evaluate": "moco.commands.evaluate:evaluate",
     "transfer": "moco.commands.transfer:transfer",
+    "scenes": "moco.commands.scenes:scenes",
 }
 PYTHON_ONLY = {"preprocessing"}  # objects, which no text can name
 

@@ -23,6 +23,7 @@ COMMANDS = {
         "fine-tune for detection and segmentation, compare",
         "moco transfer detection --backbone runs/photos --train train.json --test test.json --out transfer/photos",
     ),
+    "scenes": ("draw annotated images to try transfer on", "moco scenes scenes --train 400 --test 200"),
     "embed": ("features of all images, with their paths", "moco embed runs/photos photos --out features.npz"),
     "neighbours": ("nearest images, as a picture", "moco neighbours runs/photos photos --query photos/one.jpg"),
     "export": ("weights for other tools, checked by each", "moco export runs/photos --format timm --out weights"),

@@ -210,8 +210,9 @@ class FineTuning:
             "identity": json.dumps(self._identity()),
             "progress": json.dumps(dataclasses.asdict(self.progress)),
             "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
         }
+        if not self._is_trained():  # a momentum for each weight is as large as the model, and of no use any more
+            content["optimizer"] = self.optimizer.state_dict()
         with atomic.replaced(self.checkpoint) as partial:
             torch.save(content, partial)
 
@@ -227,9 +228,13 @@ class FineTuning:
         if other:
             raise RunError(f"{file} is of a run with another {', '.join(other)}: choose another --out")
         self.model.load_state_dict(content["model"])
-        self.optimizer.load_state_dict(content["optimizer"])
         progress |= {name: [tuple(entry) for entry in progress[name]] for name in ("curve", "scores")}
         self.progress = Progress(**progress)
+        if not self._is_trained():
+            self.optimizer.load_state_dict(content["optimizer"])
+
+    def _is_trained(self) -> bool:
+        return self.progress.iteration >= self.schedule.iterations
 
 
 def _own_randomness(device: str) -> Any:

@@ -6,7 +6,8 @@ Coordinates are in frames: (0, 0) is the picture's upper left corner and (1, 1) 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -32,43 +33,110 @@ _CELLS = (np.arange(GRID) + 0.5) / GRID - 0.5
 Colour = tuple[int, int, int]
 
 
+@dataclass(frozen=True)
+class Placed:
+    """One object where it stands in a picture.
+
+    Attributes:
+        name: its class.
+        outlines: its polygons from back to front, in frames; they may reach out of the picture.
+        colours: of each.
+        mirrored: whether its own right side is on the picture's left.
+    """
+
+    name: str
+    outlines: tuple[Outline, ...]
+    colours: tuple[Colour, ...]
+    mirrored: bool
+
+
+@dataclass(frozen=True)
+class Pose:
+    """From an object's own frame to the picture: mirrored or not, turned (radians), scaled, moved; in frames."""
+
+    mirrored: bool
+    half: float
+    angle: float
+    x: float
+    y: float
+
+    def place(self, outline: Outline) -> Outline:
+        """The outline in the picture."""
+        flip = -1.0 if self.mirrored else 1.0
+        cos, sin = self.half * math.cos(self.angle), self.half * math.sin(self.angle)
+        return [(self.x + cos * flip * x - sin * y, self.y + sin * flip * x + cos * y) for x, y in outline]
+
+
 def draw_picture(name: str, size: int, generator: np.random.Generator) -> np.ndarray:
     """(size, size, 3) uint8: one object of the class `name`; the generator alone decides how it looks."""
+    return draw_object(name, size, generator)[0]
+
+
+def draw_object(name: str, size: int, generator: np.random.Generator) -> tuple[np.ndarray, Placed]:
+    """The picture of `draw_picture`, and where its object is."""
     draws: Iterator[float] = iter(generator.random(_DRAWS).tolist())
 
     def vary(low: float, high: float) -> float:
         return low + (high - low) * next(draws)
 
-    ends = np.array([_any_colour(vary), _any_colour(vary)], dtype=np.float64)
-    ends[1] = ends[0] + vary(*BLEND) * (ends[1] - ends[0])
-    background = _background(ends, vary, generator)
-    polygons = [_clutter_piece(vary) for _ in range(int(vary(0, _CLUTTER + 1)))]
-    palette = _palette(vary, ends.mean(axis=0).tolist())
-    parts = SHAPES[name](vary)
-    place = _pose(vary)
-    polygons += [(place(outline), palette[paint]) for paint, outline in parts]
-
-    fine = size * FINENESS
-    canvas = Image.fromarray(background).resize((fine, fine), Image.Resampling.BILINEAR)
-    draw = ImageDraw.Draw(canvas)
-    for outline, colour in polygons:  # corners are rounded down: the cell that each lies in
-        draw.polygon([int(value * fine // 1) for point in outline for value in point], fill=colour)
-    picture = np.asarray(canvas.reduce(FINENESS), dtype=np.float32)
-    noise = NOISE * generator.standard_normal(picture.shape, dtype=np.float32)
-    return np.clip(picture + noise, 0, 255).astype(np.uint8)
+    backdrop = Backdrop.draw(vary, generator)
+    placed = backdrop.put(name, vary, _pose)
+    return backdrop.paint([placed], size, generator), placed
 
 
-def _pose(vary: Vary) -> Callable[[Outline], Outline]:
-    """From the object's own frame to the picture: mirrored or not, turned, scaled, moved off the centre."""
-    flip = -1.0 if vary(0, 1) < 0.5 else 1.0
+@dataclass(frozen=True)
+class Backdrop:
+    """What is behind the objects.
+
+    Attributes:
+        cells: (GRID, GRID, 3) uint8, smoothed when it is painted.
+        mean: its colour on average.
+        clutter: polygons with their colours.
+    """
+
+    cells: np.ndarray
+    mean: list[float]
+    clutter: list[tuple[Outline, Colour]]
+
+    @classmethod
+    def draw(cls, vary: Vary, generator: np.random.Generator) -> Backdrop:
+        """A gradient with clouds and up to four pieces of clutter."""
+        ends = np.array([_any_colour(vary), _any_colour(vary)], dtype=np.float64)
+        ends[1] = ends[0] + vary(*BLEND) * (ends[1] - ends[0])
+        cells = _background(ends, vary, generator)
+        clutter = [_clutter_piece(vary) for _ in range(int(vary(0, _CLUTTER + 1)))]
+        return cls(cells, ends.mean(axis=0).tolist(), clutter)
+
+    def put(self, name: str, vary: Vary, pose: Callable[[Vary], Pose]) -> Placed:
+        """An object of this class in colours that stand out; the pose is drawn last."""
+        palette = _palette(vary, self.mean)
+        parts, where = SHAPES[name](vary), pose(vary)
+        outlines = tuple(where.place(outline) for _, outline in parts)
+        return Placed(name, outlines, tuple(palette[paint] for paint, _ in parts), where.mirrored)
+
+    def paint(self, objects: Iterable[Placed], size: int, generator: np.random.Generator) -> np.ndarray:
+        """(size, size, 3) uint8: clutter, then the objects, the last in front, and noise."""
+        fine = size * FINENESS
+        canvas = Image.fromarray(self.cells).resize((fine, fine), Image.Resampling.BILINEAR)
+        draw = ImageDraw.Draw(canvas)
+        polygons = [pair for each in objects for pair in zip(each.outlines, each.colours, strict=True)]
+        for outline, colour in [*self.clutter, *polygons]:
+            draw.polygon(in_cells(outline, fine), fill=colour)
+        picture = np.asarray(canvas.reduce(FINENESS), dtype=np.float32)
+        noise = NOISE * generator.standard_normal(picture.shape, dtype=np.float32)
+        return np.clip(picture + noise, 0, 255).astype(np.uint8)
+
+
+def in_cells(outline: Outline, fine: int) -> list[int]:
+    """x, y, x, y, ... on a raster of `fine` cells: corners are rounded down, to the cell that each lies in."""
+    return [int(value * fine // 1) for point in outline for value in point]
+
+
+def _pose(vary: Vary) -> Pose:
+    """That of a picture of one object."""
+    mirrored = vary(0, 1) < 0.5
     half, angle = vary(*SCALE) / 2, math.radians(vary(-ROTATION, ROTATION))
-    centre_x, centre_y = 0.5 + vary(-OFFSET, OFFSET) / 2, 0.5 + vary(-OFFSET, OFFSET) / 2
-    cos, sin = half * math.cos(angle), half * math.sin(angle)
-
-    def place(outline: Outline) -> Outline:
-        return [(centre_x + cos * flip * x - sin * y, centre_y + sin * flip * x + cos * y) for x, y in outline]
-
-    return place
+    return Pose(mirrored, half, angle, 0.5 + vary(-OFFSET, OFFSET) / 2, 0.5 + vary(-OFFSET, OFFSET) / 2)
 
 
 def _background(ends: np.ndarray, vary: Vary, generator: np.random.Generator) -> np.ndarray:

@@ -44,8 +44,10 @@ def read_coco(path: Path, images: Path | None = None) -> Annotations:
 
 
 def _read(path: Path, content: dict[str, list[Any]], images: Path | None) -> Annotations:
-    folder = images or _find_folder(path, content["images"])
-    _check_there(path, folder, [_value(path, image, "file_name") for image in content["images"]])
+    file_names = [_file_name(path, image) for image in content["images"]]
+    folder = images or _find_folder(path, file_names[0])
+    files = [_located(folder, name) for name in file_names]
+    _check_there(path, folder, dict(zip(file_names, files, strict=True)))
     entries = sorted(content["categories"], key=lambda entry: int(_value(path, entry, "id")))
     numbers = {entry["id"]: index for index, entry in enumerate(entries, start=1)}
     names = tuple(str(_value(path, entry, "name")) for entry in entries)
@@ -57,11 +59,11 @@ def _read(path: Path, content: dict[str, list[Any]], images: Path | None) -> Ann
         raise DataError(f"{path}: annotations of {len(unknown)} images that it does not list, the first {min(unknown)}")
     problems, skeleton = Problems(), _skeleton(path, entries)
     found = []
-    for image in content["images"]:
+    for image, name, file in zip(content["images"], file_names, files, strict=True):
         shape = int(_value(path, image, "height")), int(_value(path, image, "width"))
-        reader = _Reader(path, image["file_name"], *shape, numbers, skeleton, problems)
+        reader = _Reader(path, name, *shape, numbers, skeleton, problems)
         instances = filter(None, map(reader.instance, by_image[image.get("id")]))
-        found.append(AnnotatedImage(folder / image["file_name"], *shape, tuple(instances)))
+        found.append(AnnotatedImage(file, *shape, tuple(instances)))
     total = len(content["annotations"])
     return Annotations(str(path), tuple(found), names, skeleton, tuple(problems.lines), total)
 
@@ -138,22 +140,37 @@ def _value(path: Path, entry: Any, name: str) -> Any:
     return entry[name]
 
 
-def _find_folder(path: Path, images: list[Any]) -> Path:
-    first, split = str(_value(path, images[0], "file_name")), path.stem.rpartition("_")[2]
+def _file_name(path: Path, image: Any) -> str:
+    """As the file has it; LVIS v1 has the address of COCO's image instead, of which the split's folder and the name are
+    kept: train2017/000000391895.jpg, also in its val file.
+    """
+    if isinstance(image, dict) and "file_name" not in image and "coco_url" in image:
+        return "/".join(str(image["coco_url"]).split("/")[-2:])
+    return str(_value(path, image, "file_name"))
+
+
+def _located(folder: Path, name: str) -> Path:
+    """Where the image lies: by its name, else without the folder of its split."""
+    file, flat = folder / name, folder / Path(name).name
+    return flat if not file.is_file() and flat.is_file() else file
+
+
+def _find_folder(path: Path, first: str) -> Path:
+    split = path.stem.rpartition("_")[2]
     above = (path.parent, path.parent.parent)
     folders = [base / part for base in above for part in ("", f"images/{split}", "images", split)]
     for folder in folders:
-        if (folder / first).is_file():
+        if _located(folder, first).is_file():
             return folder
     tried = ", ".join(str(folder) for folder in folders)
     raise DataError(f"{path}: its first image {first} is in none of {tried}: name the folder of its images")
 
 
-def _check_there(path: Path, folder: Path, names: list[str]) -> None:
-    missing = [name for name in names if not (folder / name).is_file()]
+def _check_there(path: Path, folder: Path, files: dict[str, Path]) -> None:
+    missing = [name for name, file in files.items() if not file.is_file()]
     if missing:
         raise DataError(
-            f"{path} names {len(missing)} of {len(names)} images that are not in {folder} "
+            f"{path} names {len(missing)} of {len(files)} images that are not in {folder} "
             f"({', '.join(missing[:_NAMED])}): put them there or take them out of the file"
         )
 
