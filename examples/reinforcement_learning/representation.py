@@ -64,7 +64,7 @@ def probe(features_NC: np.ndarray, states: np.ndarray, train: np.ndarray) -> np.
 def contrastive(encoder: PixelEncoder, draw: Draw, updates: int, settings: Settings) -> None:
     """Train on CURL's loss alone, its momentum encoder every second update as in the agent."""
     encoder_k = frozen_copy(encoder)
-    rate, adams = settings.learning_rate, settings.encoder_adams
+    rate, adams = settings.learning_rate, max(settings.encoder_adams, 1)  # no other loss to be added to
     contrast = Contrast(encoder, embedding_dim=FEATURES, learning_rate=rate, encoder_adams=adams)
     for update in range(updates):
         frames = draw()
@@ -81,7 +81,7 @@ def autoencoder(encoder: PixelEncoder, draw: Draw, updates: int, settings: Setti
     optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=settings.learning_rate)
     for _ in range(updates):
         x = random_crop(draw(), settings.crop, last_offset=settings.last_offset)
-        goal = functional.adaptive_avg_pool2d(x / 255, side).flatten(1)
+        goal = functional.adaptive_avg_pool2d(x, side).flatten(1)
         loss = functional.mse_loss(decoder(encoder(x)), goal)
         optimizer.zero_grad()
         loss.backward()
@@ -119,4 +119,4 @@ def _features(encode: Callable[[Tensor], Tensor], frames: np.ndarray, places: np
 
 
 def _stack(frames: np.ndarray, places: np.ndarray) -> Tensor:
-    return torch.from_numpy(frames[places].reshape(len(places), -1, *frames.shape[-2:])).float()
+    return torch.from_numpy(frames[places].reshape(len(places), -1, *frames.shape[-2:])).float() / 255

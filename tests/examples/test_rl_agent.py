@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,7 @@ from torch.nn import functional
 pytest.importorskip("stable_baselines3", reason="needs the extra rl")
 
 from examples.reinforcement_learning.agent import PixelSAC
-from examples.reinforcement_learning.crops import center_crop, random_crop
+from examples.reinforcement_learning.crops import _cut_at_once, center_crop, random_crop, scaled
 from examples.reinforcement_learning.curl import Contrast
 from examples.reinforcement_learning.environment import Pixels
 from examples.reinforcement_learning.settings import ARMS, SMALL
@@ -40,6 +41,15 @@ def test_random_crop_is_one_window_of_all_channels():
         assert cropped.shape == (2, 3, 4, 4)
         assert torch.equal(cropped[:, 1] - cropped[:, 0], torch.full((2, 4, 4), 36))
         assert torch.equal(cropped[..., 1:] - cropped[..., :-1], torch.ones(2, 3, 4, 3, dtype=torch.int64))
+
+
+def test_crops_of_both_devices_are_the_same():
+    frames = torch.randint(0, 255, (7, 9, 24, 24), dtype=torch.uint8)
+    torch.manual_seed(1)
+    cropped = random_crop(frames, 20)
+    torch.manual_seed(1)
+    y, x = torch.randint(5, (2, 7))
+    assert torch.equal(cropped, _cut_at_once(frames, 20, y, x))
 
 
 @pytest.mark.parametrize(("last", "reached"), [(True, {0, 1, 2}), (False, {0, 1})])
@@ -96,13 +106,36 @@ def test_every_arm_learns_and_stays_finite(arm):
 
 
 def test_detached_critic_moves_its_linear_layer_alone():
-    one = agent("curl-detach")
+    one = agent("curl-detach", encoder_adams=2)
     encoder = one.critic.features_extractor
     before = [weights(m).clone() for m in (encoder.convolutions, encoder.head)]
     batch = one.replay_buffer.sample(8)
     one._update_critic(one._view(batch.observations), batch)
     assert torch.equal(weights(encoder.convolutions), before[0])
     assert not torch.equal(weights(encoder.head), before[1])
+
+
+def gradients(module):
+    return [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in module.parameters()]
+
+
+@pytest.mark.parametrize("arm", ["curl", "curl-detach"])
+def test_joint_gradient_is_the_sum_of_both_losses_gradients(arm):
+    still = {"learning_rate": 0.0}  # so that the second loss meets the weights of the first
+    joint, apart = agent(arm, encoder_adams=0, **still), agent(arm, encoder_adams=1, **still)
+    batch = joint.replay_buffer.sample(8)
+    x = joint._view(batch.observations)
+    torch.manual_seed(2)
+    joint._update_critic(x, batch)
+    torch.manual_seed(2)  # the same crops and actions
+    apart._update_critic(x, batch)
+    encoder = apart.critic.features_extractor
+    critics = gradients(encoder)
+    apart.contrast.step(encoder.attached, apart.critic_target.features_extractor, x, apart._view(batch.observations))
+    both = [a + b for a, b in zip(critics, gradients(encoder), strict=True)]
+    torch.testing.assert_close(gradients(joint.critic.features_extractor), both)
+    torch.testing.assert_close(gradients(joint.contrast.similarity), gradients(apart.contrast.similarity))
+    assert all(gradient.any() for gradient in both)
 
 
 def test_actor_shares_the_critics_convolutions_and_does_not_move_them():
@@ -144,9 +177,25 @@ def test_actor_alpha_and_momentum_networks_move_at_every_second_update():
 
 
 def test_only_the_arm_without_crops_sees_the_centre():
+    frames = torch.randint(0, 255, (64, 9, SIDE, SIDE), dtype=torch.uint8)
+    centre = center_crop(frames, 20) / 255
+    seen = {arm: agent(arm)._view(frames) for arm in ARMS}
+    assert all(view.shape == centre.shape for view in seen.values())
+    assert [arm for arm, view in seen.items() if torch.equal(view, centre)] == ["sac"]
+
+
+def test_encoder_takes_bytes_what_is_scaled_and_what_the_convolutions_made():
+    one = agent("curl").critic.features_extractor
     frames = torch.randint(0, 255, (4, 9, SIDE, SIDE), dtype=torch.uint8)
-    assert torch.equal(agent("sac")._view(frames), frames)
-    assert all(agent(arm)._view(frames).shape[-1] == 20 for arm in ARMS[1:])
+    maps = one.convolutions(center_crop(frames, 20) / 255)
+    for taken in (frames, frames / 255, scaled(frames), maps):
+        torch.testing.assert_close(one(taken), one.head(maps))
+
+
+def test_agent_leaves_nothing_in_the_temporary_directory(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    agent("curl").train(1, 8)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -155,6 +204,7 @@ def test_only_the_arm_without_crops_sees_the_centre():
         ({"arm": "rad"}, "choose one of sac, crops, curl, curl-detach"),
         ({"crop": 24}, "crop=24 of frames of 24"),
         ({"batch_size": 1}, "batch_size=1"),
+        ({"update_every": 0}, "update_every=0"),
         ({"network": "resnet"}, "choose 'paper' or 'small'"),
     ],
 )
