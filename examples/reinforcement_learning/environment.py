@@ -156,9 +156,7 @@ def make(name: str, *, size: int, action_repeat: int | None = None, seed: int = 
 
 def _load_suite() -> Any:
     os.environ.setdefault("MUJOCO_GL", "egl")
-    os.environ.setdefault(
-        "LP_NUM_THREADS", "0"
-    )  # Mesa in software: for frames this small threads cost more than they draw
+    os.environ.setdefault("LP_NUM_THREADS", "0")  # of Mesa in software: frames this small are not worth threads
     # Mesa's software renderer and PyTorch's triton bring an LLVM each; triton second is a segmentation fault.
     with contextlib.suppress(ImportError):
         import triton  # noqa: F401
