@@ -15,7 +15,7 @@ from examples.reinforcement_learning.settings import Settings
 from stable_baselines3 import SAC
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from moco.contrast import ema_update_
@@ -105,12 +105,13 @@ class PixelSAC(SAC):
             goal = batch.rewards + (1 - batch.dones) * self.gamma * value
         encoder = self.critic.features_extractor
         maps = encoder.convolutions(x)
-        values = q_values(self.critic, encoder(maps), batch.actions)
+        features = encoder(maps)
+        values = q_values(self.critic, features, batch.actions)
         loss = sum(functional.mse_loss(values[:, i, None], goal) for i in range(values.shape[1]))
         self._record(critic_loss=loss)
         optimizers = [self.critic.optimizer]
         if self.contrast is not None and not self.contrast.optimizes_encoder:
-            loss = loss + self._joint_loss(maps, batch)
+            loss = loss + self._joint_loss(encoder.attached(maps) if encoder.detached else features, batch)
             optimizers += self.contrast.optimizers
         for optimizer in optimizers:
             optimizer.zero_grad()
@@ -118,10 +119,10 @@ class PixelSAC(SAC):
         for optimizer in optimizers:
             optimizer.step()
 
-    def _joint_loss(self, maps: Tensor, batch: ReplayBufferSamples) -> Tensor:
+    def _joint_loss(self, q_NC: Tensor, batch: ReplayBufferSamples) -> Tensor:
         """The contrastive loss on the critic's own pass of the convolutions."""
-        f_q, f_k = self.critic.features_extractor.attached, self.critic_target.features_extractor
-        loss, accuracy = self.contrast.loss(f_q, f_k, maps, self._view(batch.observations))
+        f_k, x_k = self.critic_target.features_extractor, self._view(batch.observations)
+        loss, accuracy = self.contrast.loss(nn.Identity(), f_k, q_NC, x_k)
         self._record(contrastive_loss=loss, pretext_accuracy=accuracy)
         return loss
 

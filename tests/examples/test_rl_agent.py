@@ -133,7 +133,7 @@ def test_joint_gradient_is_the_sum_of_both_losses_gradients(arm):
     critics = gradients(encoder)
     apart.contrast.step(encoder.attached, apart.critic_target.features_extractor, x, apart._view(batch.observations))
     both = [a + b for a, b in zip(critics, gradients(encoder), strict=True)]
-    torch.testing.assert_close(gradients(joint.critic.features_extractor), both)
+    torch.testing.assert_close(gradients(joint.critic.features_extractor), both, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(gradients(joint.contrast.similarity), gradients(apart.contrast.similarity))
     assert all(gradient.any() for gradient in both)
 
