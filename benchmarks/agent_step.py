@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from examples.reinforcement_learning.agent import PixelSAC
 from examples.reinforcement_learning.environment import make
 from examples.reinforcement_learning.settings import ARMS, SMALL
+
 from provenance import provenance
 
 UPDATES, STEPS = 4, 60  # of a round; before the first update
