@@ -3,8 +3,8 @@
     python -m benchmarks.agent_step [--task ball_in_cup-catch] [--rounds 10] [--out FILE]
 
 CPU time of this process on one thread, of which other programs take nothing, in milliseconds: a frame (as it is drawn,
-and by dm_control's own call), an agent step without learning, and an update of each arm of the reduced form; `separate`
-is the arm curl with the authors' form of the contrastive step. Arms alternate, four updates a round; medians.
+and by dm_control's own call), an agent step without learning, and an update of each arm of the reduced form; `every`
+is the arm curl with a contrastive step at every update. Arms alternate, four updates a round; medians.
 Prints JSON, and writes it to --out. From the repository's root; needs the extra rl and rendering.
 """
 
@@ -55,7 +55,7 @@ def main() -> None:
 def measured(task: str, rounds: int) -> dict[str, float]:
     """Milliseconds of each part."""
     agents = {arm: agent(task, replace(SMALL, arm=arm)) for arm in ARMS}
-    agents["separate"] = agent(task, replace(SMALL, arm="curl", encoder_adams=2))
+    agents["every"] = agent(task, replace(SMALL, arm="curl", contrast_every=1))
     taken: dict[str, list[float]] = {name: [] for name in agents}
     for round_ in range(rounds + 1):
         for name, each in agents.items():

@@ -15,7 +15,7 @@ from examples.reinforcement_learning.settings import Settings
 from stable_baselines3 import SAC
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from moco.contrast import ema_update_
@@ -84,7 +84,7 @@ class PixelSAC(SAC):
             if self._n_updates % EVERY == 0:
                 self._update_actor(x_q)
                 self._follow()
-            if self.contrast is not None and self.contrast.optimizes_encoder:
+            if self.contrast is not None and self._n_updates % self.settings.contrast_every == 0:
                 f_q, f_k = self.critic.features_extractor.attached, self.critic_target.features_extractor
                 loss, accuracy = self.contrast.step(f_q, f_k, x_q, self._view(batch.observations))
                 self._record(contrastive_loss=loss, pretext_accuracy=accuracy)
@@ -103,28 +103,12 @@ class PixelSAC(SAC):
             value = q_values(self.critic_target, self.critic_target.features_extractor(x_next), actions)
             value = value.min(dim=1, keepdim=True).values - self.log_ent_coef.exp() * log_prob_N[:, None]
             goal = batch.rewards + (1 - batch.dones) * self.gamma * value
-        encoder = self.critic.features_extractor
-        maps = encoder.convolutions(x)
-        features = encoder(maps)
-        values = q_values(self.critic, features, batch.actions)
+        values = q_values(self.critic, self.critic.features_extractor(x), batch.actions)
         loss = sum(functional.mse_loss(values[:, i, None], goal) for i in range(values.shape[1]))
-        self._record(critic_loss=loss)
-        optimizers = [self.critic.optimizer]
-        if self.contrast is not None and not self.contrast.optimizes_encoder:
-            loss = loss + self._joint_loss(encoder.attached(maps) if encoder.detached else features, batch)
-            optimizers += self.contrast.optimizers
-        for optimizer in optimizers:
-            optimizer.zero_grad()
+        self.critic.optimizer.zero_grad()
         loss.backward()
-        for optimizer in optimizers:
-            optimizer.step()
-
-    def _joint_loss(self, q_NC: Tensor, batch: ReplayBufferSamples) -> Tensor:
-        """The contrastive loss on the critic's own pass of the convolutions."""
-        f_k, x_k = self.critic_target.features_extractor, self._view(batch.observations)
-        loss, accuracy = self.contrast.loss(nn.Identity(), f_k, q_NC, x_k)
-        self._record(contrastive_loss=loss, pretext_accuracy=accuracy)
-        return loss
+        self.critic.optimizer.step()
+        self._record(critic_loss=loss)
 
     def _update_actor(self, x: Tensor) -> None:
         with torch.no_grad():

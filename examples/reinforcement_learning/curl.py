@@ -24,16 +24,14 @@ class Contrast(nn.Module):
         encoder: f_q.
         embedding_dim: C.
         learning_rate: of Adam.
-        encoder_adams: 1, or 2 as in the authors' code, whose second optimiser steps the same encoder once more. 0: W
-            alone is stepped here, and f_q by whoever adds `loss` to a loss of its own.
+        encoder_adams: 1, or 2 as in the authors' code, whose second optimiser steps the same encoder once more.
     """
 
     def __init__(self, encoder: nn.Module, *, embedding_dim: int, learning_rate: float, encoder_adams: int = 2) -> None:
         super().__init__()
         self.similarity = Bilinear(embedding_dim)  # z_a W z_k, W uniform in 0..1 at the start
-        self.optimizes_encoder = encoder_adams > 0
-        weights = list(encoder.parameters()) if self.optimizes_encoder else []
-        stepped = [[*weights, *self.similarity.parameters()], weights][: max(encoder_adams, 1)]
+        weights = list(encoder.parameters())
+        stepped = [[*weights, *self.similarity.parameters()], weights][:encoder_adams]
         self.optimizers = [torch.optim.Adam(parameters, lr=learning_rate, fused=True) for parameters in stepped]
 
     def loss(self, f_q: Encode, f_k: Encode, x_q_NCSS: Tensor, x_k_NCSS: Tensor) -> tuple[Tensor, Tensor]:

@@ -64,7 +64,7 @@ def probe(features_NC: np.ndarray, states: np.ndarray, train: np.ndarray) -> np.
 def contrastive(encoder: PixelEncoder, draw: Draw, updates: int, settings: Settings) -> None:
     """Train on CURL's loss alone, its momentum encoder every second update as in the agent."""
     encoder_k = frozen_copy(encoder)
-    rate, adams = settings.learning_rate, max(settings.encoder_adams, 1)  # no other loss to be added to
+    rate, adams = settings.learning_rate, settings.encoder_adams
     contrast = Contrast(encoder, embedding_dim=FEATURES, learning_rate=rate, encoder_adams=adams)
     for update in range(updates):
         frames = draw()

@@ -26,9 +26,9 @@ class Settings:
         hidden: width of the two hidden layers of actor and critics.
         encoder_tau, critic_tau: share of the newest weights that the momentum networks take, every second update.
         update_every: agent steps between updates; the authors' code has 1.
+        contrast_every: updates between those on the contrastive loss; `cpc_update_freq` of the authors, who have 1.
         encoder_adams: optimisers that step the encoder on the contrastive gradient. The authors' code has 2, each with
-            moments of its own, which makes about two steps of one. 0: the contrastive loss is added to the critic's,
-            and one pass of the convolutions and the critic's optimiser serve both.
+            moments of its own, which makes about two steps of one.
         last_offset: random crops may begin at the last possible offset; the authors' code never does.
     """
 
@@ -41,6 +41,7 @@ class Settings:
     buffer: int = 100_000
     random_steps: int = 1000
     update_every: int = 1
+    contrast_every: int = 1
     hidden: int = 1024
     learning_rate: float = 1e-3
     alpha_learning_rate: float = 1e-4
@@ -57,10 +58,11 @@ class Settings:
             raise ValueError(f"network={self.network!r}: choose 'paper' or 'small'")
         if not 16 <= self.crop < self.size:
             raise ValueError(f"crop={self.crop} of frames of {self.size}: need 16 or more, and less than the frame")
-        if self.batch_size < 2 or self.update_every < 1 or self.encoder_adams not in (0, 1, 2):
+        if min(self.update_every, self.contrast_every) < 1:
+            raise ValueError(f"update_every={self.update_every}, contrast_every={self.contrast_every}: need at least 1")
+        if self.batch_size < 2 or self.encoder_adams not in (1, 2):
             raise ValueError(
-                f"batch_size={self.batch_size}, update_every={self.update_every}, encoder_adams={self.encoder_adams}:"
-                " need at least 2, at least 1, and 0, 1 or 2"
+                f"batch_size={self.batch_size}, encoder_adams={self.encoder_adams}: need at least 2, and 1 or 2"
             )
 
     @property
@@ -85,5 +87,5 @@ SMALL = replace(
     buffer=25_000,
     hidden=256,
     update_every=2,
-    encoder_adams=0,
+    contrast_every=2,
 )
