@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from examples.reinforcement_learning.crops import random_crop
+from examples.reinforcement_learning.crops import center_crop, random_crop, scaled
 from examples.reinforcement_learning.curl import Contrast
 from examples.reinforcement_learning.encoder import FEATURES, PixelEncoder
 from examples.reinforcement_learning.environment import Pixels
@@ -13,6 +13,7 @@ from examples.reinforcement_learning.policy import PixelPolicy, q_values
 from examples.reinforcement_learning.replay import FrameReplay
 from examples.reinforcement_learning.settings import Settings
 from stable_baselines3 import SAC
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from torch import Tensor
 from torch.nn import functional
@@ -42,12 +43,13 @@ class PixelSAC(SAC):
             buffer_size=settings.buffer,
             learning_starts=settings.random_steps,
             batch_size=settings.batch_size,
+            train_freq=settings.update_every,
             gamma=settings.gamma,
             ent_coef=f"auto_{ALPHA_START}",
             replay_buffer_class=FrameReplay,
             policy_kwargs={
                 "net_arch": [settings.hidden] * 2,
-                "normalize_images": False,  # the encoder divides by 255
+                "normalize_images": False,  # the encoder scales them
                 "features_extractor_class": PixelEncoder,
                 "features_extractor_kwargs": {"crop": settings.crop, "network": settings.network},
             },
@@ -57,9 +59,10 @@ class PixelSAC(SAC):
 
     def _setup_model(self) -> None:
         super()._setup_model()
+        self.set_logger(Logger(folder=None, output_formats=[]))  # the default one leaves a folder in /tmp
         chosen = self.settings
         self.ent_coef_optimizer = torch.optim.Adam(
-            [self.log_ent_coef], lr=chosen.alpha_learning_rate, betas=(0.5, 0.999)
+            [self.log_ent_coef], lr=chosen.alpha_learning_rate, betas=(0.5, 0.999), fused=True
         )
         self.critic.features_extractor.detached = chosen.arm == "curl-detach"
         self.contrast: Contrast | None = None
@@ -81,17 +84,17 @@ class PixelSAC(SAC):
             if self._n_updates % EVERY == 0:
                 self._update_actor(x_q)
                 self._follow()
-            if self.contrast is not None:
-                x_k = self._view(batch.observations)
+            if self.contrast is not None and self._n_updates % self.settings.contrast_every == 0:
                 f_q, f_k = self.critic.features_extractor.attached, self.critic_target.features_extractor
-                loss, accuracy = self.contrast.step(f_q, f_k, x_q, x_k)
+                loss, accuracy = self.contrast.step(f_q, f_k, x_q, self._view(batch.observations))
                 self._record(contrastive_loss=loss, pretext_accuracy=accuracy)
             self._n_updates += 1
 
     def _view(self, frames: Tensor) -> Tensor:
-        if not self.settings.random_crops:
-            return frames  # the encoder takes the centre
-        return random_crop(frames, self.settings.crop, last_offset=self.settings.last_offset)
+        """What the encoder sees of uint8 frames, (N, C, s, s) in 0..1."""
+        if self.settings.random_crops:
+            frames = random_crop(frames, self.settings.crop, last_offset=self.settings.last_offset)
+        return scaled(center_crop(frames, self.settings.crop))
 
     def _update_critic(self, x: Tensor, batch: ReplayBufferSamples) -> None:
         with torch.no_grad():
@@ -109,8 +112,9 @@ class PixelSAC(SAC):
 
     def _update_actor(self, x: Tensor) -> None:
         with torch.no_grad():
-            features = self.critic.features_extractor(x)
-        actions, log_prob_N = self.actor.action_log_prob(x)
+            maps = self.critic.features_extractor.convolutions(x)  # the actor's too
+            features = self.critic.features_extractor(maps)
+        actions, log_prob_N = self.actor.action_log_prob(maps)
         value_N = q_values(self.critic, features, actions).min(dim=1).values
         loss = (self.log_ent_coef.exp().detach() * log_prob_N - value_N).mean()
         self.actor.optimizer.zero_grad()

@@ -68,6 +68,7 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--episodes", type=int, default=5, help="of an evaluation")
     parser.add_argument("--batch-size", type=int, default=None, help="default the preset's; the paper has 512")
     parser.add_argument("--action-repeat", type=int, default=None, help="default the preset's")
+    parser.add_argument("--update-every", type=int, default=None, help="agent steps; default the preset's")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=None, help="of PyTorch, in each run")
     parser.add_argument("--minutes", type=float, default=None, help="stop a run after about so many; give it again")
@@ -99,7 +100,7 @@ def _add_readers(commands: argparse._SubParsersAction) -> None:
 def settings_of(arguments: argparse.Namespace, arm: str) -> Settings:
     """The preset, with what was given instead."""
     preset = PAPER if arguments.preset == "paper" else SMALL
-    given = {"batch_size": arguments.batch_size, "action_repeat": arguments.action_repeat}
+    given = {name: getattr(arguments, name) for name in ("batch_size", "action_repeat", "update_every")}
     return replace(preset, arm=arm, **{name: value for name, value in given.items() if value is not None})
 
 
@@ -127,8 +128,8 @@ def _grid(arguments: argparse.Namespace) -> int:
     from examples.reinforcement_learning.runs import grid
 
     settings_of(arguments, "curl")  # a mistake shows before the first run
-    names = ("preset", "steps", "evaluate_every", "episodes", "batch_size", "action_repeat", "device", "threads")
-    given = {name: getattr(arguments, name) for name in (*names, "minutes")}
+    names = ("preset", "steps", "evaluate_every", "episodes", "batch_size", "action_repeat")
+    given = {name: getattr(arguments, name) for name in (*names, "update_every", "device", "threads", "minutes")}
     options = [w for name, v in given.items() if v is not None for w in (f"--{name.replace('_', '-')}", str(v))]
     finished = grid(arguments.out, arguments.tasks, arguments.arms, arguments.seeds, options, jobs=arguments.jobs)
     return 0 if finished else 3

@@ -31,9 +31,8 @@ class Contrast(nn.Module):
         super().__init__()
         self.similarity = Bilinear(embedding_dim)  # z_a W z_k, W uniform in 0..1 at the start
         weights = list(encoder.parameters())
-        self.optimizers = [torch.optim.Adam([*weights, *self.similarity.parameters()], lr=learning_rate)]
-        if encoder_adams == 2:
-            self.optimizers.append(torch.optim.Adam(weights, lr=learning_rate))
+        stepped = [[*weights, *self.similarity.parameters()], weights][:encoder_adams]
+        self.optimizers = [torch.optim.Adam(parameters, lr=learning_rate, fused=True) for parameters in stepped]
 
     def loss(self, f_q: Encode, f_k: Encode, x_q_NCSS: Tensor, x_k_NCSS: Tensor) -> tuple[Tensor, Tensor]:
         """Mean loss in nats and pretext accuracy; no unit norm, no temperature, no queue."""

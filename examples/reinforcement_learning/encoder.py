@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import gymnasium
 import torch
-from examples.reinforcement_learning.crops import center_crop
+from examples.reinforcement_learning.crops import center_crop, scaled
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
-STRIDES = {"paper": (2, 1, 1, 1), "small": (2, 2, 2)}
-FILTERS = 32
+# Filters and stride of each 3 x 3 convolution.
+NETWORKS = {"paper": ((32, 2), (32, 1), (32, 1), (32, 1)), "small": ((16, 2), (16, 2), (32, 1))}
 FEATURES = 50
 
 
@@ -19,7 +19,7 @@ class PixelEncoder(BaseFeaturesExtractor):
     Args:
         observation_space: of `environment.Pixels`.
         crop: side of what the convolutions see; larger frames (those of acting) are cropped to their centre.
-        network: a key of `STRIDES`.
+        network: a key of `NETWORKS`.
         detached: no gradient reaches the convolutions through this encoder. Linear layer and LayerNorm still learn.
     """
 
@@ -30,9 +30,9 @@ class PixelEncoder(BaseFeaturesExtractor):
         self.crop, self.detached = crop, detached
         layers: list[nn.Module] = []
         channels = observation_space.shape[0]
-        for stride in STRIDES[network]:
-            layers += [nn.Conv2d(channels, FILTERS, 3, stride), nn.ReLU()]
-            channels = FILTERS
+        for filters, stride in NETWORKS[network]:
+            layers += [nn.Conv2d(channels, filters, 3, stride), nn.ReLU()]
+            channels = filters
         self.convolutions = nn.Sequential(*layers, nn.Flatten())
         self.convolutions.to(memory_format=torch.channels_last)  # a quarter faster, forward and backward, on a CPU
         with torch.no_grad():
@@ -41,13 +41,19 @@ class PixelEncoder(BaseFeaturesExtractor):
         self.apply(initialize_)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """(N, C, S, S) in 0..255 to (N, 50)."""
-        maps = self.convolutions(center_crop(frames, self.crop) / 255)
+        """(N, C, S, S), uint8 or in 0..1, to (N, 50); also takes what `convolutions` made of them, (N, width)."""
+        maps = self._maps(frames)
         return self.head(maps.detach() if self.detached else maps)
 
     def attached(self, frames: Tensor) -> Tensor:
         """As `forward`, with a gradient for the convolutions whatever `detached` says."""
-        return self.head(self.convolutions(center_crop(frames, self.crop) / 255))
+        return self.head(self._maps(frames))
+
+    def _maps(self, frames: Tensor) -> Tensor:
+        if frames.ndim == 2:
+            return frames
+        seen = center_crop(frames, self.crop)
+        return self.convolutions(scaled(seen) if seen.dtype == torch.uint8 else seen)
 
 
 def initialize_(module: nn.Module) -> None:

@@ -17,6 +17,7 @@ from PIL import Image
 # Of Laskin et al. 2020; tasks that it does not name get 4.
 ACTION_REPEAT = {"cartpole": 8, "reacher": 4, "cheetah": 4, "ball_in_cup": 4, "finger": 2, "walker": 2}
 CHANNELS = 3
+COARSE = 64  # frames of this side, in pixels, and smaller are drawn with fewer facets
 
 
 class PixelError(ValueError):
@@ -44,13 +45,16 @@ class ControlTask(gymnasium.Env):
         self._seed, self._first, self._episode, self._size = seed, first_episode, first_episode, size
         quality, model = self._task.physics.model.vis.quality, self._task.physics.model
         quality.offsamples, quality.shadowsize, model.mat_reflectance[:] = 0, 0, 0
+        if size <= COARSE:
+            quality.numslices, quality.numstacks = 16, 8  # of 28 and 16: a slack string is 27 cylinders
         actions = self._task.action_spec()
         self.action_space = gymnasium.spaces.Box(
             actions.minimum.astype(np.float32), actions.maximum.astype(np.float32), dtype=np.float32
         )
         width = sum(int(np.prod(part.shape)) for part in self._task.observation_spec().values())
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (width,), np.float32)
-        self._camera = 1 if domain == "quadruped" else 0
+        self._camera_id = 1 if domain == "quadruped" else 0
+        self._camera: Any = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
         """Start the next episode; a seed starts their count anew, from the first episode."""
@@ -68,7 +72,11 @@ class ControlTask(gymnasium.Env):
 
     def render(self) -> np.ndarray:
         """The present frame, (size, size, 3) uint8."""
-        return self._task.physics.render(self._size, self._size, camera_id=self._camera)
+        if self._camera is None:  # made once: `physics.render` makes one for each frame, two thirds of its time
+            from dm_control.mujoco import Camera
+
+            self._camera = Camera(self._task.physics, self._size, self._size, camera_id=self._camera_id)
+        return self._camera.render().copy()  # it draws into one array
 
     def close(self) -> None:
         """Free the renderer."""
@@ -148,6 +156,7 @@ def make(name: str, *, size: int, action_repeat: int | None = None, seed: int = 
 
 def _load_suite() -> Any:
     os.environ.setdefault("MUJOCO_GL", "egl")
+    os.environ.setdefault("LP_NUM_THREADS", "0")  # of Mesa in software: frames this small are not worth threads
     # Mesa's software renderer and PyTorch's triton bring an LLVM each; triton second is a segmentation fault.
     with contextlib.suppress(ImportError):
         import triton  # noqa: F401

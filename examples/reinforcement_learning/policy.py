@@ -40,8 +40,11 @@ class PixelPolicy(SACPolicy):
         self.actor.features_extractor.convolutions = self.critic.features_extractor.convolutions
         self.critic_target = frozen_copy(self.critic)  # its encoder is f_k
         own = [weight for name, weight in self.actor.named_parameters() if "convolutions" not in name]
-        self.actor.optimizer = torch.optim.Adam(own, lr=lr_schedule(1))
-        self.critic.optimizer = torch.optim.Adam(self.critic.parameters(), lr=lr_schedule(1))
+        self.actor.optimizer = torch.optim.Adam(own, lr=lr_schedule(1), fused=True)
+        self.critic.optimizer = torch.optim.Adam(self.critic.parameters(), lr=lr_schedule(1), fused=True)
+
+    def set_training_mode(self, mode: bool) -> None:
+        """Nothing: no layer here differs in training, and the base class walks all of them at each step."""
 
     def make_actor(self, features_extractor: PixelEncoder | None = None) -> PixelActor:
         """As the base class, with our actor."""

@@ -81,7 +81,7 @@ def autoencoder(encoder: PixelEncoder, draw: Draw, updates: int, settings: Setti
     optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=settings.learning_rate)
     for _ in range(updates):
         x = random_crop(draw(), settings.crop, last_offset=settings.last_offset)
-        goal = functional.adaptive_avg_pool2d(x / 255, side).flatten(1)
+        goal = functional.adaptive_avg_pool2d(x, side).flatten(1)
         loss = functional.mse_loss(decoder(encoder(x)), goal)
         optimizer.zero_grad()
         loss.backward()
@@ -119,4 +119,4 @@ def _features(encode: Callable[[Tensor], Tensor], frames: np.ndarray, places: np
 
 
 def _stack(frames: np.ndarray, places: np.ndarray) -> Tensor:
-    return torch.from_numpy(frames[places].reshape(len(places), -1, *frames.shape[-2:])).float()
+    return torch.from_numpy(frames[places].reshape(len(places), -1, *frames.shape[-2:])).float() / 255

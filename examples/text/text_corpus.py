@@ -14,6 +14,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor
 
 PAD, UNKNOWN = "[PAD]", "[UNK]"  # ids 0 and 1
+CONTINUES = "##"  # begins the pieces that do not begin a word
 LEAST = 2  # sentences to contrast
 AT_ONCE = 20_000  # texts that the tokenizer's own objects, larger than ids, exist of
 
@@ -67,13 +68,25 @@ def read_lines(path: Path) -> list[tuple[str, ...]]:
 
 
 def train_tokenizer(texts: Iterable[str], *, size: int) -> Tokenizer:
-    """WordPiece of at most so many pieces, in lower case without accents."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
+    """WordPiece of at most so many pieces, in lower case without accents; the same texts give the same pieces.
+
+    The library numbers the pieces of one letter that continue a word as it meets them in a hash map, whose order is
+    another in each training, and breaks ties between merges by these numbers. So they are stated here, in order.
+    """
+    texts = list(texts)
+    tokenizer = _untrained({})
+    letters = set(tokenizer.normalizer.normalize_str(" ".join(set().union(*texts))))
+    stated = [PAD, UNKNOWN, *(CONTINUES + letter for letter in sorted(letters) if not letter.isspace())]
+    trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=stated, show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    return _untrained(tokenizer.get_vocab())  # without special tokens, which it would look for in texts
+
+
+def _untrained(pieces: dict[str, int]) -> Tokenizer:
+    tokenizer = Tokenizer(models.WordPiece(pieces, unk_token=UNKNOWN, continuing_subword_prefix=CONTINUES))
     steps = [normalizers.NFKD(), normalizers.Lowercase(), normalizers.StripAccents()]
     tokenizer.normalizer = normalizers.Sequence(steps)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=[PAD, UNKNOWN], show_progress=False)
-    tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import tempfile
 from dataclasses import replace
 
 import pytest
@@ -11,7 +13,7 @@ from torch.nn import functional
 pytest.importorskip("stable_baselines3", reason="needs the extra rl")
 
 from examples.reinforcement_learning.agent import PixelSAC
-from examples.reinforcement_learning.crops import center_crop, random_crop
+from examples.reinforcement_learning.crops import _cut_at_once, center_crop, random_crop, scaled
 from examples.reinforcement_learning.curl import Contrast
 from examples.reinforcement_learning.environment import Pixels
 from examples.reinforcement_learning.settings import ARMS, SMALL
@@ -40,6 +42,15 @@ def test_random_crop_is_one_window_of_all_channels():
         assert cropped.shape == (2, 3, 4, 4)
         assert torch.equal(cropped[:, 1] - cropped[:, 0], torch.full((2, 4, 4), 36))
         assert torch.equal(cropped[..., 1:] - cropped[..., :-1], torch.ones(2, 3, 4, 3, dtype=torch.int64))
+
+
+def test_crops_of_both_devices_are_the_same():
+    frames = torch.randint(0, 255, (7, 9, 24, 24), dtype=torch.uint8)
+    torch.manual_seed(1)
+    cropped = random_crop(frames, 20)
+    torch.manual_seed(1)
+    y, x = torch.randint(5, (2, 7))
+    assert torch.equal(cropped, _cut_at_once(frames, 20, y, x))
 
 
 @pytest.mark.parametrize(("last", "reached"), [(True, {0, 1, 2}), (False, {0, 1})])
@@ -105,6 +116,15 @@ def test_detached_critic_moves_its_linear_layer_alone():
     assert not torch.equal(weights(encoder.head), before[1])
 
 
+def test_contrastive_updates_come_as_often_as_said():
+    one = agent("curl", contrast_every=2)
+    seen = []
+    for _ in range(4):
+        one.train(1, 8)
+        seen.append(weights(one.contrast.similarity).clone())
+    assert [not torch.equal(a, b) for a, b in itertools.pairwise(seen)] == [False, True, False]
+
+
 def test_actor_shares_the_critics_convolutions_and_does_not_move_them():
     one = agent("curl")
     assert one.actor.features_extractor.convolutions is one.critic.features_extractor.convolutions
@@ -144,9 +164,25 @@ def test_actor_alpha_and_momentum_networks_move_at_every_second_update():
 
 
 def test_only_the_arm_without_crops_sees_the_centre():
+    frames = torch.randint(0, 255, (64, 9, SIDE, SIDE), dtype=torch.uint8)
+    centre = center_crop(frames, 20) / 255
+    seen = {arm: agent(arm)._view(frames) for arm in ARMS}
+    assert all(view.shape == centre.shape for view in seen.values())
+    assert [arm for arm, view in seen.items() if torch.equal(view, centre)] == ["sac"]
+
+
+def test_encoder_takes_bytes_what_is_scaled_and_what_the_convolutions_made():
+    one = agent("curl").critic.features_extractor
     frames = torch.randint(0, 255, (4, 9, SIDE, SIDE), dtype=torch.uint8)
-    assert torch.equal(agent("sac")._view(frames), frames)
-    assert all(agent(arm)._view(frames).shape[-1] == 20 for arm in ARMS[1:])
+    maps = one.convolutions(center_crop(frames, 20) / 255)
+    for taken in (frames, frames / 255, scaled(frames), maps):
+        torch.testing.assert_close(one(taken), one.head(maps))
+
+
+def test_agent_leaves_nothing_in_the_temporary_directory(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    agent("curl").train(1, 8)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -155,6 +191,8 @@ def test_only_the_arm_without_crops_sees_the_centre():
         ({"arm": "rad"}, "choose one of sac, crops, curl, curl-detach"),
         ({"crop": 24}, "crop=24 of frames of 24"),
         ({"batch_size": 1}, "batch_size=1"),
+        ({"update_every": 0}, "update_every=0"),
+        ({"contrast_every": 0}, "contrast_every=0"),
         ({"network": "resnet"}, "choose 'paper' or 'small'"),
     ],
 )

@@ -106,6 +106,9 @@ def test_control_task_renders_and_numbers_its_episodes():
     second_start = first.reset()[0]
     later = control("ball_in_cup-catch", seed=5, first_episode=1)
     assert second_start.std() > 0
+    frames = [first.env.render() for _ in range(2) if first.step(first.action_space.sample())]
+    assert not np.array_equal(*frames), "a frame is not drawn into the one before"
+    assert np.array_equal(frames[1], first.env._task.physics.render(32, 32, camera_id=0))
     first.close(), later.close()
     again = room.make("ball_in_cup-catch", size=32, seed=5, first_episode=1)
     assert np.array_equal(again.reset()[0], second_start)

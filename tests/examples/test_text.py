@@ -94,6 +94,22 @@ def test_a_short_training_runs_and_its_encoder_can_be_read(kind: str, corpus: Pa
     assert json.loads(capsys.readouterr().out) == summary
 
 
+def test_a_seed_repeats_to_the_bit(corpus: Path) -> None:
+    short = ["--steps", "3", "--batch-size", "8", "--dictionary-size", "12", "--embedding-dim", "16"]
+    for out in ("one", "two"):
+        assert text_train.main([str(corpus / "pairs.txt"), *short, "--out", str(corpus / out)]) == 0
+    for name in ("tokenizer.json", "encoder.safetensors"):
+        assert (corpus / "one" / name).read_bytes() == (corpus / "two" / name).read_bytes()
+
+
+def test_the_tokenizer_finds_no_piece_of_its_own_in_a_text() -> None:
+    tokenizer = text_corpus.train_tokenizer(["[PAD] a ##b été\u00a0x", "a #"], size=100)
+    pieces = tokenizer.get_vocab()
+    assert [pieces[text_corpus.PAD], pieces[text_corpus.UNKNOWN]] == [0, 1]
+    assert not {0, 1} & set(text_corpus.encode(tokenizer, ["[PAD] ##b ete"], max_tokens=99).tokens.tolist())
+    assert "##\u00e9" not in pieces
+
+
 def test_training_brings_pairs_together(corpus: Path, capsys) -> None:
     lines = [f"{one}\t{one.upper()} indeed" for one in SENTENCES]
     (corpus / "pairs.txt").write_text("\n".join(lines))
