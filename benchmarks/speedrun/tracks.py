@@ -83,8 +83,9 @@ def prepare(track: Track, data: Path, folder: Path, *, validation: bool = False)
 
     Args:
         track: says how many images, and of which size for the judge.
-        data: "CIFAR10", which torchvision downloads; an .npz file of arrays (x_train, y_train, x_test, y_test) or of JPEG files (header, train_data,
-            train_offsets, train_labels, and the same of test), or a folder with parts train and val of class folders.
+        data: "CIFAR10", which torchvision downloads; an .npz file of arrays (x_train, y_train, x_test, y_test) or of
+            JPEG files (header, train_data, train_offsets, train_labels, and the same of test); or a folder with parts
+            train and val of class folders.
         folder: where to.
         validation: ask one in ten of the training images, which are then not trained on, and leave the test alone.
     """
