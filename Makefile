@@ -3,6 +3,7 @@
 # make check  lint, formatting, types
 # make stress  kills, signals, full disks, races, damaged files, odd inputs: COUNT of each; docs/robustness.md
 # make ablations-gpu   the papers' mechanism and momentum studies on CIFAR-10, for one GPU; in parts, run it again
+# make speedrun DATA=...  accuracy against time and FLOPs, beside other libraries; `make speedrun-gpu` in parts, run it again
 # make bench  throughput beside the bare encoder; `make bench-gpu` the same at the sizes of a GPU
 PYTHON ?= python3
 VENV ?= .venv
@@ -12,7 +13,7 @@ PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 RUNNABLE := $(VENV)/.runnable
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check stress bench bench-gpu ablations-gpu clean
+.PHONY: demo test check stress bench bench-gpu ablations-gpu speedrun speedrun-gpu clean
 
 $(RUNNABLE): pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit('Python 3.11 or newer is needed, this is ' + sys.version.split()[0] if sys.version_info < (3, 11) else 0)"
@@ -56,6 +57,15 @@ bench-gpu:
 DATA ?= CIFAR10
 ablations-gpu:
 	PYTHONPATH=src $(PYTHON) benchmarks/ablations_gpu.py $(DATA)
+
+# TRACK: cifar-cpu, imagenette-cpu; DATA: benchmarks/speedrun/README.md. What is there already is not run again.
+speedrun: $(INSTALLED)
+	$(PIP) --editable ".[bench]"
+	$(BIN)/python -m benchmarks.speedrun $(or $(TRACK),cifar-cpu) $(DATA) $(OPTIONS)
+
+# The machine's own Python, torch and extras. Each call takes under 9 minutes; exit code 3: there is more to do.
+speedrun-gpu:
+	PYTHONPATH=src:. $(PYTHON) -m benchmarks.speedrun $(or $(TRACK),cifar-gpu) $(DATA) --minutes 8.5 $(OPTIONS)
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

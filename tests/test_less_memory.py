@@ -8,6 +8,7 @@ import torch
 import moco
 from moco.errors import ArchitectureError, ConfigError
 from moco.recipes import configure
+from moco.training import mechanism
 from moco.training.device import make_fabric, place
 from moco.training.encoder import build_checked_encoder
 from moco.training.mechanism import build_model
@@ -117,3 +118,15 @@ def test_the_keys_of_v3_are_encoded_in_other_company(tiny):
         assert seen[:2] == [{0, 1}, {2, 3}]
         companies.add(tuple(sorted(map(tuple, map(sorted, seen[2:])))))
     assert len(companies) == 3, "every way to pair four samples"
+
+
+@pytest.mark.parametrize("small_views", [0, 30])
+def test_small_views_count_before_a_run_begins(small_views, monkeypatch):
+    config = configure("v2", {"batch_size": 64, "image_size": 64, "dictionary_size": 16, "small_views": small_views})
+    two, small = (4 * 3 * 64 * count * side**2 for count, side in ((2, 64), (30, 24)))
+    monkeypatch.setattr(mechanism, "memory_bytes", lambda device: two + small / 2)
+    if not small_views:
+        mechanism.check_memory(config, torch.device("cpu"), images=100)
+        return
+    with pytest.raises(ConfigError, match="batch_size=64 at image_size=64 with small_views=30: "):
+        mechanism.check_memory(config, torch.device("cpu"), images=100)

@@ -15,6 +15,7 @@ from moco.contrast.dictionary import Queue, WithIds, apart
 from moco.contrast.loss import scored_info_nce
 from moco.contrast.model import Backward, ContrastiveModel, LossAndKeys, Shared, descend_, take_step
 from moco.contrast.momentum import KeyMode, check_key_mode, check_key_momentum, ema_update_, frozen_copy
+from moco.contrast.past_batchnorm import PastBatchNorm, past_batchnorm
 from moco.contrast.stored_keys import DictionaryDtype
 
 
@@ -84,7 +85,7 @@ class MoCo(ContrastiveModel):
             `query_side`; the queue starts with unit vectors in any case.
         batchnorm: cure for the BatchNorm leak. "auto": none for an encoder without BatchNorm, "split" on one
             process, "shuffle" on several. "split": groups with their own statistics and a shuffled key batch.
-            "shuffle": keys encoded on random other ranks. "average": f_k in inference form with averaged statistics.
+            "shuffle": keys encoded on random other ranks. "average": f_k in inference form by its own earlier batches.
             "frozen": all of f_q and f_k by the statistics that the encoder came with, for trained weights. "none":
             plain BatchNorm, as Algorithm 1 is written.
         split_groups: groups of "split"; None means 8, fewer for batches under 32.
@@ -112,6 +113,8 @@ class MoCo(ContrastiveModel):
         super().__init__(encoder, **shared)
         self.key_momentum = check_key_momentum(key_momentum)
         self.encoder_k = frozen_copy(self.encoder_q)
+        if self.batchnorm == "average":
+            self.encoder_k = past_batchnorm(self.encoder_k)
         self.key_mode = check_key_mode(key_mode, batch_counts=self.batch_counts and self.batchnorm != "average")
         self.queue = Queue(dictionary_size, self.embedding_dim, dtype=dictionary_dtype, with_ids=with_ids)
         self._start_(training=encoder.training)
@@ -130,13 +133,18 @@ class MoCo(ContrastiveModel):
 
     @torch.no_grad()
     def update_key_encoder_(self) -> None:
-        """theta_k <- m theta_k + (1 - m) theta_q; with the "average" cure the BatchNorm statistics follow too."""
-        buffers = "averaged" if self.batchnorm == "average" else "own"
-        ema_update_(self.encoder_k, self.encoder_q, key_momentum=self.key_momentum, key_buffers=buffers)  # type: ignore[arg-type]
+        """theta_k <- m theta_k + (1 - m) theta_q; "average" adds the step's BatchNorm statistics to its averages."""
+        ema_update_(self.encoder_k, self.encoder_q, key_momentum=self.key_momentum)
+        for layer in self.encoder_k.modules() if self.batchnorm == "average" else ():
+            if isinstance(layer, PastBatchNorm):
+                layer.absorb_()
 
     def train(self, mode: bool = True) -> Self:
         """Both encoders train or evaluate together, unless f_k is averaged or said to stay in inference form."""
         super().train(mode)
         if self.batchnorm == "average" or self.key_mode == "eval":
             self.encoder_k.eval()
+        for layer in self.encoder_k.modules() if self.batchnorm == "average" else ():
+            if isinstance(layer, PastBatchNorm):
+                layer.training = mode  # it gathers, in inference form all the same
         return self

@@ -2,7 +2,7 @@
 
 On one device the batch is split into groups with statistics of their own, and the key batch is shuffled, so that a
 query's group differs from its key's (the authors' CIFAR demo). Across devices the shuffle alone does it (He et al.
-2020, section 3.3). Or the key encoder runs in inference form with averaged statistics (EMAN, Cai et al. 2021). Or
+2020, section 3.3). Or the key encoder runs in inference form, by averages of its own earlier batches. Or
 trained weights keep their statistics, and no sample has any company.
 
 N: samples   S: groups   C: channels

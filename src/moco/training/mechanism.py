@@ -32,7 +32,7 @@ from moco.contrast.batchnorm import has_batchnorm
 from moco.data.order import MODEL, keyed_seed
 from moco.encoder import Encoder, v3_predictor
 from moco.errors import ConfigError, RunError
-from moco.sizes import height_width, size_text
+from moco.sizes import height_width, size_text, small_size
 from moco.training import checkpoint
 from moco.training.encoder import build_checked_encoder
 from moco.training.memory import memory_bytes
@@ -74,12 +74,15 @@ def check_memory(config: Config, device: torch.device, images: int) -> None:
     Raises:
         ConfigError: the option that takes most is named.
     """
-    pixels, four = math.prod(height_width(config.image_size)), 4  # bytes of a float32
+    four, pixels = 4, 2 * math.prod(height_width(config.image_size))  # bytes of a float32; of both views
+    if config.small_views:
+        pixels += config.small_views * math.prod(height_width(small_size(config.small_view_size, config.image_size)))
+    also = f" with small_views={config.small_views}" if config.small_views else ""
     keys = images if config.mechanism == "memory-bank" else config.dictionary_size or 0
     needs = {
         f"dictionary_size={config.dictionary_size}": four * config.embedding_dim * keys,
-        f"batch_size={config.batch_size} at image_size={size_text(config.image_size)}": (
-            four * 2 * config.batch_size_per_rank * (config.channels or 3) * pixels
+        f"batch_size={config.batch_size} at image_size={size_text(config.image_size)}{also}": (
+            four * config.batch_size_per_rank * (config.channels or 3) * pixels
         ),
         f"hidden_dim={config.hidden_dim}, embedding_dim={config.embedding_dim}": (
             four * 4 * (config.hidden_dim or 0) * config.embedding_dim  # f_q, f_k, gradient, momentum

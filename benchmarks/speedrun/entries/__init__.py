@@ -1,0 +1,1 @@
+"""One file for each entry, with one function: train(task: Task) -> nn.Module."""
