@@ -67,7 +67,7 @@ MESSAGES = {
     "pretrain few --out notes.txt": "notes.txt is a file: --out needs a folder",
     "pretrain --out used --resume": "used holds no run to resume: leave out --resume or name a run's folder",
     # other commands
-    "evaluat run": "no command evaluat: choose one of pretrain, evaluate, transfer, embed, neighbours, export",
+    "evaluat run": "no command evaluat: choose one of pretrain, evaluate, transfer, scenes, embed, neighbours, export",
     "evaluate": "MODEL is missing: see --help",
     "evaluate run --quiet true": "true: options that are on or off take no value; off is --no-NAME",
     "evaluate run --quiet=true": "--quiet=true: this option takes no value",

@@ -110,7 +110,8 @@ def coco(scenes: Sequence[Scene], size: int, *, persons: bool = False) -> dict[s
     categories: list[dict[str, Any]] = [{"id": number, "name": name} for number, name in enumerate(names, start=1)]
     if persons:
         categories[0] |= {"keypoints": list(KEYPOINTS), "skeleton": [list(edge) for edge in SKELETON]}
-    images, entries = [], []
+    images: list[dict[str, Any]] = []
+    entries: list[dict[str, Any]] = []
     for number, (file, objects) in enumerate(scenes, start=1):
         images.append({"id": number, "file_name": file, "height": size, "width": size})
         for each in annotate(objects, size):
