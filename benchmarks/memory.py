@@ -8,6 +8,7 @@ was there before and is stated apart. `step`: a whole training step after a firs
 seconds of CPU on one thread. `chunks`: the same for a batch of 8,192 in chunks of 256 beside plain batches, once as
 users have it and once without what glibc holds back between blocks still in use (MALLOC_MMAP_THRESHOLD_=65536), which
 is what the step needs. Prints tables; --only measures one of the three; --out writes JSON and, with the losses, a plot.
+Points that are in the JSON already are not measured again; each has its commit and hardware.
 """
 
 from __future__ import annotations
@@ -253,6 +254,14 @@ def plot(results: list[dict[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
+def apart(point: dict[str, Any]) -> dict[str, float]:
+    """A point measured in a process of its own."""
+    command = [sys.executable, __file__, "--measure", json.dumps(point)]
+    environment = os.environ | ({} if point.get("held", True) else {"MALLOC_MMAP_THRESHOLD_": "65536"})
+    output = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+    return dict(json.loads(output.splitlines()[-1]))
+
+
 def main() -> None:
     """Measure in processes of their own, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -263,21 +272,20 @@ def main() -> None:
     if options.measure is not None:
         print(json.dumps(measure(options.measure)))
         return
-    results = []
-    for point in (point for point in points() if options.only in (None, point["what"])):
-        command = [sys.executable, __file__, "--measure", json.dumps(point)]
-        environment = os.environ | ({} if point.get("held", True) else {"MALLOC_MMAP_THRESHOLD_": "65536"})
-        output = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
-        results.append({**point, **json.loads(output.splitlines()[-1])})
-        print(json.dumps(results[-1]), file=sys.stderr)
-    print(tables(results))
-    if options.out:
-        from provenance import provenance
+    from provenance import provenance  # takes memory that a measured process must not have
 
-        report = {"question": __doc__.partition("\n")[0], "networks": NETWORKS, "points": results, **provenance()}
-        options.out.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-        if options.only in (None, "loss"):
-            plot(results, options.out.with_suffix(".png"))
+    file = options.out.with_suffix(".json") if options.out else None
+    results = json.loads(file.read_text(encoding="utf-8"))["points"] if file and file.is_file() else []
+    for point in (point for point in points() if options.only in (None, point["what"])):
+        if not any(point.items() <= result.items() for result in results):
+            results.append({**point, **apart(point), **provenance()})
+            print(json.dumps(results[-1]), file=sys.stderr)
+            if file:
+                report = {"question": __doc__.partition("\n")[0], "networks": NETWORKS, "points": results}
+                file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    print(tables(results))
+    if options.out and options.only in (None, "loss"):
+        plot(results, options.out.with_suffix(".png"))
 
 
 if __name__ == "__main__":

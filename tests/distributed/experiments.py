@@ -71,6 +71,20 @@ def smaller_dictionary(rank: int, dtype: Any) -> dict[str, Tensor]:
     return {name: value for name, value in state(model).items() if name.startswith("queue")}
 
 
+def averaged_statistics(rank: int, world: int) -> dict[str, Any]:
+    """Of the cure "average": f_k after one step and after some, and what its first layer gave on this rank."""
+    torch.manual_seed(600 + rank)
+    options = {"dictionary_size": 29, "embedding_dim": WIDTH, "key_momentum": 0.9, "temperature": 0.2}
+    model = parallel(MoCo(with_batchnorm(), batchnorm="average", **options))
+    seen: list[Tensor] = []
+    model.encoder_k[1].register_forward_pre_hook(lambda _module, args: seen.append(args[0].mean(dim=(0, 2, 3))))
+    after = []
+    for _ in range(STEPS):
+        moco_step(model, torch.randn(4, 2, 5, 5), torch.randn(4, 2, 5, 5), sgd(model))
+        after.append(state(model))
+    return {"own": seen[0], "first": after[0], "last": after[-1]}
+
+
 def state(model: MoCo) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in model.state_dict().items()}
 

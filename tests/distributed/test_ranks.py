@@ -53,6 +53,17 @@ def test_batchnorm_statistics_are_each_ranks_own(results: Results) -> None:
         assert all(not torch.equal(first[name], other[name]) for other in others)
 
 
+def test_averaged_key_statistics_are_those_of_all_ranks(results: Results) -> None:
+    found, name = [rank["averaged_statistics"] for rank in results], "encoder_k.1.running_mean"
+    own = torch.stack([rank["own"] for rank in found])
+    torch.testing.assert_close(found[0]["first"][name], own.mean(dim=0))
+    assert not torch.equal(own[0], own[1])
+    for rank in found:
+        for key, value in rank["last"].items():
+            if key.startswith("encoder_k"):
+                assert torch.equal(value, found[0]["last"][key]), key
+
+
 def test_the_pointer_counts_every_ranks_keys(results: Results) -> None:
     enqueued, expected = 0, []
     for number in range(2 * STEPS):

@@ -12,6 +12,7 @@ import torch.distributed as dist
 from tests.distributed.drivers import examples, without_average
 from tests.distributed.experiments import (
     STEP_KINDS,
+    averaged_statistics,
     company,
     equal_to_one_process,
     gathers_of_agreed_shapes,
@@ -42,6 +43,7 @@ def main(rank: int, world: int, folder: Path) -> None:
         "shuffled_batchnorm": shuffled_batchnorm(rank, world),
         "recomputed": shuffled_batchnorm(rank, world, recomputed),
         **{dtype: smaller_dictionary(rank, dtype) for dtype in ("bf16", "int8")},
+        "averaged_statistics": averaged_statistics(rank, world),
         "company": company(rank, world),
         "own_order": own_order(rank),
         "unequal_batches": unequal_batches(rank),

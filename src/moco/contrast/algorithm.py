@@ -15,7 +15,7 @@ from moco.contrast.dictionary import Queue, WithIds, apart
 from moco.contrast.loss import scored_info_nce
 from moco.contrast.model import Backward, ContrastiveModel, LossAndKeys, Shared, descend_, take_step
 from moco.contrast.momentum import KeyMode, check_key_mode, check_key_momentum, ema_update_, frozen_copy
-from moco.contrast.past_batchnorm import PastBatchNorm, past_batchnorm
+from moco.contrast.past_batchnorm import PastBatchNorm, end_step_, past_batchnorm
 from moco.contrast.stored_keys import DictionaryDtype
 
 
@@ -135,9 +135,8 @@ class MoCo(ContrastiveModel):
     def update_key_encoder_(self) -> None:
         """theta_k <- m theta_k + (1 - m) theta_q; "average" adds the step's BatchNorm statistics to its averages."""
         ema_update_(self.encoder_k, self.encoder_q, key_momentum=self.key_momentum)
-        for layer in self.encoder_k.modules() if self.batchnorm == "average" else ():
-            if isinstance(layer, PastBatchNorm):
-                layer.absorb_()
+        if self.batchnorm == "average":
+            end_step_(self.encoder_k)
 
     def train(self, mode: bool = True) -> Self:
         """Both encoders train or evaluate together, unless f_k is averaged or said to stay in inference form."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from moco.contrast.batchnorm import Replacement, replace_batchnorm, take_over
+from moco.contrast.collective import all_gather_cat, world_size
 
 
 class PastBatchNorm(Replacement):
@@ -21,10 +22,11 @@ class PastBatchNorm(Replacement):
     else deep layers would begin with those of activations that nothing had normalised, and keep them for a hundred
     steps.
 
-    While it trains, it gathers mean and variance of what it is given, and `absorb_` adds them to the running
-    statistics: once a step, so that both views of a symmetric step, chunks and micro-batches are alike. The first
-    batches are averaged evenly, until a new one counts as much as the layer's `momentum` says (`momentum=None`: for
-    good). Buffers beside BatchNorm's own are empty between steps, and no part of the state dict.
+    While it trains, it gathers mean and variance of what it is given, and `end_step_` adds them to the running
+    statistics: once a step, so that both views of a symmetric step, chunks and micro-batches are alike, and averaged
+    over all ranks, so that these make keys alike and a checkpoint has what all go on with. The first batches are
+    averaged evenly, until a new one counts as much as the layer's `momentum` says (`momentum=None`: for good). Buffers
+    beside BatchNorm's own are empty between steps, and no part of the state dict.
     """
 
     gathered_2C: Tensor
@@ -57,13 +59,16 @@ class PastBatchNorm(Replacement):
 
     @torch.no_grad()
     def absorb_(self) -> None:
-        """The running statistics take the mean over the passes since the last call; without any they stay."""
+        """The running statistics take the mean over the passes since the last call; without any they stay.
+
+        Those of this rank: `end_step_` shares them before.
+        """
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
         came = self.passes.clamp(max=1)
         self.num_batches_tracked.add_(came)
-        factor = 1.0 / self.num_batches_tracked.clamp(min=1).float()
+        factor = 1.0 / self.num_batches_tracked.clamp(min=1).to(self.running_mean.dtype)
         if self.momentum is not None:
             factor = factor.clamp(min=self.momentum)
         mean_2C = self.gathered_2C / self.passes.clamp(min=1)
@@ -92,3 +97,16 @@ def past_batchnorm(module: nn.Module) -> nn.Module:
         return made
 
     return replace_batchnorm(module, past)
+
+
+@torch.no_grad()
+def end_step_(encoder_k: nn.Module) -> None:
+    """What each `PastBatchNorm` has gathered enters its running statistics; every rank calls it."""
+    layers = [layer for layer in encoder_k.modules() if isinstance(layer, PastBatchNorm)]
+    if world_size() > 1:
+        gathered = [layer.gathered_2C for layer in layers]
+        everyone = all_gather_cat(torch.cat([each.flatten() for each in gathered])[None]).mean(dim=0)
+        for each, mean in zip(gathered, everyone.split([each.numel() for each in gathered]), strict=True):
+            each.copy_(mean.view_as(each))
+    for layer in layers:
+        layer.absorb_()
