@@ -106,7 +106,7 @@ def end_step_(encoder_k: nn.Module) -> None:
     if world_size() > 1:
         gathered = [layer.gathered_2C for layer in layers]
         everyone = all_gather_cat(torch.cat([each.flatten() for each in gathered])[None]).mean(dim=0)
-        for each, mean in zip(gathered, everyone.split([each.numel() for each in gathered]), strict=True):
+        for each, mean in zip(gathered, torch.split(everyone, [each.numel() for each in gathered]), strict=True):
             each.copy_(mean.view_as(each))
     for layer in layers:
         layer.absorb_()
