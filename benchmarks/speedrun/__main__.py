@@ -11,9 +11,11 @@ are not run again. With --minutes no more is begun after so many; exit code 3 me
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -125,13 +127,21 @@ def is_there(rows: list[Row], job: Job) -> bool:
 def run(job: Job, seconds: float) -> Row:
     """One point in its own process; what went wrong, if it did."""
     command = [sys.executable, "-m", "benchmarks.speedrun.one", json.dumps(dataclasses.asdict(job))]
+    # A session of its own, so that what is late ends with its workers and programs.
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
+        output, errors = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
         return {"late": round(seconds)}
-    if done.returncode:
-        return {"failed": (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1][:300]}
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    if process.returncode:
+        return {"failed": (errors.strip().splitlines() or [f"exit code {process.returncode}"])[-1][:300]}
+    return dict(json.loads(output.splitlines()[-1]))
 
 
 def earlier(file: Path) -> list[Row]:

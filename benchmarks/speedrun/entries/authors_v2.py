@@ -1,4 +1,4 @@
-"""The authors' MoCo v2, its settings tuned for the size of the track."""
+"""The authors' MoCo v2, its settings chosen by hand for the size of the track, the learning rate not yet searched."""
 
 from typing import Any
 
