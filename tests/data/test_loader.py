@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from moco.data import loader as loader_module
+from moco.data import shared_memory
 from moco.data.arrays import ArraySource
 from moco.data.augment import ColorDraws, CropBoxes, resized_crop
 from moco.data.folder import FolderSource
@@ -220,10 +221,13 @@ def test_the_global_generators_are_left_alone(workers):
 
 
 @pytest.mark.parametrize("kind", SOURCES)
-def test_batches_are_the_same_through_pipes_where_shared_memory_is_small(kind, monkeypatch):
+def test_batches_are_the_same_by_name_and_through_pipes_where_shared_memory_is_small(kind, monkeypatch):
     expected = take(loader(SOURCES[kind](20), recipe=EVERYTHING, workers=2), 5)
     assert expected[0][0].is_shared()
-    monkeypatch.setattr(loader_module, "SPARE_MEMORY", 2**80)
+    monkeypatch.setattr(shared_memory, "NAMELESS", False)
+    by_name = take(loader(SOURCES[kind](20), recipe=EVERYTHING, workers=2), 5)
+    assert same(by_name, expected)
+    monkeypatch.setattr(shared_memory, "SPARE", 2**80)
     piped = take(loader(SOURCES[kind](20), recipe=EVERYTHING, workers=2), 5)
     assert not piped[0][0].is_shared()
     assert same(piped, expected)

@@ -58,6 +58,16 @@ def alive(pid: int) -> bool:
         return False
 
 
+def until_ignored(pid: int, number: int) -> None:
+    """Wait for a process to have said that it ignores a signal."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        fields = dict(line.split(":") for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+        if int(fields["SigIgn"], 16) >> (number - 1) & 1:
+            return
+        time.sleep(0.01)
+
+
 @pytest.fixture
 def start(tmp_path, monkeypatch):
     """Fork a process that trains; returns it with its workers once it has a batch."""
@@ -117,6 +127,7 @@ def test_ctrl_c_of_a_terminal_is_for_the_process_that_trains(start):
     """Workers go on; it ends them, without a word of theirs."""
     process, workers = start(slow=False, pause=30)
     for worker in workers:
+        until_ignored(worker, signal.SIGINT)  # the batch that is made may be of the other one
         os.kill(worker, signal.SIGINT)
     time.sleep(0.2)
     assert all(map(alive, workers))

@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 from moco.data.bands import RGB
 from moco.data.bit_depth import FULL, Depth, Extent, ValueRange, range_text
 from moco.data.libtiff import listening
+from moco.data.shared_memory import shared
 from moco.errors import DataError
 
 UNKNOWN = -1  # label of an image whose class is not known
@@ -233,10 +234,8 @@ class RangedSource(Source):
         """See `Source.in_range`; what was clipped is counted anew."""
         ranged = copy.copy(self)
         ranged.value_range = value_range
-        above = torch.zeros(self._size if value_range else 0, dtype=torch.bool)
-        ranged._above = above.share_memory_()  # type: ignore[no-untyped-call]
-        ranged._doubts = torch.zeros(self._size, dtype=torch.bool).share_memory_()  # type: ignore[no-untyped-call]
-        ranged._first = torch.zeros(self._size, dtype=torch.bool).share_memory_()  # type: ignore[no-untyped-call]
+        ranged._above = shared(torch.zeros(self._size if value_range else 0, dtype=torch.bool))
+        ranged._doubts, ranged._first = (shared(torch.zeros(self._size, dtype=torch.bool)) for _ in range(2))
         return ranged
 
     def depth(self, index: int) -> Depth:

@@ -5,7 +5,6 @@ N: samples of this rank's share of a step   V: views of an image, 1 or 2   S: si
 
 from __future__ import annotations
 
-import shutil
 import traceback
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, NamedTuple
@@ -15,10 +14,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from moco.data import shared_memory
 from moco.data.base import Source
 from moco.data.decode import DamagedImage
 from moco.data.order import SHUFFLE, EpochOrder, Sample, keyed_generator
 from moco.data.recipe_views import RecipeViews
+from moco.data.shared_memory import shared
 from moco.data.skipped import SkippedFiles
 from moco.data.user_transform import TransformViews
 from moco.data.workers import default_workers, end_workers, make_loader, start_workers, worker_deaths
@@ -26,8 +27,6 @@ from moco.errors import DataError
 
 ATTEMPTS = 100  # damaged images replaced in a row before giving up
 PREFETCH = 2  # batches that each worker makes ahead
-SHARED_MEMORY = "/dev/shm"
-SPARE_MEMORY = 2**27  # bytes; below, batches come through pipes: containers often have 64 MiB of shared memory
 
 MakeViews = RecipeViews | TransformViews  # what becomes of the images, in the worker and then on the device
 Batches = Callable[[int], Generator[tuple[tuple[Tensor, ...], Tensor]]]
@@ -159,7 +158,9 @@ class ViewLoader:
         options: dict[str, Any] = {"pin_memory": self._device.type == "cuda", "collate_fn": _as_it_is}
         if self._workers:
             options["prefetch_factor"] = PREFETCH
-            if not _has_shared_memory():
+            if shared_memory.NAMELESS:
+                options["collate_fn"] = _in_shared_memory
+            elif shared_memory.scarce():
                 options["collate_fn"] = _as_arrays
         return make_loader(self._dataset, self._order, workers=self._workers, **options)
 
@@ -173,15 +174,12 @@ class ViewLoader:
         return batch._replace(views=tuple(map(torch.as_tensor, batch.views)))
 
 
-def _has_shared_memory() -> bool:
-    try:
-        return shutil.disk_usage(SHARED_MEMORY).free >= SPARE_MEMORY
-    except OSError:  # no such place on this system
-        return True
-
-
 def _as_it_is(batch: ViewBatch) -> ViewBatch:
     return batch
+
+
+def _in_shared_memory(batch: ViewBatch) -> ViewBatch:
+    return batch._replace(views=tuple(map(shared, batch.views)), indices=shared(batch.indices))
 
 
 def _as_arrays(batch: ViewBatch) -> Any:
