@@ -1,7 +1,6 @@
 """Memory that processes share has no name that a killed process could leave behind."""
 
 import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -52,7 +51,19 @@ def test_descriptors_are_closed_with_the_tensor():
     assert len(os.listdir("/dev/fd")) == before
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.skipif(not shared_memory.NAMELESS, reason="there is no memory without a name here")
 def test_views_from_workers_are_in_memory_without_a_name():
     parts = take(loader(Reddish(20), workers=2), 1)[0]
     assert {mapped_file(part) for part in parts} == {"/memfd:moco (deleted)"}
+
+
+@pytest.mark.skipif(not shared_memory.NAMELESS, reason="there is no memory without a name here")
+def test_a_sandbox_may_forbid_it(monkeypatch):
+    def forbidden(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    assert shared_memory._can_be_nameless()
+    monkeypatch.setattr(os, "memfd_create", forbidden)
+    assert not shared_memory._can_be_nameless()
+    monkeypatch.delattr(os, "memfd_create")
+    assert not shared_memory._can_be_nameless()
