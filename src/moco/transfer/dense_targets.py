@@ -73,8 +73,11 @@ def learnt_regions(regions: Tensor, matched: Tensor, target: Target) -> Tensor:
     """Which of the regions (R, 4), each matched to a person, learn its surface: those near a person with points."""
     if not len(target["boxes"]):
         return torch.zeros(len(regions), dtype=torch.bool, device=regions.device)
+    from torchvision.ops import box_iou
+
     annotated = (target["parts"] > 0).any(dim=1)[matched]
-    return annotated & (_overlaps(regions, target["boxes"][matched]) >= OVERLAP)
+    overlaps = box_iou(regions, target["boxes"]).gather(1, matched[:, None])[:, 0]
+    return annotated & (overlaps >= OVERLAP)
 
 
 def region_truth(regions: Tensor, matched: Tensor, target: Target, size: int) -> SurfaceTruth:
@@ -115,10 +118,3 @@ def silhouettes_in(regions: Tensor, frames: Tensor, silhouettes: Tensor, size: i
     grid = torch.stack([x, y], dim=3)
     values = functional.grid_sample(silhouettes[:, None].float(), grid, mode="nearest", align_corners=False)
     return values[:, 0].round().long()
-
-
-def _overlaps(first: Tensor, second: Tensor) -> Tensor:
-    """Intersection over union of boxes (R, 4) with boxes (R, 4), row by row."""
-    common = (torch.minimum(first[:, 2:], second[:, 2:]) - torch.maximum(first[:, :2], second[:, :2])).clamp_min(0)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(dim=1) for boxes in (first, second)]
-    return common.prod(dim=1) / (areas[0] + areas[1] - common.prod(dim=1)).clamp_min(1e-9)

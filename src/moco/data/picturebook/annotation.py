@@ -140,9 +140,7 @@ def person_keypoints(placed: Placed, size: int) -> tuple[tuple[float, float, int
     found: dict[str, Point] = {"head": _middle(placed.outlines[PARTS.index("head")])}
     for part, near, far in (("arm", "shoulder", "hand"), ("leg", "hip", "foot")):
         for side in ("right", "left"):
-            limb = placed.outlines[
-                PARTS.index(f"{side}_{part}")
-            ]  # a strip: two corners at its end lie between two others
+            limb = placed.outlines[PARTS.index(f"{side}_{part}")]  # a strip: corners 1 and 2 are its far end
             own = _swapped(side) if placed.mirrored else side
             found[f"{own}_{near}"] = _middle([limb[0], limb[3]])
             found[f"{own}_{far}"] = _middle([limb[1], limb[2]])
