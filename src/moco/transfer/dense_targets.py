@@ -76,7 +76,7 @@ def learnt_regions(regions: Tensor, matched: Tensor, target: Target) -> Tensor:
     from torchvision.ops import box_iou
 
     annotated = (target["parts"] > 0).any(dim=1)[matched]
-    overlaps = box_iou(regions, target["boxes"]).gather(1, matched[:, None])[:, 0]
+    overlaps: Tensor = box_iou(regions, target["boxes"]).gather(1, matched[:, None])[:, 0]
     return annotated & (overlaps >= OVERLAP)
 
 
