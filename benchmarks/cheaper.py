@@ -1,11 +1,14 @@
-"""At equal time, which of the options that save computation make a run better?
+"""At equal time or computation, which of the options that save computation make a run better?
 
     python benchmarks/cheaper.py FOLDER... --minutes 10 [--seeds 0 1 2] [--arms plain progressive ...] --out FILE
+    python benchmarks/cheaper.py FOLDER... --steps 1500 ...
 
 Each FOLDER has class folders, which only judge; where it has the parts `train` and `test`, the second is held out. For
 each folder and seed, one run of so many minutes for each arm, one after the other: `plain` is a run that fits itself
 (`moco pretrain FOLDER --budget`), the others are the same with an arm's options, whose steps are measured and counted
 anew, so that a cheaper step is more of them. `--with` states options for all arms (`--with image_size=32`).
+With `--steps` an arm has so many steps divided by what one of its steps costs (`COSTS`, from step_cost.py): on a busy
+machine, where minutes say little, this is the same computation.
 20-NN accuracy on the held-out images, the same ones for all arms of a seed, beside raw pixels and random weights.
 Rows that are in --out already are not run again. Prints JSON, and writes it to --out after each row.
 """
@@ -38,11 +41,34 @@ ARMS: dict[str, dict[str, Any]] = {
     "patches": {"patches": True},
     "patches-symmetric": {"patches": True, "symmetric": True},
     "average": {"batchnorm": "average"},
+    "batch-32": {"batch_size": 32},
+    "wide-head": {"hidden_dim": 2048},
+    "adamw": {"optimizer": "adamw", "base_learning_rate": 0.004, "weight_decay": 0.01},
+    "momentum-0.99": {"key_momentum": 0.99},
+    "temperature-0.1": {"temperature": 0.1},
+    "weight-decay-5e-4": {"weight_decay": 5e-4},
     "progressive-decoupled": {"progressive_resolution": "auto", "decoupled": True},
     "progressive-patches": {"progressive_resolution": "auto", "patches": True},
     "progressive-nearest": {"progressive_resolution": "auto", "nearest_positives": 0.5},
     "progressive-average": {"progressive_resolution": "auto", "batchnorm": "average"},
     "progressive-decoupled-patches": {"progressive_resolution": "auto", "decoupled": True, "patches": True},
+}
+# A step with its views, beside a plain one; 1 where nothing stands here (results/step_cost-cpu.json, bf16).
+COSTS = {
+    "symmetric": 2.0,
+    "progressive": 0.55,
+    "small-2": 1.3,
+    "small-4": 1.57,
+    "small-4-wide": 1.57,
+    "patches": 1.1,
+    "patches-symmetric": 2.1,
+    "batch-32": 0.5,
+    "progressive-decoupled": 0.55,
+    "progressive-patches": 0.6,
+    "progressive-nearest": 0.55,
+    "progressive-average": 0.5,
+    "progressive-decoupled-patches": 0.6,
+    "average": 0.9,
 }
 KEPT = (
     *("knn_top1", "knn_pixels", "knn_random_init", "loss", "pretext_accuracy", "steps", "epochs"),
@@ -56,7 +82,9 @@ def main() -> None:
     """Run the arms that are not in the file yet and write."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folders", nargs="+")
-    parser.add_argument("--minutes", type=float, default=10.0)
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--minutes", type=float, default=10.0)
+    length.add_argument("--steps", type=int, default=None)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=["plain", "progressive", "decoupled", "patches"])
     parser.add_argument("--threads", type=int, default=None)
@@ -64,7 +92,8 @@ def main() -> None:
     parser.add_argument("--out", default=None)
     options = parser.parse_args()
     shared = {name: yaml.safe_load(value) for name, _, value in (pair.partition("=") for pair in options.shared)}
-    stated = {"minutes": options.minutes, "threads": options.threads, "with": shared}
+    length_of = {"minutes": options.minutes} if options.steps is None else {"plain_steps": options.steps}
+    stated = {**length_of, "threads": options.threads, "with": shared}
     rows = earlier(options.out)
     for folder in options.folders:
         for seed in options.seeds:
@@ -99,11 +128,13 @@ def outcome(folder: str, arm: str, seed: int, options: argparse.Namespace, share
     if (place / "train").is_dir() and (place / "test").is_dir():
         parts = {"data": place / "train", "test": str(place / "test")}
     given: Row = {**MONITOR, **shared, **ARMS[arm], "seed": seed, "threads": options.threads}
+    if options.steps is None:
+        given["budget"] = f"{60 * options.minutes:.0f}s"
+    else:
+        given["steps"] = max(1, int(options.steps / COSTS.get(arm, 1.0)))
     with tempfile.TemporaryDirectory() as scratch:
         try:
-            run = moco.pretrain(
-                **parts, out=Path(scratch) / "run", budget=f"{60 * options.minutes:.0f}s", quiet=True, **given
-            )
+            run = moco.pretrain(**parts, out=Path(scratch) / "run", quiet=True, **given)
         except MocoError as error:
             return {"failed": str(error)}
         if not run.finished:
