@@ -37,7 +37,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "nearest-half": {"nearest_positives": 0.5},
     "small-2": {"small_views": 2},
     "small-4": {"small_views": 4},
-    "small-4-wide": {"small_views": 4, "small_crop": (0.1, 0.4)},
+    "small-4-wide": {"small_views": 4, "small_crop": (0.2, 0.6)},
     "patches": {"patches": True},
     "patches-symmetric": {"patches": True, "symmetric": True},
     "average": {"batchnorm": "average"},
