@@ -16,5 +16,5 @@ def test_text_and_values_agree(values):
 
 @pytest.mark.parametrize("text", ["", "mean", "0.5", "0.5/", "0.5,0.5/0.2", "0.5/0", "0.5/-1", "nan/1", "1/inf", "a/b"])
 def test_anything_else_is_refused(text):
-    with pytest.raises(ConfigError, match="expected imagenet, cifar or MEAN/STD"):
+    with pytest.raises(ConfigError, match="expected imagenet, cifar, none or MEAN/STD"):
         normalization_values(text)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from examples.reinforcement_learning.settings import ARMS, PAPER, SMALL, Settings
 
+from moco import MocoError
+
 EXAMPLES = """\
   train --task ball_in_cup-catch --arm curl --out runs/one --preset small --steps 100000
   grid --tasks ball_in_cup-catch walker-walk --seeds 0 1 2 --out runs/grid --preset small --jobs 2
@@ -17,6 +19,7 @@ EXAMPLES = """\
   video runs/one --out ball.webp
   frames --task ball_in_cup-catch --count 20000 --out frames.npz
   probe frames.npz
+  probe frames.npz --weights runs/frames-curl-1      after: moco pretrain frames.npz --recipe curl --image-size 36
 A grid or a run that was stopped goes on when the same command is given again.
 """
 
@@ -26,7 +29,7 @@ def main(words: list[str] | None = None) -> int:
     arguments = _parser().parse_args(words)
     try:
         return arguments.run(arguments)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError, MocoError) as error:
         print(f"{arguments.command}: {error}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
@@ -82,17 +85,19 @@ def _add_readers(commands: argparse._SubParsersAction) -> None:
     video.add_argument("folder", type=Path)
     video.add_argument("--out", type=Path, default=Path("policy.webp"))
     video.set_defaults(run=_video)
-    frames = commands.add_parser("frames", help="frames and true states of random actions")
-    frames.add_argument("--task", required=True)
+    frames = commands.add_parser("frames", help="stacked frames and true states of random actions, for moco pretrain")
+    frames.add_argument("--task", required=True, help="domain-task of the Control Suite, or gymnasium:ID")
     frames.add_argument("--count", type=int, default=20_000)
-    frames.add_argument("--size", type=int, default=SMALL.size)
+    frames.add_argument("--size", type=int, default=SMALL.size, help="pixels a side; the paper has 100")
     frames.add_argument("--action-repeat", type=int, default=4)
     frames.add_argument("--seed", type=int, default=0)
-    frames.add_argument("--out", type=Path, required=True)
+    frames.add_argument("--out", type=Path, required=True, help="a name that ends with .npz")
     frames.set_defaults(run=_frames)
     probe = commands.add_parser("probe", help="does an encoder that saw no reward know the state?")
     probe.add_argument("frames", type=Path)
-    probe.add_argument("--updates", type=int, default=2000)
+    probe.add_argument("--updates", type=int, default=2000, help="of the encoders that are trained here")
+    probe.add_argument("--batch-size", type=int, default=SMALL.batch_size, help="of these updates")
+    probe.add_argument("--weights", nargs="+", type=Path, default=[], help="runs of moco pretrain --recipe curl")
     probe.add_argument("--seeds", nargs="+", type=int, default=[0])
     probe.set_defaults(run=_probe)
 
@@ -154,12 +159,14 @@ def _frames(arguments: argparse.Namespace) -> int:
     from examples.reinforcement_learning.frames import collect
 
     options = {"size": arguments.size, "action_repeat": arguments.action_repeat, "seed": arguments.seed}
-    collect(arguments.task, arguments.count, arguments.out, **options)
+    print(collect(arguments.task, arguments.count, arguments.out, **options))
     return 0
 
 
 def _probe(arguments: argparse.Namespace) -> int:
     from examples.reinforcement_learning.representation import report
 
-    print(report(arguments.frames, updates=arguments.updates, seeds=arguments.seeds))
+    settings = replace(SMALL, batch_size=arguments.batch_size)
+    options = {"updates": arguments.updates, "seeds": arguments.seeds, "weights": arguments.weights}
+    print(report(arguments.frames, settings=settings, **options))
     return 0

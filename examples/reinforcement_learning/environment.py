@@ -91,6 +91,7 @@ class Pixels(gymnasium.Wrapper):
         size: of a frame's side, in pixels.
         action_repeat: environment steps of one agent step.
         stack: frames of an observation; an episode starts with its first frame repeated.
+        any_actions: take discrete ones too, for whoever does not learn by SAC.
 
     Attributes:
         true_state: what the environment itself observes, last; a probe's target.
@@ -99,11 +100,13 @@ class Pixels(gymnasium.Wrapper):
         PixelError: no frames, frames of changing size, or discrete actions.
     """
 
-    def __init__(self, env: gymnasium.Env, *, size: int, action_repeat: int = 1, stack: int = 3) -> None:
+    def __init__(
+        self, env: gymnasium.Env, *, size: int, action_repeat: int = 1, stack: int = 3, any_actions: bool = False
+    ) -> None:
         super().__init__(env)
         if env.render_mode != "rgb_array":
             raise PixelError(f"{env}: render_mode={env.render_mode!r}, expected 'rgb_array': make it with that mode")
-        if not isinstance(env.action_space, gymnasium.spaces.Box):
+        if not any_actions and not isinstance(env.action_space, gymnasium.spaces.Box):
             raise PixelError(f"{env}: actions {env.action_space}, expected a Box: SAC needs continuous actions")
         if action_repeat < 1 or stack < 1 or size < 1:
             raise PixelError(f"size={size}, action_repeat={action_repeat}, stack={stack}: need at least 1 each")
@@ -130,7 +133,10 @@ class Pixels(gymnasium.Wrapper):
         return np.concatenate(self._frames), total, terminated, truncated, info
 
     def _frame(self) -> np.ndarray:
-        frame = np.asarray(self.env.render())
+        try:
+            frame = np.asarray(self.env.render())
+        except gymnasium.error.Error as error:  # a library that draws is missing
+            raise PixelError(f"{self.env}: no frame ({_first_line(error)})") from error
         if frame.ndim != 3 or frame.shape[2] != CHANNELS or frame.dtype != np.uint8:
             raise PixelError(f"frame {frame.dtype} {frame.shape}: expected uint8 (height, width, 3); wrap `render` so")
         if self._shape is None:
@@ -142,16 +148,34 @@ class Pixels(gymnasium.Wrapper):
         return frame.transpose(2, 0, 1)
 
 
-def make(name: str, *, size: int, action_repeat: int | None = None, seed: int = 0, first_episode: int = 0) -> Pixels:
+def make(
+    name: str,
+    *,
+    size: int,
+    action_repeat: int | None = None,
+    seed: int = 0,
+    first_episode: int = 0,
+    any_actions: bool = False,
+) -> Pixels:
     """A task by name: "ball_in_cup-catch" of the Control Suite, or "gymnasium:ID" for a registered environment.
 
     `first_episode` is for Control Suite tasks, whose episodes are numbered; others start from the seed.
+
+    Raises:
+        PixelError: as `Pixels`, or an environment that cannot be made.
     """
     if name.startswith("gymnasium:"):
-        env = gymnasium.make(name.partition(":")[2], render_mode="rgb_array")
-        return Pixels(env, size=size, action_repeat=action_repeat or 1)
+        try:
+            env = gymnasium.make(name.partition(":")[2], render_mode="rgb_array")
+        except (gymnasium.error.Error, ImportError, TypeError) as error:  # also of a constructor without render_mode
+            raise PixelError(f"task {name!r}: it cannot be made with pixels ({_first_line(error)})") from error
+        return Pixels(env, size=size, action_repeat=action_repeat or 1, any_actions=any_actions)
     env = ControlTask(name, size=size, seed=seed, first_episode=first_episode)
     return Pixels(env, size=size, action_repeat=action_repeat or ACTION_REPEAT.get(name.partition("-")[0], 4))
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _load_suite() -> Any:

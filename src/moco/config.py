@@ -20,11 +20,11 @@ from moco.sizes import SizeByStep, sides, size_by_step, size_of, size_text
 EPOCHS = 200  # MoCo v1's and v2's (1911.05722, 2003.04297)
 LARGEST_WIDTH = 65536  # of embeddings and of what lies before them
 REFERENCE_BATCH = 256  # base_learning_rate is stated for this many samples (linear scaling, Goyal et al. 2017)
-Mechanism = Literal["moco", "memory-bank", "end-to-end", "moco-v3"]
-Head = Literal["linear", "mlp", "v3-resnet", "v3-vit"]
+Mechanism = Literal["moco", "memory-bank", "end-to-end", "moco-v3", "curl"]
+Head = Literal["linear", "mlp", "none", "v3-resnet", "v3-vit"]
 Stem = Literal["auto", "small", "standard", "3x3-stride1", "3x3-stride2", "3x3-stride1-padding2", "3x3-stride1-linear"]
 Optimizer = Literal["sgd", "lars", "adamw"]
-Schedule = Literal["cosine", "step"]
+Schedule = Literal["cosine", "step", "constant"]
 KeyMomentumSchedule = Literal["constant", "cosine"]
 ScheduleUnit = Literal["epoch", "step"]
 Precision = Literal["auto", "fp32", "bf16"]
@@ -52,9 +52,10 @@ class Config:
     Attributes:
         recipe: name of the recipe that the other defaults came from; a record, changes nothing by itself.
         mechanism: where negatives come from: moco (a queue of keys), memory-bank (an embedding stored for each
-            image), end-to-end (the other keys of the batch) or moco-v3 (the same, with a momentum encoder).
-        backbone: torchvision or timm name, resnet_tiny/small/medium, v3/vit_small and others, or
-            package.module:factory.
+            image), end-to-end (the other keys of the batch), moco-v3 (the same, with a momentum encoder) or curl (the
+            same with a bilinear similarity q W k instead of the cosine).
+        backbone: torchvision or timm name, resnet_tiny/small/medium, v3/vit_small and others, curl
+            (of pixels, 50 features), or package.module:factory.
         init: trained weights to start from instead of random ones: a run, a file or folder that `moco import` takes,
             torchvision/NAME or timm/NAME (downloaded where they are not on the disk), or package.module:factory.
         num_heads: attention heads of a timm ViT, where they are not the architecture's own number.
@@ -64,7 +65,8 @@ class Config:
         progressive_resolution: smaller views first, as SIZE:SHARE of the steps, as 32:0.5 or 32:0.5,48:0.25, then
             image_size; auto is half of it for three quarters of the steps (2507.03779); null means one size.
         stem: first layers of a ResNet; auto takes 3x3 without max-pool up to 64 px; with init: the weights' own.
-        head: projection head: linear (v1), mlp (v2), v3-resnet (2 layers, with BatchNorm) or v3-vit (3 layers).
+        head: projection head: linear (v1), mlp (v2), none (features are the embeddings; CURL), v3-resnet (2 layers,
+            with BatchNorm) or v3-vit (3 layers).
         hidden_dim: width between the head's layers, and the predictor's; null means the features' for mlp, 4096 for
             v3's.
         zero_init_residual: let each residual block of a ResNet begin as the identity (v3).
@@ -73,6 +75,7 @@ class Config:
         dictionary_size: K, keys in the queue, or drawn from the memory bank; null end-to-end, where it is the batch.
         dictionary_dtype: how the queue stores its keys: fp32, bf16 (half the memory) or int8 (a quarter).
         key_momentum: m, share of the key encoder that stays at each step, 0 to 1; null without a key encoder.
+        key_momentum_every: steps from one move of the key encoder to the next (CURL 2).
         key_momentum_schedule: constant, or cosine, with which m rises to 1 over the run (v3).
         bank_momentum: share of an image's stored embedding that stays when it comes by, 0 to 1; null without a bank.
         temperature: divides the similarities, above 0.
@@ -88,6 +91,7 @@ class Config:
         split_groups: BatchNorm groups of the split cure; null means 8, fewer for batches under 32.
         symmetric: use each view as query and as key; twice the computation per step.
         crop_min: smallest area of a random crop, as a share of the image.
+        fixed_crop: crop windows of image_size and resize nothing, instead of crops of any size (CURL).
         brightness: largest change of brightness, as torchvision's ColorJitter defines it.
         contrast: largest change of contrast.
         saturation: largest change of saturation.
@@ -102,8 +106,8 @@ class Config:
         flip_probability: share of views mirrored left to right.
         vertical_flip_probability: share of views mirrored top to bottom.
         rotate_probability: share of views turned by 90, 180 or 270 degrees, each as likely.
-        normalization: mean and standard deviation of the channels of images in 0 to 1: imagenet, cifar, the numbers as
-            MEAN/STD (0.5,0.5,0.5/0.2,0.2,0.2), or auto, which measures them on a sample of the images.
+        normalization: mean and standard deviation of the channels of images in 0 to 1: imagenet, cifar, none, numbers
+            as MEAN/STD (0.5,0.5,0.5/0.2,0.2,0.2), or auto, which measures them on a sample of the images.
         batch_size: samples in a step over all devices.
         epochs: passes over the images; give epochs or steps. Without either 200.
         steps: optimiser steps; give epochs or steps.
@@ -112,7 +116,7 @@ class Config:
         sgd_momentum: momentum of sgd and lars.
         weight_decay: L2 penalty on all parameters; lars spares biases and BatchNorm, adamw decays apart from the
             gradient.
-        schedule: cosine to zero, or step (times lr_decay at each of lr_milestones).
+        schedule: cosine to zero, step (times lr_decay at each of lr_milestones) or constant.
         schedule_unit: change the learning rate at each epoch (the papers) or at each step.
         lr_milestones: where the step schedule decays, as shares of the run.
         lr_decay: factor of the step schedule.
@@ -169,6 +173,7 @@ class Config:
     dictionary_size: int | None = at_least(1, 65536)
     dictionary_dtype: DictionaryDtype = "fp32"
     key_momentum: float | None = share(0.999)
+    key_momentum_every: int = at_least(1, 1)
     key_momentum_schedule: KeyMomentumSchedule = "constant"
     bank_momentum: float | None = share(None)
     temperature: float = above_zero(0.2)
@@ -183,6 +188,7 @@ class Config:
     split_groups: int | None = at_least(1, None)
     symmetric: bool = False
     crop_min: float = limited(0.2, lambda value: 0 < value <= 1, "a share of the image above 0, at most 1")
+    fixed_crop: bool = False
     brightness: float = at_least(0, 0.4)
     contrast: float = at_least(0, 0.4)
     saturation: float = at_least(0, 0.4)

@@ -9,13 +9,14 @@ from moco.errors import ArchitectureError, ConfigError
 from moco.fields import check_processes
 from moco.sizes import SMALLEST_SIDE, height_width, size_text, small_size
 
-PLAIN_HEADS, V3_HEADS = ("linear", "mlp"), ("v3-resnet", "v3-vit")
+PLAIN_HEADS, V3_HEADS = ("linear", "mlp", "none"), ("v3-resnet", "v3-vit")
 # Which of the fields in LACKING each mechanism has.
 MECHANISM_FIELDS: dict[str, tuple[str, ...]] = {
     "moco": ("dictionary_size", "key_momentum"),
     "memory-bank": ("dictionary_size", "bank_momentum"),
     "end-to-end": (),
     "moco-v3": ("key_momentum",),
+    "curl": ("key_momentum",),
 }
 # Options of the loss that belong to the mechanism moco, and why.
 VARIANTS = {
@@ -34,6 +35,8 @@ LACKING = {
 # (knn_evaluations, jitter_probability, ...) may keep its settings: that is how one switches it off for a while.
 COUNTS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "lr_milestones lr_decay": (lambda c: c.schedule == "step", "with the step schedule"),
+    "schedule_unit": (lambda c: c.schedule != "constant", "with a schedule that changes the learning rate"),
+    "crop_min": (lambda c: not c.fixed_crop, "with crops that are resized, without fixed_crop"),
     "sgd_momentum": (lambda c: c.optimizer != "adamw", "with optimizer sgd and lars"),
     "nearest_positives_from": (lambda c: c.nearest_positives > 0, "with nearest_positives"),
     "small_view_size small_crop": (lambda c: c.small_views > 0, "with small_views"),
@@ -45,7 +48,7 @@ COUNTS: dict[str, tuple[Callable[[Any], bool], str]] = {
 VIEW_FIELDS = (
     *("crop_min", "brightness", "contrast", "saturation", "hue", "jitter_probability", "grayscale_probability"),
     *("grayscale_first", "blur_probability", "blur_probability_2", "solarize_probability", "solarize_probability_2"),
-    *("flip_probability", "vertical_flip_probability", "rotate_probability"),
+    *("flip_probability", "vertical_flip_probability", "rotate_probability", "fixed_crop"),
 )
 # Those that a whole configuration cannot have beside a transform, because nothing would honour them.
 DRAWN_VIEWS = ("progressive_resolution", "small_views", "small_view_size", "small_crop")
@@ -91,6 +94,7 @@ def check_together(config: Any) -> None:
     _check_variants(config)
     _check_length(config)
     _check_combinations(config)
+    _check_windows(config)
     _check_memory(config)
 
 
@@ -136,27 +140,38 @@ def _check_mechanism(config: Any) -> None:
         raise ConfigError(
             f"dictionary_dtype={config.dictionary_dtype!r} with mechanism {config.mechanism!r}, {why}: leave it out"
         )
-    if config.mechanism in ("memory-bank", "end-to-end"):
-        if config.symmetric:
-            raise ConfigError(f"symmetric with mechanism {config.mechanism!r}: it belongs to 'moco', leave it out")
-        if config.batchnorm in ("average", *(["shuffle"] if config.mechanism == "memory-bank" else [])):
-            raise ConfigError(
-                f"batchnorm={config.batchnorm!r} with mechanism {config.mechanism!r}, which has no key encoder of its "
-                "own: choose 'auto'"
-            )
+    if config.symmetric and config.mechanism in ("memory-bank", "end-to-end", "curl"):
+        raise ConfigError(f"symmetric with mechanism {config.mechanism!r}: it belongs to 'moco', leave it out")
+    lacking = {"memory-bank": ("average", "shuffle"), "end-to-end": ("average",)}
+    if config.batchnorm in lacking.get(config.mechanism, ()):
+        raise ConfigError(
+            f"batchnorm={config.batchnorm!r} with mechanism {config.mechanism!r}, which has no key encoder of its "
+            "own: choose 'auto'"
+        )
     if config.decoupled and config.mechanism == "memory-bank" and config.dictionary_size == 1:
         raise ConfigError("decoupled with dictionary_size=1: a query's own image may be the one, need at least 2")
-    if config.mechanism in ("end-to-end", "moco-v3") and config.batch_size < 2:
+    if config.decoupled and config.mechanism == "curl":
+        raise ConfigError("decoupled with mechanism 'curl', whose loss has the positive among its keys: leave it out")
+    if config.mechanism in ("end-to-end", "moco-v3", "curl") and config.batch_size < 2:
         raise ConfigError(
             f"batch_size=1 with {config.mechanism}: negatives are the batch's other keys, need at least 2"
         )
     if (config.head in V3_HEADS) != (config.mechanism == "moco-v3"):
         fitting = ", ".join(V3_HEADS if config.mechanism == "moco-v3" else PLAIN_HEADS)
         raise ConfigError(f"head={config.head!r} with mechanism {config.mechanism!r}: choose one of {fitting}")
-    if config.key_momentum is None and config.key_momentum_schedule != "constant":
-        raise ConfigError(f"key_momentum_schedule with mechanism {config.mechanism!r}: it has no key encoder to slow")
+    _check_key_momentum(config)
     if config.mechanism == "moco-v3":
         _check_v3(config)
+
+
+def _check_key_momentum(config: Any) -> None:
+    if config.key_momentum is None and config.key_momentum_schedule != "constant":
+        raise ConfigError(f"key_momentum_schedule with mechanism {config.mechanism!r}: it has no key encoder to slow")
+    if config.key_momentum is None and config.key_momentum_every != 1:
+        raise ConfigError(
+            f"key_momentum_every={config.key_momentum_every} with mechanism {config.mechanism!r}: it has no key "
+            "encoder to move, leave it out"
+        )
 
 
 def _check_v3(config: Any) -> None:
@@ -189,8 +204,10 @@ def _check_combinations(config: Any) -> None:
             f"batch_size={config.batch_size} on {config.devices * config.num_nodes} devices: "
             "choose a multiple, so that every device gets the same share"
         )
-    if config.hidden_dim is not None and config.head == "linear":
-        raise ConfigError(f"hidden_dim={config.hidden_dim} with head='linear', which has no layer in between")
+    if config.hidden_dim is not None and config.head in ("linear", "none"):
+        raise ConfigError(f"hidden_dim={config.hidden_dim} with head={config.head!r}, which has no layer in between")
+    if config.head_warmup_steps and config.head == "none":
+        raise ConfigError(f"head_warmup_steps={config.head_warmup_steps} with head='none': no head is there to learn")
     if config.frozen_layers and config.init is None:
         share = f"frozen_layers={config.frozen_layers:g}"
         raise ConfigError(f"{share} without init: random layers have to learn, leave it out")
@@ -205,6 +222,24 @@ def _check_combinations(config: Any) -> None:
         raise ConfigError(f"split_groups={config.split_groups} with batchnorm={config.batchnorm!r}: drop one of them")
     if config.batchnorm == "shuffle" and config.devices * config.num_nodes == 1:
         raise ConfigError("batchnorm='shuffle' needs at least 2 devices, here is 1: choose 'split'")
+
+
+def _check_windows(config: Any) -> None:
+    """What has no meaning where crops are windows of image_size."""
+    if not config.fixed_crop:
+        return
+    for name in ("progressive_resolution", "small_views"):
+        if getattr(config, name):
+            raise ConfigError(
+                f"{name}={getattr(config, name)} with fixed_crop: smaller views would show less and not the same made "
+                "smaller, drop one of them"
+            )
+    height, width = height_width(config.image_size)
+    if config.rotate_probability and height != width:
+        raise ConfigError(
+            f"rotate_probability={config.rotate_probability} with fixed_crop and image_size="
+            f"{size_text(config.image_size)}: a window that is not square cannot be turned, drop one of them"
+        )
 
 
 def _check_memory(config: Any) -> None:

@@ -9,7 +9,9 @@ from moco.errors import ConfigError
 Channels = tuple[float, ...]
 IMAGENET: tuple[Channels, Channels] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean, standard deviation
 CIFAR: tuple[Channels, Channels] = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
-NORMALIZATIONS = {"imagenet": IMAGENET, "cifar": CIFAR}
+NONE = "none"  # values stay in 0 to 1, of any number of channels; by itself it stands for three
+UNCHANGED: tuple[Channels, Channels] = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+NORMALIZATIONS = {"imagenet": IMAGENET, "cifar": CIFAR, NONE: UNCHANGED}
 AUTO = "auto"  # in a configuration: to be measured on a sample of the images
 EXPECTED = f"{', '.join(NORMALIZATIONS)} or MEAN/STD with a number for each channel, such as 0.5,0.5,0.5/0.2,0.2,0.2"
 

@@ -138,6 +138,33 @@ def v3_vit() -> Config:
     )
 
 
+def curl() -> Config:
+    """CURL's contrastive part: Laskin et al. 2020 (2004.04136), batch as in the authors' README; Adam without decay."""
+    return Config(
+        recipe="curl",
+        mechanism="curl",
+        backbone="curl",
+        image_size=84,
+        head="none",
+        embedding_dim=50,
+        dictionary_size=None,
+        key_momentum=0.95,
+        key_momentum_every=2,
+        temperature=1.0,
+        fixed_crop=True,
+        jitter_probability=0.0,
+        grayscale_probability=0.0,
+        blur_probability=0.0,
+        flip_probability=0.0,
+        normalization="none",
+        batch_size=128,
+        optimizer="adamw",
+        base_learning_rate=0.002,  # 0.001 at 128
+        weight_decay=0.0,
+        schedule="constant",
+    )
+
+
 RECIPES: dict[str, Callable[[], Config]] = {
     "v1": v1,
     "v2": v2,
@@ -145,9 +172,9 @@ RECIPES: dict[str, Callable[[], Config]] = {
     "v3-vit": v3_vit,
     "cifar": cifar,
     "picturebook": picturebook,
+    "curl": curl,
     "auto": auto,
 }
-
 
 # Where a recipe of another mechanism says nothing: v2's own, and Wu et al. 2018 (1805.01978) for the bank.
 MECHANISM_DEFAULTS = {
@@ -255,7 +282,9 @@ def _suit(base: dict[str, Any], mechanism: str, backbone: str) -> None:
     elif mechanism != "moco-v3" and base["head"] in V3_HEADS:
         base.update(head="mlp", hidden_dim=None, symmetric=False)
     if "key_momentum" not in MECHANISM_FIELDS.get(mechanism, ()):
-        base["key_momentum_schedule"] = "constant"
+        base.update(key_momentum_schedule="constant", key_momentum_every=1)
+    if (mechanism == "curl") != (base["mechanism"] == "curl"):  # no temperature there, and embeddings as they are
+        base["temperature"] = 1.0 if mechanism == "curl" else Config.temperature
 
 
 def _fit_warmup(base: dict[str, Any], options: dict[str, Any]) -> None:

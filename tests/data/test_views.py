@@ -28,6 +28,7 @@ V2 = {
 }
 V3 = {**V2, "saturation": 0.2, "blur_probability": 1.0}
 CIFAR_COLORS = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.2010)}
+UNCHANGED = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 PUBLISHED = {
     "auto": V2,
     "v1": {**V2, "hue": 0.4, "jitter_probability": 1.0, "grayscale_first": True, "blur_probability": 0.0},
@@ -35,6 +36,7 @@ PUBLISHED = {
     "v3": V3,
     "v3-vit": {**V3, "crop_min": 0.08},
     "cifar": {**V2, "crop_min": 0.08, "blur_probability": 0.0, **CIFAR_COLORS},
+    "curl": {**V2, **{f"{name}_probability": 0.0 for name in ("jitter", "grayscale", "blur", "flip")}, **UNCHANGED},
     "picturebook": {**V2, "crop_min": 0.4, "hue": 0.5, "grayscale_probability": 0.5, "blur_probability": 0.0},
 }
 

@@ -8,15 +8,17 @@ import torch
 
 pytest.importorskip("stable_baselines3", reason="needs the extra rl")
 
+import gymnasium
 from examples.reinforcement_learning import commands, curves, frames, representation, runs
 from examples.reinforcement_learning.environment import Pixels
 
+import moco
 from tests.examples.dot import SIDE, Dot
 from tests.examples.test_rl_agent import TINY
 
 
-def dot(task, *, size, action_repeat, seed=0, first_episode=0):
-    return Pixels(Dot(seed=seed, first_episode=first_episode), size=size, action_repeat=action_repeat or 1)
+def dot(task, *, size, action_repeat, seed=0, first_episode=0, **options):
+    return Pixels(Dot(seed=seed, first_episode=first_episode), size=size, action_repeat=action_repeat or 1, **options)
 
 
 SETTINGS = TINY.__class__(**{**TINY.__dict__, "action_repeat": 2})
@@ -109,29 +111,127 @@ def test_probe_counts_held_out_samples_alone():
     generator = np.random.default_rng(0)
     features = generator.standard_normal((200, 5))
     states = np.stack([features @ np.arange(5), generator.standard_normal(200)], axis=1)
-    found = representation.probe(features, states, np.arange(200) < 150)
+    found = representation.probe(features[:150], states[:150], features[150:], states[150:])
     assert found[0] > 0.999
     assert found[1] < 0.1
     states[150:] *= -1
-    assert representation.probe(features, states, np.arange(200) < 150)[0] < -1
+    assert representation.probe(features[:150], states[:150], features[150:], states[150:])[0] < -1
 
 
 def test_frames_of_random_actions_are_probed(tmp_path, monkeypatch):
     monkeypatch.setattr(frames, "make", dot)
-    frames.collect("dot", 66, tmp_path / "f.npz", size=SIDE)
-    stored, places, states, episodes = frames.load_stacks(tmp_path / "f.npz")
-    assert stored.shape == (66, 3, SIDE, SIDE)
-    assert states.shape == (66, 2)
-    assert episodes[-1] == 6
-    assert places[0].tolist() == [0, 0, 0]
-    assert places[11].tolist() == [10, 10, 11]
+    said = frames.collect("dot", 66, tmp_path / "f.npz", size=SIDE)
+    assert said.endswith(
+        "60 images of 9 channels, 24 x 24 pixels, and 6 of 1 episodes kept out; 2 numbers of the true state"
+    )
+    stacks = frames.load_stacks(tmp_path / "f.npz")
+    assert stacks.images.shape == (60, 9, SIDE, SIDE)
+    assert stacks.test_images.shape == (6, 9, SIDE, SIDE)
+    assert (stacks.states.shape, stacks.test_states.shape) == ((60, 2), (6, 2))
+    assert np.array_equal(stacks.images[10, :3], stacks.images[10, 6:]), "an episode begins with its first frame alone"
+    assert np.array_equal(stacks.images[11, :6], stacks.images[10, 3:])
+    assert not (tmp_path / ".f.npz.partial").exists()
     text = representation.report(tmp_path / "f.npz", updates=2, seeds=[0], settings=SETTINGS)
     assert [line.split("|")[1].strip() for line in text.splitlines()[2:]] == [
         "raw pixels, 12 x 12", "random encoder", "autoencoder", "CURL's loss alone",
     ]  # fmt: skip
-    np.savez(tmp_path / "other.npz", images=stored)
-    with pytest.raises(ValueError, match="no episodes, frames, states"):
+    np.savez(tmp_path / "other.npz", images=stacks.images)
+    with pytest.raises(ValueError, match="no states, test_images, test_states"):
         frames.load_stacks(tmp_path / "other.npz")
+
+
+def test_weights_of_a_run_of_the_recipe_are_probed_beside_encoders_of_their_form(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(frames, "make", dot)
+    frames.collect("dot", 60, tmp_path / "f.npz", size=SIDE)
+    options = {"recipe": "curl", "image_size": 20, "batch_size": 8, "steps": 2, "threads": 1, "workers": 0}
+    run = moco.pretrain(tmp_path / "f.npz", out=tmp_path / "run", quiet=True, **options)
+    assert len(frames.load_stacks(tmp_path / "f.npz").images) == 50
+    text = representation.report(tmp_path / "f.npz", updates=1, seeds=[0], settings=SETTINGS, weights=[run.path])
+    assert [line.split("|")[1].strip() for line in text.splitlines()[2:]] == [
+        "raw pixels, 12 x 12", "random encoder", "autoencoder", f"moco pretrain: {run.path}",
+    ]  # fmt: skip
+    frames.collect("dot", 60, tmp_path / "small.npz", size=20)
+    capsys.readouterr()
+    for file, weights, said in (
+        ("small.npz", run.path, "smaller than the frames"),
+        ("f.npz", tmp_path, "holds no backbone"),
+    ):
+        assert commands.main(["probe", str(tmp_path / file), "--weights", str(weights)]) == 2
+        assert (line := capsys.readouterr().err).count("\n") == 1
+        assert said in line
+
+
+class Picture(Dot):
+    """It observes what it draws, and takes discrete actions."""
+
+    observation_space = gymnasium.spaces.Box(0, 255, (SIDE, SIDE, 3), np.uint8)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self, render_mode: str) -> None:
+        super().__init__()
+
+    def reset(self, *, seed=None, options=None):
+        """As drawn."""
+        _, info = super().reset(seed=seed, options=options)
+        return self.render(), info
+
+    def step(self, action):
+        """Left or right."""
+        _, *rest = super().step(np.array([2 * action - 1, 0]))
+        return self.render(), *rest
+
+
+@pytest.mark.filterwarnings("ignore")  # gymnasium's about environments as small as this one
+def test_any_environment_with_pixels_gives_frames(tmp_path, monkeypatch, capsys):
+    gymnasium.register("Picture-v0", Picture)
+    assert (
+        commands.main(["frames", "--task", "gymnasium:Picture-v0", "--count", "12", "--out", f"{tmp_path}/f.npz"]) == 0
+    )
+    assert "no true state" in capsys.readouterr().out
+    with np.load(tmp_path / "f.npz") as stored:
+        assert sorted(stored) == ["episodes", "images"]
+        assert stored["images"].shape == (12, 9, 42, 42)
+    with pytest.raises(ValueError, match="with a true state and of 5 episodes or more"):
+        frames.load_stacks(tmp_path / "f.npz")
+
+
+class Growing(Dot):
+    """A window that grows."""
+
+    def __init__(self, render_mode: str) -> None:
+        super().__init__()
+
+    def render(self):
+        """A row more at each step."""
+        return np.zeros((SIDE + self.time, SIDE, 3), np.uint8)
+
+
+class Blind(Dot):
+    """No pixels, and no such argument."""
+
+    metadata = {"render_modes": []}  # noqa: RUF012
+    render_mode = None
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("task", "out", "said"),
+    [
+        ("gymnasium:Nowhere-v0", "f.npz", "cannot be made with pixels"),
+        ("gymnasium:Blind-v0", "f.npz", "render_mode"),
+        ("gymnasium:Growing-v0", "f.npz", "fix the size of the environment's window"),
+        ("gymnasium:Growing-v0", "f.npy", "a name that ends with .npz"),
+        ("gymnasium:Growing-v0", "nowhere/f.npz", "no such folder"),
+    ],
+)
+def test_frames_that_cannot_be_had_are_refused_in_a_line_and_nothing_is_written(tmp_path, capsys, task, out, said):
+    gymnasium.register("Blind-v0", Blind)
+    gymnasium.register("Growing-v0", Growing)
+    assert commands.main(["frames", "--task", task, "--count", "9", "--out", str(tmp_path / out)]) == 2
+    said_ = capsys.readouterr().err.splitlines()[-1]
+    assert said_.startswith("frames: ")
+    assert said in said_
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_mistakes_on_the_command_line_are_one_line(tmp_path, capsys):

@@ -46,18 +46,18 @@ GROUPS = {
         "most used": "recipe init backbone image_size batch_size epochs steps test devices seed",
         "images": "include exclude labels channels value_range data_root",
         "views": (
-            "crop_min brightness contrast saturation hue jitter_probability grayscale_probability grayscale_first "
-            "blur_probability blur_probability_2 solarize_probability solarize_probability_2 flip_probability "
-            "vertical_flip_probability rotate_probability normalization"
+            "crop_min fixed_crop brightness contrast saturation hue jitter_probability grayscale_probability "
+            "grayscale_first blur_probability blur_probability_2 solarize_probability solarize_probability_2 "
+            "flip_probability vertical_flip_probability rotate_probability normalization"
         ),
         "less computation": (
             "progressive_resolution decoupled nearest_positives nearest_positives_from small_views small_view_size "
             "small_crop patches"
         ),
         "mechanism, dictionary and encoder": (
-            "mechanism dictionary_size dictionary_dtype key_momentum key_momentum_schedule bank_momentum temperature "
-            "symmetric batchnorm split_groups stem head hidden_dim embedding_dim num_heads frozen_layers "
-            "zero_init_residual freeze_patch_projection"
+            "mechanism dictionary_size dictionary_dtype key_momentum key_momentum_every key_momentum_schedule "
+            "bank_momentum temperature symmetric batchnorm split_groups stem head hidden_dim embedding_dim num_heads "
+            "frozen_layers zero_init_residual freeze_patch_projection"
         ),
         "optimisation": (
             "optimizer base_learning_rate sgd_momentum weight_decay schedule schedule_unit lr_milestones lr_decay "

@@ -195,11 +195,9 @@ def _fill(
     from tqdm import tqdm
 
     from moco.data.image_batches import image_batches
-    from moco.data.preprocess import centre_pixels
     from moco.export.embeddings import feature_batches
 
-    cut = functools.partial(centre_pixels, size=model.preprocess.size)
-    size, skipped = options["batch_size"], store.skipped
+    cut, size, skipped = model.preprocess.cut, options["batch_size"], store.skipped
     batches = image_batches(source, cut, batch_size=size, skipped=skipped, first=store.done, workers=workers)
     waits: list[float] = []
     features = feature_batches(

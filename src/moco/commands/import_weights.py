@@ -94,7 +94,7 @@ def import_weights(
         stem: of a ResNet whose 3x3 stem the file cannot tell: 3x3-stride1, 3x3-stride2 or one of the peers' kinds.
         image_size: pixels of prepared images, 64 or 64x96; None means the file's, a ViT's, else 224, small stems 32.
         num_heads: attention heads of a ViT, where the file cannot tell: a ViT-S has 12 in MoCo v3, 6 in timm.
-        normalization: imagenet, cifar or MEAN/STD (0.5,0.5,0.5/0.2,0.2,0.2); None means what the file says, else
+        normalization: imagenet, cifar, none or MEAN/STD (0.5,0.5,0.5/0.2,0.2,0.2); None means the file's, else
             cifar for small stems, else imagenet.
 
     Raises:

@@ -25,6 +25,7 @@ class Options(TypedDict, total=False):
     dictionary_size: int | None
     dictionary_dtype: config.DictionaryDtype
     key_momentum: float | None
+    key_momentum_every: int
     key_momentum_schedule: config.KeyMomentumSchedule
     bank_momentum: float | None
     temperature: float
@@ -39,6 +40,7 @@ class Options(TypedDict, total=False):
     split_groups: int | None
     symmetric: bool
     crop_min: float
+    fixed_crop: bool
     brightness: float
     contrast: float
     saturation: float

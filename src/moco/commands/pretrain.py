@@ -121,8 +121,8 @@ def pretrain(
             torchvision data set (downloaded), an array (N, H, W, C), a tensor, a `torch.utils.data.Dataset`, a
             Hugging Face data set, a list of paths or PIL images, or None for the embedded picture book.
         out: run folder, empty or not there yet; None means runs/NAME-RECIPE with a number.
-        recipe: auto, v1, v2, v3, v3-vit, cifar or picturebook; None means auto, which fits all that is not stated to
-            images, machine and time (`moco.fit.rules`), and picturebook for the embedded set.
+        recipe: auto, v1, v2, v3, v3-vit, cifar, picturebook or curl; None means auto, which fits all that is not stated
+            to images, machine and time (`moco.fit.rules`), and picturebook for the embedded set.
         config: a whole configuration instead of recipe and options.
         budget: time for a fitted run, such as 90s, 30m or 8h; None means 30m on a CPU, 8h on a GPU.
         resume: continue the run in `out` with its own options. Others may be stated for length (steps, epochs,

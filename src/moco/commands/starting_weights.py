@@ -58,6 +58,8 @@ class StartingWeights:
         if config.optimizer == "sgd":
             changes |= {name: value for name, value in CONTINUED.items() if name not in self.options}
         for name, steps in CONTINUED_WARMUP.items():
+            if name == "head_warmup_steps" and config.head == "none":
+                continue
             if name not in self.options and not config.warmup_epochs:
                 changes[name] = steps if config.steps is None else min(steps, config.steps // 5)
         return dataclasses.replace(config, **changes)

@@ -19,6 +19,7 @@ from torch.nn.functional import interpolate
 from moco.data import photometric
 from moco.data.bands import RGB
 from moco.data.views import ViewRecipe
+from moco.sizes import Size, height_width
 
 RATIO = (3.0 / 4.0, 4.0 / 3.0)  # smallest and largest width of a crop, as shares of its height
 ATTEMPTS = 10  # of torchvision's RandomResizedCrop, before it falls back to the centre
@@ -88,12 +89,36 @@ def _centre(height: int, width: int) -> Box:
     return (height - box_height) // 2, (width - box_width) // 2, box_height, box_width
 
 
+class Windows:
+    """All that is random about a number of crops of the view's own size: where they lie, every place as likely.
+
+    An image in which the window does not fit gives the largest centre box of its shape.
+    """
+
+    def __init__(self, count: int, *, size: Size, generator: torch.Generator) -> None:
+        self._height, self._width = height_width(size)
+        self._tops, self._lefts = torch.rand(2, count, generator=generator, dtype=torch.float64).tolist()
+
+    def box(self, number: int, height: int, width: int) -> Box:
+        """Crop `number` of an image of this size."""
+        scale = min(height / self._height, width / self._width, 1.0)
+        box_height, box_width = max(1, round(scale * self._height)), max(1, round(scale * self._width))
+        if scale < 1.0:
+            return (height - box_height) // 2, (width - box_width) // 2, box_height, box_width
+        top, left = self._tops[number] * (height - box_height + 1), self._lefts[number] * (width - box_width + 1)
+        return int(top), int(left), box_height, box_width
+
+
 def resized_crop(pixels_HWC: np.ndarray, box: Box, flip: bool, out_HWC: np.ndarray) -> None:
     """Crop, resize and mirror one image into `out_HWC`, uint8, whose shape is that of the view.
 
     Resampled as by Pillow's BILINEAR, to one level of 255, at a fraction of its time where the processor has AVX2.
     """
     top, left, height, width = box
+    if (height, width) == out_HWC.shape[:2]:
+        window = pixels_HWC[top : top + height, left : left + width]
+        out_HWC[:] = window[:, ::-1] if flip else window
+        return
     crop = torch.from_numpy(pixels_HWC[top : top + height, left : left + width].copy())
     # Strides as of a channels-last batch, so that the result is laid out in the same way and copied in one run.
     small = interpolate(crop.unsqueeze(0).permute(0, 3, 1, 2), size=out_HWC.shape[:2], mode="bilinear", antialias=True)

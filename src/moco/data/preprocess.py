@@ -22,6 +22,7 @@ from moco.sizes import Size, height_width, size_of
 # they cut the square out before they resized it, which moves some pixels by a few grey levels.
 _FIXED = {"scale": "0 to 1", "resize": "shorter side, bilinear, antialiased", "crop": "centre square"}
 _NOT_SQUARE = {**_FIXED, "resize": "to cover, bilinear, antialiased", "crop": "centre"}
+_UNSCALED = "none, or to cover where smaller, bilinear, antialiased"
 _LONGEST = 100  # times what is kept of it: of a longer strip the middle is taken first, else it could fill the memory
 
 
@@ -39,6 +40,8 @@ class Preprocessing:
         mean, std: of the channels, for images in 0..1; their number is that of the channels.
         value_range: of images of floats or of more than 8 bits, the value that becomes 255, or those that become 0 and
             255, as in the run; None: not known.
+        resize: False leaves an image as it is and cuts its centre out, for a network that learnt from windows of images
+            (`moco.Config.fixed_crop`); only one that is too small is resized, so that it covers the size.
 
     Raises:
         DataError: a size or range below 1, another number of means, or a standard deviation of 0 or less.
@@ -48,6 +51,7 @@ class Preprocessing:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     value_range: ValueRange | None = None
+    resize: bool = True
 
     def __post_init__(self) -> None:
         least = self.value_range if isinstance(self.value_range, int) else 1
@@ -96,8 +100,12 @@ class Preprocessing:
             what = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
             need = f"a path, a PIL image, (H, W, {channels}) uint8 or a tensor ({channels}, H, W) uint8"
             raise DataError(f"image {what}: need {need}")
-        pixels = torch.from_numpy(np.array(centre_pixels(image, self.size)))  # a copy: it may be read-only
+        pixels = torch.from_numpy(np.array(self.cut(image)))  # a copy: it may be read-only
         return self.normalize(pixels.permute(2, 0, 1)).contiguous()
+
+    def cut(self, pixels: np.ndarray) -> np.ndarray:
+        """An image (H, W, C) uint8 in the size of the result, perhaps read-only."""
+        return centre_pixels(pixels, self.size, resize=self.resize)
 
     def _tensor(self, images: Tensor) -> Tensor:
         count = self.channels
@@ -116,7 +124,8 @@ class Preprocessing:
 
     @property
     def _fixed(self) -> dict[str, str]:
-        return _NOT_SQUARE if isinstance(self.size, tuple) else _FIXED
+        fixed = _NOT_SQUARE if isinstance(self.size, tuple) else _FIXED
+        return fixed if self.resize else {**fixed, "resize": _UNSCALED}
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, as the header of `backbone.safetensors` holds it."""
@@ -147,7 +156,8 @@ class Preprocessing:
                 (float(top[0]), float(top[1])) if isinstance(top, list | tuple) else top if top is None else int(top)
             )
             size: Any = stated["size"]
-            found = cls(size_of(size, "size") if isinstance(size, list | tuple) else int(size), mean, std, ranged)
+            size = size_of(size, "size") if isinstance(size, list | tuple) else int(size)
+            found = cls(size, mean, std, ranged, stated.get("resize") != _UNSCALED)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"preprocessing {dict(stated)}: need size, mean and std ({error})") from error
         known = {"color": _color(found.channels), **found._fixed}
@@ -165,8 +175,10 @@ def by_pillow(pixels: np.ndarray, work: Callable[[Image.Image], Image.Image]) ->
     return np.stack([np.asarray(work(plane)) for plane in planes], axis=2)
 
 
-def centre_pixels(pixels: np.ndarray, size: Size) -> np.ndarray:
+def centre_pixels(pixels: np.ndarray, size: Size, *, resize: bool = True) -> np.ndarray:
     """An image, (H, W, C) uint8, as small as covers `size`, and its centre cut out.
+
+    Without `resize` what is larger keeps its scale.
 
     Returns:
         Of this size, uint8, perhaps read-only. Where the cut cannot be in the middle, it is at the even offset of the
@@ -174,6 +186,10 @@ def centre_pixels(pixels: np.ndarray, size: Size) -> np.ndarray:
     """
     if pixels.shape[:2] == height_width(size):
         return pixels
+    (height, width), (rows, columns) = pixels.shape[:2], height_width(size)
+    if not resize and height >= rows and width >= columns:
+        top, left = round((height - rows) / 2), round((width - columns) / 2)  # half to even
+        return pixels[top : top + rows, left : left + columns]
     return by_pillow(pixels, lambda image: _centre(image, size))
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from moco.data.augment import ColorDraws, CropBoxes, Poses, color_views, draw_colors
+from moco.data.augment import ColorDraws, CropBoxes, Poses, Windows, color_views, draw_colors
 from moco.data.order import COLORS, SMALL_COLORS, SMALL_VIEWS, VIEWS, EpochOrder, Sample, keyed_generator
 from moco.data.views import ViewRecipe
 from moco.sizes import Size, SizeByStep, height_width
@@ -34,7 +34,7 @@ class SmallViews:
 
 
 class RecipeViews:
-    """Random resized crops in uint8 by the worker; photometric operations in batches, on a CPU by the worker too.
+    """Random crops in uint8 by the worker; photometric operations in batches, on a CPU by the worker too.
 
     Args:
         recipe: how often and how strong.
@@ -88,11 +88,12 @@ class RecipeViews:
         """The photometric part, where the worker has left it."""
         return views if self._colors_in_worker else self._color(views, samples)
 
-    def _min_side(self, size: Size) -> int:
+    def _min_side(self, size: Size) -> int | None:
         side = self._recipe.min_side(size)
-        if self._small is None:
+        if self._small is None or side is None:
             return side
-        return max(side, dataclasses.replace(self._recipe, crop_min=self._small.areas[0]).min_side(self._small.size))
+        small = dataclasses.replace(self._recipe, crop_min=self._small.areas[0]).min_side(self._small.size)
+        return max(side, small or 0)
 
     def _crops(
         self, purpose: int, samples: list[Sample], size: Size, views: int, drawn: int, areas: Areas | None = None
@@ -100,7 +101,11 @@ class RecipeViews:
         """Of a step: `views` of the `drawn` ones of each sample."""
         low, high = (self._recipe.crop_min, 1.0) if areas is None else areas
         generator = keyed_generator(self._seed, purpose, samples[0].step)
-        boxes = CropBoxes(drawn * self._step_size, crop_min=low, crop_max=high, generator=generator)
+        boxes: CropBoxes | Windows
+        if self._recipe.fixed_crop and areas is None:
+            boxes = Windows(drawn * self._step_size, size=size, generator=generator)
+        else:
+            boxes = CropBoxes(drawn * self._step_size, crop_min=low, crop_max=high, generator=generator)
         poses = Poses(drawn * self._step_size, self._recipe, generator)
         shape = views, len(samples), *height_width(size), self._recipe.channels
         return _Crops(boxes, poses, self._step_size, torch.empty(shape, dtype=torch.uint8))
@@ -131,7 +136,7 @@ class RecipeViews:
 class _Crops:
     """Crops of one size, (V, N, H, W, C) uint8; that of view v of a sample is number position + v * step_size."""
 
-    boxes: CropBoxes
+    boxes: CropBoxes | Windows
     poses: Poses
     step_size: int
     crops_VNHWC: Tensor

@@ -12,7 +12,7 @@ from moco.sizes import Size, height_width
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ViewRecipe:
-    """Random resized crop, flips and turn, colour jitter and grey (in either order), blur, solarize, normalize.
+    """Random crop, resized or not, flips and turn, colour jitter and grey (in either order), blur, solarize, normalize.
 
     Flips and turn are done with the crop: they commute with everything that follows, so that their place in a recipe
     does not change the result. Colour jitter applies its four operations in a random order for each sample, as
@@ -21,6 +21,7 @@ class ViewRecipe:
 
     Attributes:
         crop_min: smallest area of a crop, as a share of the image.
+        fixed_crop: crops are windows of the view's size instead, and nothing is resized.
         brightness, contrast, saturation: half-widths of the factors' uniform distributions about 1, cut off at 0.
         hue: half-width of the uniform turn of the colour circle, 0 to 0.5.
         jitter_probability, grayscale_probability, blur_probability, solarize_probability, flip_probability,
@@ -50,6 +51,7 @@ class ViewRecipe:
     flip_probability: float = 0.5
     vertical_flip_probability: float = 0.0
     rotate_probability: float = 0.0
+    fixed_crop: bool = False
 
     @property
     def channels(self) -> int:
@@ -66,8 +68,12 @@ class ViewRecipe:
         }
         return dataclasses.replace(self, blur_probability_2=None, solarize_probability_2=None, **changes)
 
-    def min_side(self, size: Size) -> int:
-        """Smallest side of a decode whose smallest crop still has as many pixels as the longer side of a view."""
+    def min_side(self, size: Size) -> int | None:
+        """Smallest side of a decode whose smallest crop still has as many pixels as the longer side of a view; None
+        where windows are cut from the image as it is.
+        """
+        if self.fixed_crop:
+            return None
         return math.ceil(max(height_width(size)) / math.sqrt(self.crop_min))
 
 

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from moco.encoder.pixels import NAME as PIXELS
+from moco.encoder.pixels import PixelEncoder
 from moco.encoder.small_resnet import WIDTHS, SmallResNet
 from moco.encoder.stem import (
     OTHERS,
@@ -55,11 +57,11 @@ def build_backbone(
 ) -> Backbone:
     """The backbone called `name`, with random weights, without its classifier.
 
-    Looked up in this order: resnet_tiny, resnet_small, resnet_medium (ours); torchvision's classifiers; timm's, where
-    timm is installed. The prefixes torchvision/ and timm/ look in one place only. v3/ has MoCo v3's own ViTs
-    (v3/vit_small, v3/vit_conv_small, v3/vit_tiny_patch8). package.module:factory imports a factory of the user's and
-    calls it without arguments; its module is used as it comes. A module is used as it comes, too, under the name
-    module/CLASS, by which nobody else can build it.
+    Looked up in this order: resnet_tiny, resnet_small, resnet_medium (ours) and curl (CURL's, for pixels);
+    torchvision's classifiers; timm's, where timm is installed. The prefixes torchvision/ and timm/ look in one place
+    only. v3/ has MoCo v3's own ViTs (v3/vit_small, v3/vit_conv_small, v3/vit_tiny_patch8). package.module:factory
+    imports a factory of the user's and calls it without arguments; its module is used as it comes. A module is used as
+    it comes, too, under the name module/CLASS, by which nobody else can build it.
 
     `image_size`: side of the images in pixels, or (height, width). `stem`: "auto" gives ResNets a small stem where the
     shorter side has 64 pixels or less, "small" demands one, "standard" never changes anything; a stem's own name
@@ -78,6 +80,8 @@ def build_backbone(
         raise ArchitectureError(f"num_heads={num_heads} for {name}: only a timm/ ViT takes another number of heads")
     if name in WIDTHS:
         built = _own(name, image_size, stem, channels)
+    elif name == PIXELS:
+        built = PixelEncoder(channels=channels, image_size=image_size), name, _own_stem(name, stem)
     elif ":" in name:
         built = _from_factory(name, stem)
     else:
@@ -115,10 +119,16 @@ def measure_width(module: nn.Module, name: str, *, image_size: Size, channels: i
 
 def _given(module: nn.Module, image_size: Size, stem: str, channels: int) -> Backbone:
     name = f"{GIVEN}{type(module).__name__}"
-    if stem not in ("auto", STANDARD):
-        raise ArchitectureError(f"stem={stem!r} for {name}: a module has its own stem; use stem='auto'")
+    used = _own_stem(name, stem)
     width = measure_width(module, name, image_size=image_size, channels=channels)
-    return Backbone(module, width, name, STANDARD, image_size, channels)
+    return Backbone(module, width, name, used, image_size, channels)
+
+
+def _own_stem(name: str, stem: str) -> str:
+    """The stem of what has one that cannot be replaced."""
+    if stem not in ("auto", STANDARD):
+        raise ArchitectureError(f"stem={stem!r} for {name}: it has its own first layers; use stem='auto'")
+    return STANDARD
 
 
 def _own(name: str, image_size: Size, stem: str, channels: int) -> tuple[nn.Module, str, str]:
@@ -135,8 +145,7 @@ def module_of(factory: str) -> nn.Module:
 
 
 def _from_factory(name: str, stem: str) -> tuple[nn.Module, str, str]:
-    if stem not in ("auto", STANDARD):
-        raise ArchitectureError(f"stem={stem!r} for {name}: a factory builds its own stem; use stem='auto'")
+    used = _own_stem(name, stem)
     module_name, _, attribute = name.partition(":")
     try:
         factory = getattr(importlib.import_module(module_name), attribute)
@@ -146,7 +155,7 @@ def _from_factory(name: str, stem: str) -> tuple[nn.Module, str, str]:
     module = _call(name, factory)
     if not isinstance(module, nn.Module):
         raise ArchitectureError(f"{name} returned a {type(module).__name__}: need an nn.Module that gives (N, D)")
-    return module, name, STANDARD
+    return module, name, used
 
 
 def _from_library(
@@ -250,7 +259,7 @@ def _unknown(name: str, library: str, short: str) -> str:
         return f"backbone {name!r}: need NAME, torchvision/NAME, timm/NAME, {V3}NAME or package.module:factory"
     names = [] if library == "timm" else torchvision_names()
     names += [] if library == "torchvision" else timm_names()
-    names += [] if library else [*WIDTHS, *vit_names()]
+    names += [] if library else [*WIDTHS, PIXELS, *vit_names()]
     nearest = difflib.get_close_matches(short, dict.fromkeys(names), n=3, cutoff=0.5)
     advice = f"nearest: {', '.join(nearest)}" if nearest else "use for example resnet_small, resnet18 or resnet50"
     if library != "torchvision" and _timm() is None:

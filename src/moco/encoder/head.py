@@ -13,7 +13,7 @@ from moco.encoder.stem import Stem
 from moco.errors import ArchitectureError
 from moco.sizes import Size
 
-Head = Literal["linear", "mlp", "v3-resnet", "v3-vit"]
+Head = Literal["linear", "mlp", "none", "v3-resnet", "v3-vit"]
 HIDDEN_DIM = 4096  # the paper's width between the layers
 # Linear layers of the projector; whether the predictor ends with a BatchNorm. The projector always does.
 PROJECTOR_LAYERS = {"v3-resnet": 2, "v3-vit": 3}
@@ -78,6 +78,8 @@ def _linear_batchnorm(widths: list[int], *, ends_with_batchnorm: bool) -> nn.Seq
 class Encoder(nn.Module):
     """Backbone, then head: images (N, ...) -> features (N, D) -> embeddings (N, C), not normalised.
 
+    A head that is `nn.Identity` leaves the features as embeddings.
+
     Attributes: `backbone` and `head` (modules); `feature_dim` (D), `embedding_dim` (C); `architecture` and `stem`
     (names, for the metadata of saved weights). Raises ArchitectureError where the head has no linear layer to read its
     width from, or where its first linear layer does not take the backbone's features.
@@ -86,16 +88,16 @@ class Encoder(nn.Module):
     def __init__(self, backbone: Backbone, head: nn.Module) -> None:
         super().__init__()
         linear = [layer for layer in head.modules() if isinstance(layer, nn.Linear)]
-        if not linear:
+        if not linear and not isinstance(head, nn.Identity):
             raise ArchitectureError(f"a head {type(head).__name__} without nn.Linear: need one to know its width")
-        if linear[0].in_features != backbone.feature_dim:
+        if linear and linear[0].in_features != backbone.feature_dim:
             raise ArchitectureError(
                 f"a head for {linear[0].in_features} features on {backbone.architecture}: need {backbone.feature_dim}"
             )
         self.backbone = backbone.module
         self.head = head
         self.feature_dim = backbone.feature_dim
-        self.embedding_dim = linear[-1].out_features
+        self.embedding_dim = linear[-1].out_features if linear else backbone.feature_dim
         self.architecture = backbone.architecture
         self.stem = backbone.stem
 
@@ -117,11 +119,11 @@ def build_encoder(
 ) -> Encoder:
     """Encoder with the backbone called `name`, or with a module (see `build_backbone`), and a projection head.
 
-    `head`: of v1 ("linear"), v2 ("mlp"), or v3 ("v3-resnet", "v3-vit"). `hidden_dim`: width between the head's layers;
-    None means the feature width for "mlp" and 4096 for v3's.
+    `head`: of v1 ("linear"), v2 ("mlp"), v3 ("v3-resnet", "v3-vit"), or "none", features as they are
+    (CURL). `hidden_dim`: width between the head's layers; None means the feature width for "mlp" and 4096 for v3's.
     """
     if head not in get_args(Head):
-        raise ArchitectureError(f"head={head!r}: need linear (v1), mlp (v2), v3-resnet or v3-vit")
+        raise ArchitectureError(f"head={head!r}: need linear (v1), mlp (v2), none, v3-resnet or v3-vit")
     if embedding_dim < 1:
         raise ArchitectureError(f"embedding_dim={embedding_dim}: need at least 1; the papers use 128, v3 256")
     backbone = build_backbone(name, image_size=image_size, stem=stem, channels=channels, num_heads=num_heads)
@@ -134,5 +136,12 @@ def _projection(feature_dim: int, embedding_dim: int, head: str, hidden_dim: int
     if head == "mlp":
         return mlp_head(feature_dim, embedding_dim, hidden_dim)
     if hidden_dim is not None:
-        raise ArchitectureError(f"hidden_dim={hidden_dim} with head='linear', which has no layer in between")
+        raise ArchitectureError(f"hidden_dim={hidden_dim} with head={head!r}, which has no layer in between")
+    if head == "none" and embedding_dim != feature_dim:
+        raise ArchitectureError(
+            f"embedding_dim={embedding_dim} with head='none' on {feature_dim} features, which are the embeddings then: "
+            f"need embedding_dim={feature_dim}, or another head"
+        )
+    if head == "none":
+        return nn.Identity()
     return linear_head(feature_dim, embedding_dim)

@@ -39,10 +39,13 @@ class LabelledImages:
         targets: (N,) int64 class numbers, or (N, C) float32 of 0 and 1 for several labels an image.
         size: H and W.
         centres: of all images, (N, H, W, C) uint8; None where they are to be read at each use.
+        resize: as of `Preprocessing`.
     """
 
-    def __init__(self, source: Source, targets: np.ndarray, size: Size, centres: np.ndarray | None) -> None:
-        self.source, self.targets, self.size = source, torch.from_numpy(targets), size
+    def __init__(
+        self, source: Source, targets: np.ndarray, size: Size, centres: np.ndarray | None, *, resize: bool = True
+    ) -> None:
+        self.source, self.targets, self.size, self.resize = source, torch.from_numpy(targets), size, resize
         self._centres = centres
         self._whole: tuple[LabelledImages, np.ndarray] | None = None  # what this is a subset of, and where
 
@@ -55,6 +58,7 @@ class LabelledImages:
         *,
         size: Size,
         skipped: SkippedFiles,
+        resize: bool = True,
         show: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, total: items,
     ) -> LabelledImages:
         """The readable ones of some images of a source, in the order of `indices`.
@@ -67,7 +71,8 @@ class LabelledImages:
         """
         chosen, kept, centres = source.subset(indices), [], []
         fits = source.channels * math.prod(height_width(size)) * len(indices) <= MEMORY_BYTES
-        batches = image_batches(chosen, functools.partial(centre_pixels, size=size), batch_size=BATCH, skipped=skipped)
+        cut = functools.partial(centre_pixels, size=size, resize=resize)
+        batches = image_batches(chosen, cut, batch_size=BATCH, skipped=skipped)
         for batch in show(batches, math.ceil(len(indices) / BATCH)):
             kept.append(batch.indices)
             if fits and len(batch.indices):
@@ -76,7 +81,7 @@ class LabelledImages:
         if not len(good):
             raise DataError(f"none of {len(indices)} images of {source.name} can be read: check its files")
         readable = chosen if len(good) == len(indices) else chosen.subset(good)
-        return cls(readable, targets[indices[good]], size, np.concatenate(centres) if fits else None)
+        return cls(readable, targets[indices[good]], size, np.concatenate(centres) if fits else None, resize=resize)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -89,7 +94,8 @@ class LabelledImages:
     def subset(self, positions: np.ndarray) -> LabelledImages:
         """The images at these positions; shares what is in memory."""
         centres = None if self._centres is None else self._centres[positions]
-        part = LabelledImages(self.source.subset(positions), self.targets.numpy()[positions], self.size, centres)
+        targets = self.targets.numpy()[positions]
+        part = LabelledImages(self.source.subset(positions), targets, self.size, centres, resize=self.resize)
         part._whole = (self, positions)
         return part
 
@@ -100,7 +106,7 @@ class LabelledImages:
     def centres(self) -> Iterator[np.ndarray]:
         """The centres in order, (n, H, W, C) uint8 at a time."""
         if self._centres is None:
-            yield from self.transformed(functools.partial(centre_pixels, size=self.size))
+            yield from self.transformed(functools.partial(centre_pixels, size=self.size, resize=self.resize))
             return
         for start in range(0, len(self), BATCH):
             yield self._centres[start : start + BATCH]

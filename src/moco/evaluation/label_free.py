@@ -39,11 +39,11 @@ HOW = {
 }
 
 
-def read_images(source: Source, settings: Settings, *, size: Size) -> LabelledImages:
+def read_images(source: Source, settings: Settings, *, size: Size, resize: bool = True) -> LabelledImages:
     """At most MOST_IMAGES images of a source, drawn from the seed; labels are not asked for."""
     order = np.sort(np.random.default_rng(settings.seed).permutation(len(source))[:MOST_IMAGES])
     nothing = np.zeros(len(source), dtype=np.int64)
-    return LabelledImages.read(source, order, nothing, size=size, skipped=SkippedFiles())
+    return LabelledImages.read(source, order, nothing, size=size, resize=resize, skipped=SkippedFiles())
 
 
 def score(model: Model, images: LabelledImages, network: Network, settings: Settings, device: str) -> Iterator[Row]:

@@ -24,7 +24,7 @@ def measure(model: Model, sources: Sources, settings: Settings) -> Report:
     start, device = time.perf_counter(), _usable(settings.device)
     if settings.protocol == "scores":
         return _label_free(model, sources, settings, device, start)
-    task = make_task(sources, settings, image_size=model.preprocess.size)
+    task = make_task(sources, settings, image_size=model.preprocess.size, resize=model.preprocess.resize)
     protocols = Protocols(settings, task, model, device)
     found, notes = networks(model, settings)
     if settings.protocol == "finetune" and model.trained:
@@ -50,7 +50,7 @@ def measure(model: Model, sources: Sources, settings: Settings) -> Report:
 
 def _label_free(model: Model, sources: Sources, settings: Settings, device: str, start: float) -> Report:
     source = sources[1] or sources[0]
-    images = read_images(source, settings, size=model.preprocess.size)
+    images = read_images(source, settings, size=model.preprocess.size, resize=model.preprocess.resize)
     found, notes = networks(model, settings)
     rows = tuple(row for network in found for row in score(model, images, network, settings, device))
     data = {"test": source.name, "test_images": len(images), "train": None, "train_images": None, "classes": None}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
@@ -128,6 +129,7 @@ def prepare_monitor(
     seed: int,
     bf16: bool,
     skipped: SkippedFiles,
+    resize: bool = True,
 ) -> Monitor:
     """Read the evaluation images once, `most_images` of both sets together at most, drawn from the seed.
 
@@ -137,14 +139,15 @@ def prepare_monitor(
     """
     known, asked, count = _counted(source, bank_indices, test, test_indices, most_images)
     sides = []
+    read: dict[str, Any] = {"size": image_size, "skipped": skipped, "resize": resize}
     for side, indices, most in ((source, known, most_images - count), (test, asked, count)):
         assert side.labels is not None
         order = np.random.default_rng(seed).permutation(len(indices))[: max(1, most)]
-        sides.append(LabelledImages.read(side, indices[order], side.labels, size=image_size, skipped=skipped))
+        sides.append(LabelledImages.read(side, indices[order], side.labels, **read))
     bank, queries = sides
     _check_neighbors(num_neighbors, len(bank), len(known))
     left_out = max(0, len(known) + len(asked) - most_images)
-    preprocess = Preprocessing(image_size, mean, std)
+    preprocess = Preprocessing(image_size, mean, std, resize=resize)
     return Monitor(bank, queries, preprocess, num_neighbors, knn_temperature, bf16, left_out)
 
 

@@ -62,8 +62,10 @@ def open_sources(settings: Settings) -> Sources:
     return train, open_source(settings.test, data_root=settings.data_root)[0]
 
 
-def make_task(sources: Sources, settings: Settings, *, image_size: Size) -> Task:
+def make_task(sources: Sources, settings: Settings, *, image_size: Size, resize: bool = True) -> Task:
     """Attach labels, divide, read the images, and look for what would make the figures worthless.
+
+    `image_size`, `resize`: as of `moco.Preprocessing`.
 
     Raises:
         ConfigError: a share to hold out where there are test images.
@@ -84,7 +86,7 @@ def make_task(sources: Sources, settings: Settings, *, image_size: Size) -> Task
     else:
         train_at, test_at = known
     skipped = SkippedFiles()
-    read = functools.partial(_read, size=image_size, skipped=skipped, quiet=settings.quiet)
+    read = functools.partial(_read, size=image_size, resize=resize, skipped=skipped, quiet=settings.quiet)
     train = read(train_source, train_at, targets[0], "train images")
     test = read(test_source or train_source, test_at, targets[-1], "test images")
     notes += _check_classes(train.targets, test.targets, class_names)
@@ -141,13 +143,14 @@ def _read(
     what: str,
     *,
     size: Size,
+    resize: bool,
     skipped: SkippedFiles,
     quiet: bool,
 ) -> LabelledImages:
     if not len(indices):
         raise DataError(f"{source.name} has no labelled image to use as one of the {what}")
     show = functools.partial(watch, what=f"reading {what}", quiet=quiet)
-    return LabelledImages.read(source, indices, targets, size=size, skipped=skipped, show=show)
+    return LabelledImages.read(source, indices, targets, size=size, resize=resize, skipped=skipped, show=show)
 
 
 def _class_folders(source: Source) -> list[Path]:

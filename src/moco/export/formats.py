@@ -26,19 +26,22 @@ class Format(NamedTuple):
 
     The module has `refusal(subject)`: why these weights cannot be expressed there, in a few words, or None;
     `write(subject, path)`; and `read(path)`, a `Reader` that reads the file as the target does. `any_channels`: whether
-    it takes images of other than three channels.
+    it takes images of other than three channels; `any_preprocessing`: whether it can say that images are not resized.
     """
 
     module: ModuleType
     suffix: str
     needs: tuple[str, ...] = ()
     any_channels: bool = False
+    any_preprocessing: bool = False
 
     def refusal(self, subject: Subject) -> str | None:
         """Why these weights cannot be expressed in it, in a few words; None if they can."""
         channels = subject.model.preprocess.channels
         if channels != RGB and not self.any_channels:
             return f"it is for RGB, these weights for images of {count_of(channels)}"
+        if not subject.model.preprocess.resize and not self.any_preprocessing:
+            return "its readers resize images to the network's size, these weights learnt from images as they are"
         refusal: str | None = self.module.refusal(subject)
         return refusal
 
@@ -47,8 +50,8 @@ FORMATS = {
     "torchvision": Format(to_torchvision, ".pth"),
     "timm": Format(to_timm, "", ("timm",)),
     "huggingface": Format(to_huggingface, "", ("transformers", "timm")),
-    "safetensors": Format(to_safetensors, ".safetensors", any_channels=True),
-    "onnx": Format(to_onnx, ".onnx", ("onnx", "onnxscript", "onnxruntime"), any_channels=True),
+    "safetensors": Format(to_safetensors, ".safetensors", any_channels=True, any_preprocessing=True),
+    "onnx": Format(to_onnx, ".onnx", ("onnx", "onnxscript", "onnxruntime"), any_channels=True, any_preprocessing=True),
     "detectron2": Format(to_detectron2, ".pth"),
     "moco": Format(to_moco, ".pth.tar"),
 }

@@ -197,14 +197,13 @@ def _read_checkpoint(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not isinstance(model, dict) or not any(name.startswith(BACKBONE) for name in model):
         raise RunError(f"{file} is no checkpoint of a moco run: make a run of it with moco import {file}")
     tensors = {name.removeprefix(BACKBONE): value for name, value in model.items() if name.startswith(BACKBONE)}
-    head_inputs = [value.shape[1] for name, value in model.items() if name.startswith(HEAD) and value.ndim == 2]
+    config, _ = read_config(_config_of(file))
+    head_inputs = [config.embedding_dim] if config.head == "none" else []
+    head_inputs += [value.shape[1] for name, value in model.items() if name.startswith(HEAD) and value.ndim == 2]
     if not head_inputs:
         raise RunError(f"{file} holds no head, whose inputs are the features: take backbone.safetensors of its run")
-    stated = run_folder(file) / "config.yaml"
-    if not stated.is_file():
-        raise RunError(f"{file}: there is no {stated}: name the checkpoint in its run's folder")
-    config, _ = read_config(stated)
-    preprocessing = Preprocessing(config.image_size, *normalization_values(config.normalization), config.value_range)
+    values = normalization_values(config.normalization)
+    preprocessing = Preprocessing(config.image_size, *values, config.value_range, not config.fixed_crop)
     return tensors, {
         "architecture": config.backbone,
         "stem": config.stem,
@@ -212,6 +211,14 @@ def _read_checkpoint(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         "feature_dim": str(head_inputs[0]),
         "preprocessing": json.dumps(preprocessing.as_dict()),
     }
+
+
+def _config_of(file: Path) -> Path:
+    """Beside the checkpoint of a run."""
+    stated = run_folder(file) / "config.yaml"
+    if not stated.is_file():
+        raise RunError(f"{file}: there is no {stated}: name the checkpoint in its run's folder")
+    return stated
 
 
 def fill(module: nn.Module, tensors: Mapping[str, Tensor], *, what: str) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from moco.data.bands import RGB
+from moco.data.preprocess import Preprocessing
 from moco.export.proof import Reader
 from moco.export.subject import Subject
 from moco.export.to_torchvision import transform
@@ -50,4 +51,5 @@ def read(path: Path) -> Reader:
 
     about = json.loads(session.get_modelmeta().custom_metadata_map[ABOUT])
     stated = about["preprocessing"]
-    return Reader(features, transform(stated) if len(stated["mean"]) == RGB else None)
+    known = len(stated["mean"]) == RGB and Preprocessing.from_dict(stated).resize  # to torchvision's transforms
+    return Reader(features, transform(stated) if known else None)

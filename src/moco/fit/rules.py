@@ -10,20 +10,18 @@ import dataclasses
 import functools
 import math
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 from moco.config import REFERENCE_BATCH, Config
-from moco.config_checks import MECHANISM_FIELDS
+from moco.config_checks import COUNTS, MECHANISM_FIELDS
 from moco.recipes import CONTINUED, CONTINUED_WARMUP
 from moco.sizes import height_width
 
-LEAST_IMAGES = 50  # to learn from at all
-FEW_IMAGES, HANDFUL = 1_000, 500
+LEAST_IMAGES, FEW_IMAGES, HANDFUL = 50, 1_000, 500  # the first to learn from at all
 SHORT_BUDGET = 3600.0  # seconds
-SHORT_RUN = 10_000  # steps
-MANY_CORES = 8
-LARGE_SIDE = 160  # pixels; from there on, images gain from 224 px
-TINY_SIDE = 32
+SHORT_RUN, MANY_CORES = 10_000, 8  # steps; cores
+TINY_SIDE, LARGE_SIDE = 32, 160  # pixels; from the second on, images gain from 224 px
 TRAINED_SIDE = 96  # least for weights that were trained on images of 224 px and halve the resolution five times
 PASSES, ENOUGH_STEPS = 800, 50_000  # the longest runs of the papers; a run of neither is never longer
 IMAGE_BYTES = {"resnet50": 100e6, "resnet18": 25e6}  # of a training step at 224 px with the standard stem
@@ -264,8 +262,7 @@ def run_steps(facts: Facts, settled: Settled) -> int:
     """Steps of the run, also where it has a number of epochs."""
     if settled.get("steps") is not None:
         return int(settled["steps"])
-    passes, batch = int(settled["epochs"]), int(settled["batch_size"])
-    return passes * (facts.images // batch)
+    return int(settled["epochs"]) * (facts.images // int(settled["batch_size"]))
 
 
 def _decided(rules: list[tuple[str, functools.partial[Ruled]]], stated: Mapping[str, Any]) -> list[Choice]:
@@ -285,13 +282,16 @@ def _decided(rules: list[tuple[str, functools.partial[Ruled]]], stated: Mapping[
 
 
 def _absent(settled: Settled) -> set[str]:
-    """What this mechanism, optimiser or warm-up has not."""
+    """What this mechanism, optimiser or warm-up has not, or would change nothing."""
     absent = {"dictionary_size", "key_momentum"} - set(MECHANISM_FIELDS.get(settled["mechanism"], ()))
+    absent |= {"temperature"} if settled["mechanism"] == "curl" else set()
     if settled["optimizer"] != "sgd" or settled["mechanism"] == "moco-v3":
         absent.add("base_learning_rate")
+    whole = SimpleNamespace(**settled)
+    absent.update(name for names, (counts, _) in COUNTS.items() if not counts(whole) for name in names.split())
     if settled["warmup_epochs"]:
         absent.add("warmup_steps")
-    if settled.get("init") is None and not settled["head_warmup_steps"]:
+    if settled["head"] == "none" or (settled.get("init") is None and not settled["head_warmup_steps"]):
         absent.add("head_warmup_steps")
     return absent
 

@@ -38,6 +38,7 @@ def make_monitor(images: RunImages, config: Config, recipe: ViewRecipe, skipped:
         seed=config.seed,
         bf16=config.precision == "bf16",
         skipped=skipped,
+        resize=not recipe.fixed_crop,
     )
 
 

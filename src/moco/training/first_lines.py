@@ -39,7 +39,8 @@ def about_images(images: RunImages, config: Config) -> Iterator[str]:
 
 def about_views(config: Config) -> Iterator[str]:
     """Which operations of the recipe have no meaning for the channels, and what takes their place."""
-    lost = [name for name in ("saturation", "hue", "grayscale_probability") if getattr(config, name)]
+    jittered = ("saturation", "hue") if config.jitter_probability else ()
+    lost = [name for name in (*jittered, "grayscale_probability") if getattr(config, name)]
     if config.channels is not None and config.channels != RGB and lost:
         names = ", ".join(name.removesuffix("_probability") for name in lost)
         yield (

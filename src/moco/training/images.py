@@ -20,8 +20,9 @@ from moco.data.record import ImageRecord, RunRecord, joined
 from moco.data.source import open_source
 from moco.data.split import hold_out
 from moco.errors import ConfigError, DataError
-from moco.normalization import AUTO, normalization_text, normalization_values
+from moco.normalization import AUTO, NONE, normalization_text, normalization_values
 from moco.recipes import RECIPES
+from moco.sizes import height_width, size_text
 
 MAX_HELD_OUT = 10_000
 
@@ -160,6 +161,22 @@ def check_batch(images: RunImages, config: Config) -> None:
         )
 
 
+def check_windows(source: Source, config: Config) -> None:
+    """Whether windows of image_size have places to choose from, where all images have one size.
+
+    Raises:
+        ConfigError: the images are no larger, so that both views of each would be the same, or smaller.
+    """
+    if not config.fixed_crop or source.uniform_shape is None:
+        return
+    shape, (height, width) = source.uniform_shape, height_width(config.image_size)
+    if shape[0] < height or shape[1] < width or shape == (height, width):
+        raise ConfigError(
+            f"image_size={size_text(config.image_size)} with fixed_crop and images of {size_text(shape)} px: windows "
+            "need room to move, state a smaller --image-size"
+        )
+
+
 def settled_for(config: Config, images: RunImages) -> Config:
     """The configuration with the range and the normalisation of its images, and with absolute paths.
 
@@ -168,9 +185,11 @@ def settled_for(config: Config, images: RunImages) -> Config:
     """
     source, text = images.source, config.normalization
     of_recipe = RECIPES[config.recipe]().normalization if config.recipe in RECIPES else None
-    unstated = text == of_recipe and config.init is None  # trained weights have a normalisation of their own
+    unstated = text == of_recipe != NONE and config.init is None  # trained weights have a normalisation of their own
     if unstated and (source.channels != RGB or isinstance(source.value_range, tuple)):
         text = AUTO
+    if text == NONE:
+        text = normalization_text((0.0,) * source.channels, (1.0,) * source.channels)
     if text == AUTO:
         text = normalization_text(*channel_statistics(source, images.pretraining, seed=config.seed))
     if len(normalization_values(text)[0]) != source.channels:

@@ -21,6 +21,7 @@ from moco.contrast import (
     MoCo,
     MoCoV3,
     MoCoVariant,
+    contrast_step,
     end_to_end_step,
     memory_bank_step,
     moco_step,
@@ -45,6 +46,7 @@ STEPS: dict[tuple[str, bool], Callable[..., tuple[Tensor, Tensor]]] = {
     ("memory-bank", False): memory_bank_step,
     ("end-to-end", False): end_to_end_step,
     ("moco-v3", True): moco_v3_step,
+    ("curl", False): functools.partial(contrast_step, negatives="batch"),
 }
 
 
@@ -114,6 +116,8 @@ def build_model(encoder: Encoder, config: Config, *, images: int) -> Contrastive
         return MemoryBank(encoder, num_samples=images, **options)
     if config.mechanism == "end-to-end":
         return EndToEnd(encoder, **options)
+    if config.mechanism == "curl":  # negatives are the batch's: of the queue nothing is asked
+        return MoCo(encoder, similarity="bilinear", dictionary_size=1, **options)
     options["dictionary_dtype"] = config.dictionary_dtype
     return MoCoVariant(encoder, patches=config.patches, **options) if is_variant(config) else MoCo(encoder, **options)
 
@@ -132,10 +136,13 @@ def step_of(config: Config, small: tuple[Tensor, ...]) -> Callable[..., tuple[Te
 
 def set_step_(model: ContrastiveModel, config: Config, step: int, total_steps: int) -> None:
     """What changes in the model over a run, for a step counted from 0."""
-    if config.key_momentum_schedule == "cosine":
+    if config.key_momentum_schedule == "cosine" or config.key_momentum_every > 1:
         assert isinstance(model, MoCo | MoCoV3)
         assert config.key_momentum is not None
-        model.key_momentum = key_momentum_at(step, total_steps=total_steps, start=config.key_momentum)
+        momentum = config.key_momentum
+        if config.key_momentum_schedule == "cosine":
+            momentum = key_momentum_at(step, total_steps=total_steps, start=momentum)
+        model.key_momentum = 1.0 if step % config.key_momentum_every else momentum  # 1: f_k stays, to the bit
     if isinstance(model, MoCoVariant):
         model.nearest_share = config.nearest_positives if _is_nearest_begun(config, step, total_steps) else 0.0
 
@@ -183,6 +190,11 @@ def remarks(config: Config, images: int) -> list[str]:
         return [
             f"mechanism end-to-end: {size - 1:,} negatives a query, the other keys of the batch; two encoder passes a "
             "step, both with gradient"
+        ]
+    if config.mechanism == "curl":
+        return [
+            f"mechanism curl: {size - 1:,} negatives a query, the other keys of the batch; similarity q W k, W learned",
+            f"the loss of equal logits is log(batch) = {math.log(size):.3g}",
         ]
     if config.mechanism == "moco-v3":
         samples = "samples" if config.chunk_size is None else "samples of a chunk"

@@ -19,7 +19,7 @@ from moco.data.user_transform import Transform, TransformViews
 from moco.data.views import ViewRecipe
 from moco.data.workers import default_workers
 from moco.sizes import Size, small_size
-from moco.training.images import RunImages
+from moco.training.images import RunImages, check_windows
 from moco.training.schedule import run_length
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ class RunViews:
         if transform is not None:
             check_own_views(config)
             self._check_transform(transform)
+        else:
+            check_windows(images.source, config)
 
     @property
     def storage(self) -> str:

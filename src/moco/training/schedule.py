@@ -34,7 +34,7 @@ def learning_rate_factor(
     *,
     total_steps: int,
     steps_per_epoch: int,
-    schedule: Literal["cosine", "step"],
+    schedule: Literal["cosine", "step", "constant"],
     unit: Literal["epoch", "step"],
     warmup_steps: int = 0,
     milestones: Sequence[float] = (),
@@ -43,11 +43,13 @@ def learning_rate_factor(
     """Factor in 0..1 on the learning rate at `step` (from 0).
 
     "cosine": half a cosine from 1 to 0 over the run after warm-up. "step": times `decay` at each milestone (a share
-    of the run). With unit "epoch" the factor holds for a whole epoch, as in the papers. Warm-up is linear, by step:
-    step s of w runs at (s + 1) / w.
+    of the run). "constant": 1. With unit "epoch" the factor holds for a whole epoch, as in the papers. Warm-up is
+    linear, by step: step s of w runs at (s + 1) / w.
     """
     if step < warmup_steps:
         return (step + 1) / warmup_steps
+    if schedule == "constant":
+        return 1.0
     done, length = step - warmup_steps, total_steps - warmup_steps
     if unit == "epoch":
         done, length = step // steps_per_epoch, max(1, math.ceil(total_steps / steps_per_epoch))

@@ -60,13 +60,15 @@ def summarize(config: Config, *, position: Position, protocol: str | None, **mea
 
 def backbone_metadata(config: Config, recipe: ViewRecipe, encoder: Encoder) -> dict[str, Any]:
     """What a reader of backbone.safetensors must know: architecture, feature width, preprocessing."""
+    resize = not recipe.fixed_crop
+    preprocessing = Preprocessing(config.image_size, recipe.mean, recipe.std, config.value_range, resize)
     return {
         "mechanism": config.mechanism,
         "architecture": encoder.architecture,
         "stem": encoder.stem,
         "image_size": config.image_size,
         "feature_dim": encoder.feature_dim,
-        "preprocessing": Preprocessing(config.image_size, recipe.mean, recipe.std, config.value_range).as_dict(),
+        "preprocessing": preprocessing.as_dict(),
     }
 
 
