@@ -44,6 +44,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "batch-32": {"batch_size": 32},
     "wide-head": {"hidden_dim": 2048},
     "adamw": {"optimizer": "adamw", "base_learning_rate": 0.004, "weight_decay": 0.01},
+    "learning-rate-x2": {"base_learning_rate": 0.48},
     "momentum-0.99": {"key_momentum": 0.99},
     "temperature-0.1": {"temperature": 0.1},
     "weight-decay-5e-4": {"weight_decay": 5e-4},
