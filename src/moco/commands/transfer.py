@@ -12,7 +12,7 @@ TYPE_CHECKING = False  # not typing's, whose imports the command line's parser w
 if TYPE_CHECKING:
     from moco.data.preprocess import Preprocessing
     from moco.export.load import Weights
-    from moco.transfer.comparison import Comparison
+    from moco.transfer.fine_tuning.comparison import Comparison
 else:
     Weights = str  # the command line gives text
     Preprocessing = object

@@ -20,17 +20,17 @@ from moco.errors import ConfigError, DataError, RunError
 from moco.evaluation.network import Model
 from moco.printable import printable
 from moco.transfer.annotations import open_annotations
-from moco.transfer.cityscapes import is_cityscapes, is_split
-from moco.transfer.comparison import Comparison, Initialisation, compare, together
-from moco.transfer.densepose import DensePose
-from moco.transfer.detection import Detection
-from moco.transfer.detector import DetectorSettings
-from moco.transfer.federated import DETECTIONS, read_federation
-from moco.transfer.fine_tune import Options
-from moco.transfer.geodesic import read_geodesics
-from moco.transfer.lvis import Lvis
-from moco.transfer.scale import CITYSCAPES, CITYSCAPES_SCHEDULES, DENSEPOSE, LVIS, SEMANTIC, Scale, scale_of
-from moco.transfer.semantic import SemanticSegmentation
+from moco.transfer.dense_pose.densepose import DensePose
+from moco.transfer.dense_pose.geodesic import read_geodesics
+from moco.transfer.detection.detection import Detection
+from moco.transfer.detection.federated import DETECTIONS, read_federation
+from moco.transfer.detection.lvis import Lvis
+from moco.transfer.fine_tuning.comparison import Comparison, Initialisation, compare, together
+from moco.transfer.fine_tuning.loop import Options
+from moco.transfer.fine_tuning.scale import CITYSCAPES, CITYSCAPES_SCHEDULES, DENSEPOSE, LVIS, SEMANTIC, Scale, scale_of
+from moco.transfer.label_maps.cityscapes import is_cityscapes, is_split
+from moco.transfer.networks.detector import DetectorSettings
+from moco.transfer.semantic.segmentation import SemanticSegmentation
 
 _GPU_WORKERS = 8
 Task = Detection | Lvis | DensePose | SemanticSegmentation

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from moco.errors import ArchitectureError
-from moco.transfer.normalization import tune_batchnorm_
+from moco.transfer.networks.normalization import tune_batchnorm_
 
 LAST_STAGE = "layer4"
 STAGE_DILATION, HEAD_DILATION, HEAD_WIDTH = 2, 6, 256

@@ -20,8 +20,8 @@ from moco.data.order import VIEWS, Sample, keyed_generator
 from moco.data.preprocess import by_pillow
 from moco.errors import DataError
 from moco.transfer.annotations import AnnotatedImage, Instance
-from moco.transfer.dense_targets import surface_target
-from moco.transfer.masks import mask_of
+from moco.transfer.annotations.masks import mask_of
+from moco.transfer.networks.dense_targets import surface_target
 
 Target = dict[str, Tensor]
 Batch = tuple[list[Tensor], list[Target]]
@@ -70,7 +70,7 @@ class Reading:
 
     def target(self, image: AnnotatedImage, size: tuple[int, int]) -> Target:
         """Boxes (M, 4), labels (M,), masks (M, H, W) uint8 and keypoints (M, K, 3) in an image of this size; without
-        crowds, and without objects that lack what is learnt. The surface's: `moco.transfer.dense_targets`.
+        crowds, and without objects that lack what is learnt. The surface's: `moco.transfer.networks.dense_targets`.
         """
         kept = [instance for instance in image.instances if self.learnable(instance)]
         scale = np.array([size[1] / image.width, size[0] / image.height], dtype=np.float32)

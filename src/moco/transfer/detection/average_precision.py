@@ -12,7 +12,7 @@ import numpy as np
 
 from moco.errors import ConfigError
 from moco.transfer.annotations import Annotations, Instance
-from moco.transfer.masks import evaluator, plain_outline
+from moco.transfer.annotations.masks import evaluator, plain_outline
 
 Kind = Literal["bbox", "segm", "keypoints"]
 OVERLAPS = {"AP": None, "AP50": 0.5, "AP75": 0.75}

@@ -18,8 +18,8 @@ import numpy as np
 
 from moco.errors import DataError
 from moco.transfer.annotations import Annotations
-from moco.transfer.average_precision import OVERLAPS, SIZES, Found, coco_answers, coco_truth
-from moco.transfer.masks import evaluator
+from moco.transfer.annotations.masks import evaluator
+from moco.transfer.detection.average_precision import OVERLAPS, SIZES, Found, coco_answers, coco_truth
 
 DETECTIONS = 300  # of an image, those with the highest scores
 FREQUENCIES = {"APr": "r", "APc": "c", "APf": "f"}  # categories in 1 to 10, 11 to 100 and more train images

@@ -10,8 +10,8 @@ from typing import Any
 from torch import nn
 
 from moco.errors import ArchitectureError
-from moco.transfer.detector import PAPER_SIDE, RATIOS, DetectorSettings
-from moco.transfer.stages import check_stages, stage_shapes
+from moco.transfer.networks.detector import PAPER_SIDE, RATIOS, DetectorSettings
+from moco.transfer.networks.stages import check_stages, stage_shapes
 
 SIZES = (32, 64, 128, 256, 512)  # of anchors in pixels, on images of the paper's size
 _LEAST = 8.0  # pixels of an anchor: half of the stride of res4

@@ -11,16 +11,16 @@ from torch import Tensor, nn
 
 from moco.errors import DataError
 from moco.transfer.annotations import Annotations
-from moco.transfer.detection import Detection
-from moco.transfer.geodesic import SPREAD, Geodesics
-from moco.transfer.images import Batch
-from moco.transfer.surface_scores import SurfaceScores
+from moco.transfer.dense_pose.geodesic import SPREAD, Geodesics
+from moco.transfer.dense_pose.scores import SurfaceScores
+from moco.transfer.detection.detection import Detection
+from moco.transfer.detection.images import Batch
 
 _DRAWN = 4  # images in a picture
 
 
 class DensePose:
-    """DensePose R-CNN on DensePose-COCO's annotations; see `moco.transfer.task.Task`.
+    """DensePose R-CNN on DensePose-COCO's annotations; see `moco.transfer.fine_tuning.task.Task`.
 
     Args:
         people: the detection of persons, made with the name densepose.
@@ -64,7 +64,7 @@ class DensePose:
 
     def picture(self, models: dict[str, nn.Module], file: Path) -> None:
         """Annotated points on some test images, and the parts that each model sees there."""
-        from moco.transfer.surface_picture import draw_surfaces
+        from moco.transfer.dense_pose.picture import draw_surfaces
 
         annotated = [image for image in self.people.test.images if any(each.surface for each in image.instances)]
         images = tuple(annotated[:: max(1, len(annotated) // _DRAWN)][:_DRAWN])

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from moco.transfer.annotations import Surface
+from moco.transfer.annotations.masks import mask_of
 from moco.transfer.annotations.surface import SIDE
-from moco.transfer.masks import mask_of
 
 NO_POINT = -1  # part of what only fills a row up
 OVERLAP = 0.7  # of a region with its person, from which it learns surfaces: detectron2's FG_IOU_THRESHOLD

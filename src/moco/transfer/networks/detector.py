@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from torch import nn
 
-from moco.transfer.dense_head import with_surface
-from moco.transfer.stages import STAGES, check_stages, stage_shapes
+from moco.transfer.networks.dense_head import with_surface
+from moco.transfer.networks.stages import STAGES, check_stages, stage_shapes
 
 PAPER_SIDE = 800  # shorter side of the paper's test images, for which its anchors are 8 strides wide
 _ANCHOR_STRIDES, _LEAST_STRIDES = 8.0, 2.0  # width of an anchor on a pyramid's level, in the level's strides
@@ -26,7 +26,7 @@ class DetectorSettings:
     """What a detector is built from.
 
     Attributes:
-        architecture: fpn, or c4 (see `moco.transfer.c4`).
+        architecture: fpn, or c4 (see `moco.transfer.networks.c4`).
         categories: without the background.
         side: shorter side of the test images, in pixels; anchors follow from it.
         longest: the longer side is at most this.

@@ -6,8 +6,8 @@ import dataclasses
 from pathlib import Path
 
 from moco.errors import DataError
-from moco.transfer.cityscapes import CLASSES as CITYSCAPES
-from moco.transfer.cityscapes import LAST_ID, cityscapes_files, is_cityscapes
+from moco.transfer.label_maps.cityscapes import CLASSES as CITYSCAPES
+from moco.transfer.label_maps.cityscapes import LAST_ID, cityscapes_files, is_cityscapes
 
 VOC_CLASSES = (
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),

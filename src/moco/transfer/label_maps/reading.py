@@ -16,8 +16,8 @@ from PIL import Image
 from moco.data.decode import image_shape
 from moco.data.open_image import check_size, open_image
 from moco.errors import DataError
-from moco.transfer.label_layouts import CAMVID_CLASSES, CAMVID_SEQUENCES, CAMVID_VOID, Layout, find_pairs
-from moco.transfer.mean_iou import VOID
+from moco.transfer.label_maps.layouts import CAMVID_CLASSES, CAMVID_SEQUENCES, CAMVID_VOID, Layout, find_pairs
+from moco.transfer.label_maps.mean_iou import VOID
 
 UNKNOWN = -1
 FIXED = ("VOC", "Cityscapes")  # layouts that say themselves what each value means

@@ -14,9 +14,9 @@ from torch import Tensor
 from moco.data.decode import as_image, read_pixels
 from moco.transfer.annotations import AnnotatedImage, Annotations
 from moco.transfer.annotations.surface import PARTS
-from moco.transfer.average_precision import Found
-from moco.transfer.dense_head import read_surface
-from moco.transfer.picture import SIDE, SURE, save_rows
+from moco.transfer.detection.average_precision import Found
+from moco.transfer.detection.picture import SIDE, SURE, save_rows
+from moco.transfer.networks.dense_head import read_surface
 
 _SOLID = 150  # of 255: how much of a part's colour covers the image
 _GRID = 96  # places a side at which a box's surface is read

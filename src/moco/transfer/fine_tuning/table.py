@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from moco.printable import printable
 
 if TYPE_CHECKING:
-    from moco.transfer.comparison import Comparison, Difference, Row
+    from moco.transfer.fine_tuning.comparison import Comparison, Difference, Row
 
 _SHOWN = 8  # classes in the table; the JSON has all
 

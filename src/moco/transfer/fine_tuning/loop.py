@@ -20,10 +20,10 @@ from tqdm import tqdm
 from moco import atomic
 from moco.data.order import ITEMS, MODEL, keyed_seed
 from moco.errors import RunError
-from moco.transfer.interrupt import StopAsked
-from moco.transfer.normalization import precise_batchnorm_, tune_batchnorm_
-from moco.transfer.schedule import Schedule
-from moco.transfer.task import LossOf, Task
+from moco.transfer.fine_tuning.interrupt import StopAsked
+from moco.transfer.fine_tuning.schedule import Schedule
+from moco.transfer.fine_tuning.task import LossOf, Task
+from moco.transfer.networks.normalization import precise_batchnorm_, tune_batchnorm_
 
 MOMENTUM = 0.9  # of SGD, as in detectron2's configurations that the paper used
 LOGGED = 200  # values of the loss that a run keeps: means over equal stretches of iterations

@@ -15,9 +15,9 @@ from torch import nn
 
 from moco import atomic
 from moco.printable import duration, printable
-from moco.transfer.fine_tune import FineTuning, Options, Progress
-from moco.transfer.schedule import Schedule
-from moco.transfer.task import Task
+from moco.transfer.fine_tuning.loop import FineTuning, Options, Progress
+from moco.transfer.fine_tuning.schedule import Schedule
+from moco.transfer.fine_tuning.task import Task
 from moco.version import versions
 
 MOCO, RANDOM, SUPERVISED = "moco", "random", "supervised"
@@ -165,7 +165,7 @@ class Comparison:
         }
 
     def __str__(self) -> str:
-        from moco.transfer.table import table
+        from moco.transfer.fine_tuning.table import table
 
         return "\n".join(table(self))
 

@@ -15,24 +15,24 @@ from moco.data.order import EpochOrder
 from moco.data.workers import make_loader
 from moco.errors import ConfigError, DataError
 from moco.transfer.annotations import Annotations, same_categories
-from moco.transfer.average_precision import Found, Kind, average_precision
-from moco.transfer.c4 import c4_detector
-from moco.transfer.detector import DetectorSettings, fpn_detector
-from moco.transfer.images import Batch, Reading, TestImages, TrainImages, collated
-from moco.transfer.masks import evaluator, runs_of
+from moco.transfer.annotations.masks import evaluator, runs_of
+from moco.transfer.detection.average_precision import Found, Kind, average_precision
+from moco.transfer.detection.images import Batch, Reading, TestImages, TrainImages, collated
+from moco.transfer.networks.c4 import c4_detector
+from moco.transfer.networks.detector import DetectorSettings, fpn_detector
 
 Name = Literal["detection", "instance-segmentation", "keypoints", "densepose"]
 KINDS: dict[Name, Kind] = {
     "detection": "bbox",
     "instance-segmentation": "segm",
     "keypoints": "keypoints",
-    "densepose": "bbox",  # its surfaces are measured by `moco.transfer.densepose`
+    "densepose": "bbox",  # its surfaces are measured by `moco.transfer.dense_pose.densepose`
 }
 MASK_THRESHOLD = 0.5  # of a mask's probability
 
 
 class Detection:
-    """Detection, instance segmentation or keypoints on annotated images; see `moco.transfer.task.Task`.
+    """Detection, instance segmentation or keypoints on annotated images; see `moco.transfer.fine_tuning.task.Task`.
 
     Args:
         name: which of them; of densepose it has the images, the model and the loss.
@@ -124,7 +124,7 @@ class Detection:
 
     def picture(self, models: dict[str, nn.Module], file: Path) -> None:
         """The truth and each model's answers on some test images."""
-        from moco.transfer.picture import draw_answers
+        from moco.transfer.detection.picture import draw_answers
 
         chosen = dataclasses.replace(self.test, images=self.test.images[:: max(1, len(self.test.images) // 4)][:4])
         draw_answers(chosen, {label: self.answers(model, chosen) for label, model in models.items()}, file)

@@ -13,8 +13,8 @@ from PIL import Image, ImageDraw
 from moco.atomic import replaced
 from moco.data.decode import as_image, read_pixels
 from moco.transfer.annotations import AnnotatedImage, Annotations, Skeleton
-from moco.transfer.average_precision import Found
-from moco.transfer.masks import mask_of
+from moco.transfer.annotations.masks import mask_of
+from moco.transfer.detection.average_precision import Found
 
 SIDE = 320  # pixels of a tile's longer side
 SURE = 0.5  # answers of a lower score are not drawn

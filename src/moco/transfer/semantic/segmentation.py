@@ -18,10 +18,10 @@ from moco.data.order import EpochOrder
 from moco.data.workers import make_loader
 from moco.errors import ConfigError
 from moco.normalization import IMAGENET, Channels
-from moco.transfer.fcn import FCN
-from moco.transfer.label_maps import LabelMaps
-from moco.transfer.mean_iou import VOID, Confusion, scores
-from moco.transfer.pairs import SCALES, TestPairs, TrainPairs
+from moco.transfer.label_maps.mean_iou import VOID, Confusion, scores
+from moco.transfer.label_maps.reading import LabelMaps
+from moco.transfer.networks.fcn import FCN
+from moco.transfer.semantic.pairs import SCALES, TestPairs, TrainPairs
 
 CROPS = {"VOC": 513, "Cityscapes": 769}  # pixels a side, appendix of 1911.05722
 LEAST_CROP = 32
@@ -31,7 +31,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 class SemanticSegmentation:
-    """Pixels into classes; see `moco.transfer.task.Task`.
+    """Pixels into classes; see `moco.transfer.fine_tuning.task.Task`.
 
     Args:
         train, test: images with label maps of the same classes.
@@ -104,7 +104,7 @@ class SemanticSegmentation:
 
     def picture(self, models: dict[str, nn.Module], file: Path) -> None:
         """Some test images, their label maps, and what each model says of them: a row each."""
-        from moco.transfer.label_picture import draw_label_maps
+        from moco.transfer.semantic.picture import draw_label_maps
 
         indices = list(range(0, len(self.test.pairs), max(1, len(self.test.pairs) // _SHOWN)))[:_SHOWN]
         images = [self.test.pairs[index][0] for index in indices]

@@ -18,8 +18,8 @@ from torch.utils.data import Dataset
 
 from moco.data.decode import read_pixels
 from moco.data.order import VIEWS, Sample, keyed_generator
-from moco.transfer.label_maps import LabelMaps
-from moco.transfer.mean_iou import VOID
+from moco.transfer.label_maps.mean_iou import VOID
+from moco.transfer.label_maps.reading import LabelMaps
 
 SCALES = (0.5, 2.0)
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from moco.transfer.annotations.surface import PARTS
-from moco.transfer.dense_targets import NO_POINT, SurfaceTruth, Target, joined, learnt_regions, region_truth
+from moco.transfer.networks.dense_targets import NO_POINT, SurfaceTruth, Target, joined, learnt_regions, region_truth
 
 POOLED, CELLS = 14, 56  # cells a side that come in and go out: the paper's
 # Channels of the answer: background or person; the background and the parts; for these U, and V.

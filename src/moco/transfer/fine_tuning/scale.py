@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from moco.errors import ConfigError
-from moco.transfer.schedule import Schedule, named
+from moco.transfer.fine_tuning.schedule import Schedule, named
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,16 +10,16 @@ from torch import Tensor, nn
 
 from moco.data.workers import make_loader
 from moco.errors import DataError
-from moco.transfer.detection import Detection
-from moco.transfer.federated import DETECTIONS, Federation, federated_precision
-from moco.transfer.images import Batch, TrainImages, collated
-from moco.transfer.repeat_factor import THRESHOLD, RepeatedOrder, repeat_factors
+from moco.transfer.detection.detection import Detection
+from moco.transfer.detection.federated import DETECTIONS, Federation, federated_precision
+from moco.transfer.detection.images import Batch, TrainImages, collated
+from moco.transfer.detection.repeat_factor import THRESHOLD, RepeatedOrder, repeat_factors
 
 LEAST_SCORE = 1e-4  # of an answer that is kept, detectron2 configs/LVISv0.5-InstanceSegmentation
 
 
 class Lvis:
-    """Mask R-CNN on long-tailed annotations; see `moco.transfer.task.Task`.
+    """Mask R-CNN on long-tailed annotations; see `moco.transfer.fine_tuning.task.Task`.
 
     Args:
         segmentation: instance segmentation on the same files, with 300 detections an image.

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from moco import atomic
 from moco.data.decode import read_pixels
-from moco.transfer.mean_iou import VOID
+from moco.transfer.label_maps.mean_iou import VOID
 
 WIDTH = 320  # pixels of an image in the picture
 _GAP, _LINE, _LABEL, _SHARE = 4, 14, 110, 0.7

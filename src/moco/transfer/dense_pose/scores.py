@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from moco.transfer.annotations import AnnotatedImage, Annotations, Instance, Surface
-from moco.transfer.average_precision import Found, average_precision, precision_by_similarity
-from moco.transfer.dense_head import read_surface
-from moco.transfer.geodesic import Geodesics
-from moco.transfer.masks import evaluator
+from moco.transfer.annotations.masks import evaluator
+from moco.transfer.dense_pose.geodesic import Geodesics
+from moco.transfer.detection.average_precision import Found, average_precision, precision_by_similarity
+from moco.transfer.networks.dense_head import read_surface
 
 MATCHED = 0.5  # overlap of boxes from which an answer is a person's
 UNJUDGED = 0.8  # overlap with a person without points from which an answer is left out, as in detectron2's evaluation
