@@ -48,7 +48,7 @@ ASSEMBLY = {
 }
 # The same within transfer, whose rooms know nothing of those beside them.
 TRANSFER = (
-    {"label_maps"},
+    {"label_maps", "pictures"},
     {"annotations"},
     {"networks"},
     {"detection", "semantic", "fine_tuning"},

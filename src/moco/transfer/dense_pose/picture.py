@@ -1,8 +1,7 @@
-"""Annotated points of the body's surface and the parts that models see, as one PNG: a row each."""
+"""Annotated points of the body's surface and the parts that models see: a colour for each part."""
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -11,68 +10,75 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from moco.data.decode import as_image, read_pixels
 from moco.transfer.annotations import AnnotatedImage, Annotations
 from moco.transfer.annotations.surface import PARTS
 from moco.transfer.detection.average_precision import Found
-from moco.transfer.detection.picture import SIDE, SURE, save_rows
+from moco.transfer.detection.picture import SURE
 from moco.transfer.networks.dense_head import read_surface
+from moco.transfer.pictures.sheet import IMAGES, colour, label, paint, tile, write_sheet
 
-_SOLID = 150  # of 255: how much of a part's colour covers the image
-_GRID = 96  # places a side at which a box's surface is read
-_JUMP = 7  # 24ths of the circle of hues between a part and the next, so that they differ
-_HUES = [part * _JUMP / PARTS % 1 for part in range(PARTS + 1)]
-_COLOURS = np.array([[255 * value for value in colorsys.hsv_to_rgb(hue, 0.85, 0.9)] for hue in _HUES], dtype=np.uint8)
+_POINT = 3  # pixels of a point's radius
+_COLOURS = {part: colour(part - 1) for part in range(1, PARTS + 1)}
+_BOX = (255, 255, 255)
 
 
 def draw_surfaces(
     annotations: Annotations, answers: Mapping[str, Iterable[tuple[Found, dict[str, Tensor]]]], file: Path
 ) -> None:
-    """Write the picture: the truth in the first row, then each model's persons of a score of at least 0.5.
+    """Write the picture: the images, the truth, then each model's persons of a score of at least 0.5.
 
     Args:
         annotations: of the images, few.
         answers: of each model by its label: boxes, and the model's own answer with its surface, in the images' order.
         file: of the PNG.
     """
-    rows = {"truth": [_points(image) for image in annotations.images]}
-    for label, found in answers.items():
-        rows[label] = [_parts(image, *each) for image, each in zip(annotations.images, found, strict=True)]
-    save_rows(rows, file)
+    seen: set[int] = set()
+    rows = {IMAGES: [tile(image.path) for image in annotations.images]}
+    rows["truth"] = [_points(image, seen) for image in annotations.images]
+    for name, found in answers.items():
+        rows[name] = [_parts(image, *each, seen) for image, each in zip(annotations.images, found, strict=True)]
+    write_sheet(rows, {f"part {part}": _COLOURS[part] for part in sorted(seen)}, file)
 
 
-def _tile(image: AnnotatedImage) -> tuple[Image.Image, np.ndarray]:
-    """The image enlarged, and by how much in width and height."""
-    enlarged = SIDE / max(image.width, image.height)
-    size = max(1, round(image.width * enlarged)), max(1, round(image.height * enlarged))
-    tile = as_image(read_pixels(image.path)).resize(size, Image.Resampling.BILINEAR)
-    return tile, np.array([tile.width / image.width, tile.height / image.height])
+def _enlarged(image: AnnotatedImage) -> tuple[Image.Image, np.ndarray]:
+    """The tile, and by how much it is larger in width and height."""
+    shown = tile(image.path, muted=True)
+    return shown, np.array([shown.width / image.width, shown.height / image.height])
 
 
-def _points(image: AnnotatedImage) -> Image.Image:
-    tile, scale = _tile(image)
-    draw = ImageDraw.Draw(tile)
+def _points(image: AnnotatedImage, seen: set[int]) -> Image.Image:
+    shown, scale = _enlarged(image)
+    draw = ImageDraw.Draw(shown)
     for each in image.instances:
         if each.crowd:
             continue
-        draw.rectangle((np.asarray(each.box) * np.tile(scale, 2)).tolist(), outline="white")
+        draw.rectangle((np.asarray(each.box) * np.tile(scale, 2)).tolist(), outline=_BOX)
         if each.surface is not None:
-            for (x, y), part in zip((each.surface.points * scale).tolist(), each.surface.parts, strict=True):
-                draw.ellipse([x - 2, y - 2, x + 2, y + 2], fill=tuple(_COLOURS[part].tolist()))
-    return tile
+            for (x, y), part in zip((each.surface.points * scale).tolist(), each.surface.parts.tolist(), strict=True):
+                spot = [x - _POINT, y - _POINT, x + _POINT, y + _POINT]
+                draw.ellipse(spot, fill=_COLOURS[part], outline="black")
+                seen.add(part)
+    return shown
 
 
-def _parts(image: AnnotatedImage, found: Found, answer: dict[str, Tensor]) -> Image.Image:
-    tile, scale = _tile(image)
-    steps = (torch.arange(_GRID) + 0.5) / _GRID
-    places = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), dim=2).reshape(1, -1, 2)
+def _parts(image: AnnotatedImage, found: Found, answer: dict[str, Tensor], seen: set[int]) -> Image.Image:
+    shown, scale = _enlarged(image)
     for index in np.flatnonzero(found.scores >= SURE)[::-1]:
-        left, top, right, bottom = np.round(found.boxes[index] * np.tile(scale, 2)).astype(int).tolist()
-        size = max(1, right - left), max(1, bottom - top)
+        box = found.boxes[index] * np.tile(scale, 2)
+        left, top, right, bottom = np.round(box).astype(int).tolist()
         surface = answer["surface"][index : index + 1]
-        parts = read_surface(surface, places.to(surface.device))[0].reshape(_GRID, _GRID).cpu().numpy()
-        colours = Image.fromarray(_COLOURS[parts]).resize(size, Image.Resampling.NEAREST)
-        shown = Image.fromarray((parts > 0).astype(np.uint8) * np.uint8(_SOLID)).resize(size, Image.Resampling.NEAREST)
-        tile.paste(colours, (left, top), mask=shown)
-        ImageDraw.Draw(tile).rectangle([left, top, right, bottom], outline="white")
-    return tile
+        parts = _read(surface, max(1, right - left), max(1, bottom - top))
+        person = shown.crop((left, top, left + parts.shape[1], top + parts.shape[0]))
+        paint(person, parts, _COLOURS)
+        shown.paste(person, (left, top))
+        ImageDraw.Draw(shown).rectangle(box.tolist(), outline=_BOX)
+        label(ImageDraw.Draw(shown), f"{found.scores[index]:.2f}", box.tolist(), _BOX)
+        seen |= set(np.unique(parts).tolist()) - {0}
+    return shown
+
+
+def _read(surface: Tensor, width: int, height: int) -> np.ndarray:
+    """(H, W): the part that a surface (1, 77, S, S) has at each pixel of its box, 0 for background."""
+    across, down = ((torch.arange(size) + 0.5) / size for size in (width, height))
+    places = torch.stack(torch.meshgrid(across, down, indexing="xy"), dim=2).reshape(1, -1, 2)
+    return read_surface(surface, places.to(surface.device))[0].reshape(height, width).cpu().numpy()

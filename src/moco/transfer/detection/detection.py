@@ -127,7 +127,8 @@ class Detection:
         from moco.transfer.detection.picture import draw_answers
 
         chosen = dataclasses.replace(self.test, images=self.test.images[:: max(1, len(self.test.images) // 4)][:4])
-        draw_answers(chosen, {label: self.answers(model, chosen) for label, model in models.items()}, file)
+        answers = {label: self.answers(model, chosen) for label, model in models.items()}
+        draw_answers(chosen, answers, KINDS[self.name], file)
 
     def settings(self) -> dict[str, Any]:
         """The detector, the images and the data."""

@@ -1,4 +1,4 @@
-"""Answers of several models on a few images, beside the truth, as one PNG: a row a model."""
+"""Answers of several models on a few images, beside the truth: boxes, and what the task asks for in them."""
 
 from __future__ import annotations
 
@@ -10,18 +10,13 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from moco.atomic import replaced
-from moco.data.decode import as_image, read_pixels
 from moco.transfer.annotations import AnnotatedImage, Annotations, Skeleton
 from moco.transfer.annotations.masks import mask_of
-from moco.transfer.detection.average_precision import Found
+from moco.transfer.detection.average_precision import Found, Kind
+from moco.transfer.pictures.sheet import IMAGES, colour, label, paint, tile, write_sheet
 
-SIDE = 320  # pixels of a tile's longer side
 SURE = 0.5  # answers of a lower score are not drawn
-_LABEL = 18  # pixels above a row
-_SOLID = 90  # of 255: how much of a mask's colour covers the image
-# Distinct hues in turn: categories beyond them share.
-_COLOURS = ((230, 57, 70), (29, 135, 228), (60, 180, 75), (255, 170, 0), (145, 30, 180), (0, 180, 180), (240, 50, 230))
+_LIMB, _RIM, _POINT = 3, 6, 4  # pixels: a line's width, with its dark rim; a point's radius
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,38 +30,24 @@ class _Drawn:
     keypoints: np.ndarray | None = None
 
 
-def draw_answers(annotations: Annotations, answers: Mapping[str, Sequence[Found]], file: Path) -> None:
-    """Write the picture: the truth in the first row, then each model's answers of a score of at least 0.5.
+def draw_answers(annotations: Annotations, answers: Mapping[str, Sequence[Found]], kind: Kind, file: Path) -> None:
+    """Write the picture: the images, the truth, then each model's answers of a score of at least 0.5.
 
     Args:
         annotations: of the images, few.
         answers: of each model by its label, in the images' order.
+        kind: whether masks or keypoints are drawn in the boxes. An annotation file may have either, whatever is learnt.
         file: of the PNG.
     """
     rows = {"truth": [_truth(annotations, image) for image in annotations.images]}
-    for label, found in answers.items():
-        rows[label] = [_answered(annotations, each) for each in found]
-    tiles = {
-        label: [_tile(*pair, annotations.skeleton) for pair in zip(annotations.images, row, strict=True)]
-        for label, row in rows.items()
-    }
-    save_rows(tiles, file)
-
-
-def save_rows(rows: Mapping[str, Sequence[Image.Image]], file: Path) -> None:
-    """Write rows of pictures as a PNG, each below its label; all rows show the same sizes."""
-    first = next(iter(rows.values()))
-    width, height = sum(tile.width for tile in first), max(tile.height for tile in first) + _LABEL
-    sheet = Image.new("RGB", (width, height * len(rows)), "white")
-    draw = ImageDraw.Draw(sheet)
-    for number, (label, row) in enumerate(rows.items()):
-        draw.text((4, number * height + 3), label, fill="black")
-        left = 0
-        for tile in row:
-            sheet.paste(tile, (left, number * height + _LABEL))
-            left += tile.width
-    with replaced(file) as partial:
-        sheet.save(partial, format="PNG")
+    for name, found in answers.items():
+        rows[name] = [_answered(annotations, each) for each in found]
+    tiles = {IMAGES: [tile(image.path) for image in annotations.images]}
+    skeleton = annotations.skeleton if kind == "keypoints" else None
+    for name, row in rows.items():
+        pairs = zip(annotations.images, row, strict=True)
+        tiles[name] = [_tile(*pair, masks=kind == "segm", skeleton=skeleton) for pair in pairs]
+    write_sheet(tiles, {}, file)
 
 
 def _truth(annotations: Annotations, image: AnnotatedImage) -> list[_Drawn]:
@@ -79,41 +60,46 @@ def _truth(annotations: Annotations, image: AnnotatedImage) -> list[_Drawn]:
 
 def _answered(annotations: Annotations, found: Found) -> list[_Drawn]:
     drawn = []
-    for index in np.flatnonzero(found.scores >= SURE):
-        label = int(found.labels[index])
-        text = f"{annotations.categories[label - 1]} {found.scores[index]:.2f}"
+    for index in np.flatnonzero(found.scores >= SURE)[::-1]:
+        number = int(found.labels[index])
+        text = f"{annotations.categories[number - 1]} {found.scores[index]:.2f}"
         outline = None if found.runs is None else found.runs[index]
         points = None if found.keypoints is None else found.keypoints[index]
-        drawn.append(_Drawn(found.boxes[index].tolist(), label, text, outline, points))
+        drawn.append(_Drawn(found.boxes[index].tolist(), number, text, outline, points))
     return drawn
 
 
-def _tile(image: AnnotatedImage, objects: Sequence[_Drawn], skeleton: Skeleton | None) -> Image.Image:
-    enlarged = SIDE / max(image.width, image.height)
-    size = max(1, round(image.width * enlarged)), max(1, round(image.height * enlarged))
-    tile = as_image(read_pixels(image.path)).resize(size, Image.Resampling.BILINEAR)
-    scale = np.array([tile.width / image.width, tile.height / image.height])
-    for each in objects:
-        if each.outline is not None and skeleton is None:
-            mask = mask_of(each.outline, image.height, image.width, size=(tile.height, tile.width))
-            tile.paste(_COLOURS[each.category % len(_COLOURS)], mask=Image.fromarray(mask * np.uint8(_SOLID)))
-    draw = ImageDraw.Draw(tile)
-    for each in objects:
-        colour = _COLOURS[each.category % len(_COLOURS)]
-        box = (np.asarray(each.box) * np.tile(scale, 2)).tolist()
-        draw.rectangle(box, outline=colour, width=2)
-        draw.text((box[0] + 3, box[1] + 1), each.text, fill=colour)
+def _tile(image: AnnotatedImage, objects: Sequence[_Drawn], *, masks: bool, skeleton: Skeleton | None) -> Image.Image:
+    shown = tile(image.path, muted=True)
+    # An object's mask is told from its neighbour's, a box's category from another's.
+    colours = [colour(number if masks else each.category - 1) for number, each in enumerate(objects)]
+    scale = np.array([shown.width / image.width, shown.height / image.height])
+    for each, own in zip(objects, colours, strict=True):
+        if masks and each.outline is not None:
+            area = mask_of(each.outline, image.height, image.width, size=(shown.height, shown.width))
+            paint(shown, area, {1: own})
+    draw = ImageDraw.Draw(shown)
+    boxes = [(np.asarray(each.box) * np.tile(scale, 2)).tolist() for each in objects]
+    for each, box, own in zip(objects, boxes, colours, strict=True):
+        draw.rectangle(box, outline=own, width=1 if masks or skeleton else 2)
         if each.keypoints is not None and skeleton is not None:
-            _draw_points(draw, each.keypoints, scale, skeleton, colour)
-    return tile
+            _draw_points(draw, each.keypoints, scale, skeleton)
+    for each, box, own in zip(objects, boxes, colours, strict=True):
+        label(draw, each.text, box, own)
+    return shown
 
 
-def _draw_points(
-    draw: ImageDraw.ImageDraw, points: np.ndarray, scale: np.ndarray, skeleton: Skeleton, colour: tuple[int, int, int]
-) -> None:
-    at, shown = points[:, :2] * scale, points[:, 2] > 0
-    for first, second in skeleton.edges:
-        if shown[first] and shown[second]:
-            draw.line([*at[first].tolist(), *at[second].tolist()], fill=colour, width=2)
-    for x, y in at[shown].tolist():
-        draw.ellipse([x - 2, y - 2, x + 2, y + 2], fill=colour)
+def _draw_points(draw: ImageDraw.ImageDraw, points: np.ndarray, scale: np.ndarray, skeleton: Skeleton) -> None:
+    """Lines of a colour each with a dark rim, and the points on them."""
+    at, visible = points[:, :2] * scale, points[:, 2] > 0
+    lines = [
+        ([*at[first].tolist(), *at[second].tolist()], colour(number))
+        for number, (first, second) in enumerate(skeleton.edges)
+        if visible[first] and visible[second]
+    ]
+    for line, _ in lines:
+        draw.line(line, fill="black", width=_RIM)
+    for line, each in lines:
+        draw.line(line, fill=each, width=_LIMB)
+    for x, y in at[visible].tolist():
+        draw.ellipse([x - _POINT, y - _POINT, x + _POINT, y + _POINT], fill="white", outline="black")
