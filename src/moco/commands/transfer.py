@@ -22,6 +22,7 @@ Task = Literal[
 ]
 Initial = Literal["moco", "random", "supervised"]
 Architecture = Literal["fpn", "c4"]
+Precision = Literal["auto", "fp32", "bf16"]
 Schedule = Literal[
     "small",
     "paper-voc-24k",
@@ -80,6 +81,7 @@ def transfer(
     score_every: int = 0,
     workers: int | None = None,
     device: str = "auto",
+    precision: Precision = "auto",
     preprocessing: Preprocessing | None = None,
     allow_factory: bool = False,
     quiet: bool = False,
@@ -119,6 +121,7 @@ def transfer(
         score_every: test each time after so many iterations; 0 tests at the end alone.
         workers: processes that read images; null means none on a CPU, up to 8 with a GPU.
         device: auto, cpu, cuda, ...
+        precision: of training: fp32, bf16 (mixed), or auto: bf16 on a GPU that has it, else fp32. Tests are in fp32.
         preprocessing: how images go in: needed for a module.
         allow_factory: whether weights may name a function of yours that builds their network.
         quiet: no progress bars and no remarks.
@@ -142,7 +145,7 @@ def transfer(
 def _check(given: dict[str, Any]) -> None:
     """Refuse what cannot work before PyTorch is loaded."""
     task = given["task"]
-    known = {"task": Task, "architecture": Architecture, "schedule": Schedule}
+    known = {"task": Task, "architecture": Architecture, "schedule": Schedule, "precision": Precision}
     for name, choices in known.items():
         if given[name] not in choices.__args__:  # type: ignore[attr-defined]
             raise ConfigError(f"{name}={given[name]!r}: choose one of {', '.join(choices.__args__)}")  # type: ignore[attr-defined]

@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from moco.atomic import reason
+from moco.commands.transfer_device import usable_device, usable_precision
 from moco.commands.transfer_semantic import semantic_task
 from moco.commands.transfer_weights import initialisations, open_weights
 from moco.data.folder_lock import locked
@@ -49,6 +48,7 @@ def run_comparison(given: Mapping[str, Any]) -> Comparison:
     """Do what the options say; see `moco.transfer`."""
     options = {name: given[name] for name in ("preprocessing", "allow_factory")}
     model, device = open_weights(given["backbone"], **options), usable_device(given["device"])
+    usable_precision(given["precision"], device)
     jobs = _jobs(given, model, device)
     for job in jobs:
         job.task.model(model.random(given["seed"]) if "random" in given["initialisations"] else model.backbone.module)
@@ -77,7 +77,13 @@ def _compared(
     notes = [*job.task.notes, *left_out]
     if not given["quiet"]:
         print(*map(printable, notes), sep="\n", end="\n" if notes else "", file=sys.stderr)
-    how = Options(device, job.scale.precise, given["score_every"], quiet=given["quiet"])
+    how = Options(
+        device,
+        usable_precision(given["precision"], device),
+        job.scale.precise,
+        given["score_every"],
+        quiet=given["quiet"],
+    )
     seeds = range(given["seed"], given["seed"] + given["seeds"])
     schedule = job.scale.schedule
     return compare(job.task, found, schedule=schedule, seeds=seeds, options=how, out=out / job.folder, notes=notes)
@@ -120,19 +126,6 @@ def chosen_scale(given: Mapping[str, Any]) -> Scale:
         changes |= {"sides": (side,), "longest": max(2 * side, side * scale.longest // scale.sides[-1])}
     changes |= {name: given[name] for name in ("width", "rois") if given[name] is not None}
     return dataclasses.replace(scale, **changes)
-
-
-def usable_device(name: str) -> str:
-    """The device's name, with "auto" resolved; raises ConfigError where there is none."""
-    name = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
-    try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        said = " ".join(str(error).split())[:100]
-        raise ConfigError(
-            f"device={name!r} cannot be used ({said}): need auto, cpu, cuda or another of PyTorch's"
-        ) from error
-    return name
 
 
 def _task(given: Mapping[str, Any], model: Model, scale: Scale, device: str) -> Task:

@@ -42,10 +42,7 @@ def settled(config: Config, encoder: nn.Module | None = None) -> tuple[Config, s
     if config.precision != "auto":
         return config, "as configured"
     device = expected_device(config).type
-    if device == "cuda":
-        native = torch.cuda.get_device_capability() >= (8, 0)
-    else:
-        native = device == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    native = multiplies_bf16(torch.device(device))
     if device == "cpu" and encoder is not None and _has_grouped_convolutions(encoder):
         # EfficientNet-Lite0 forward and backward: 0.92 s in bf16, 0.68 in fp32 (docs/log.md, 2026-11-28)
         return dataclasses.replace(config, precision="fp32"), "grouped convolutions are slow in bf16 on a CPU"
@@ -56,6 +53,13 @@ def settled(config: Config, encoder: nn.Module | None = None) -> tuple[Config, s
         return dataclasses.replace(config, precision="fp32"), "bf16 fails on maps of one position on a CPU"
     part = "GPU" if device == "cuda" else "processor"
     return dataclasses.replace(config, precision="bf16"), f"the {part} multiplies bf16 natively"
+
+
+def multiplies_bf16(device: torch.device) -> bool:
+    """Whether the hardware does so natively; elsewhere bf16 is emulated, and slow."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def _has_grouped_convolutions(module: nn.Module) -> bool:

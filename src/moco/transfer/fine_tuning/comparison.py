@@ -115,6 +115,7 @@ class Comparison:
         notes: what the reader should know: bad annotations, initialisations left out and why.
         seconds: of the whole command.
         picture: answers on test images, a row each initialisation; None where none was drawn.
+        how: device, precision of training and of the tests.
         semantic: of Cityscapes its semantic segmentation, from the same initialisations and seeds; None for others.
     """
 
@@ -126,6 +127,7 @@ class Comparison:
     notes: tuple[str, ...]
     seconds: float
     picture: Path | None = None
+    how: dict[str, Any] = dataclasses.field(default_factory=dict)
     semantic: Comparison | None = None
 
     def row(self, label: str) -> Row:
@@ -157,6 +159,7 @@ class Comparison:
             "differences": [{**dataclasses.asdict(each), "outcome": each.outcome} for each in self.differences],
             "settings": self.settings,
             "schedule": dataclasses.asdict(self.schedule),
+            "how": self.how,
             "notes": list(self.notes),
             "seconds": self.seconds,
             "picture": None if self.picture is None else str(self.picture),
@@ -218,7 +221,8 @@ def compare(
     picture = out / f"{task.name}.png"
     task.picture(models, picture)
     seconds = time.monotonic() - started
-    found = Comparison(task.name, task.main_score, rows, task.settings(), schedule, tuple(notes), seconds, picture)
+    settings, how = task.settings(), options.stated()
+    found = Comparison(task.name, task.main_score, rows, settings, schedule, tuple(notes), seconds, picture, how)
     atomic.write_json(out / "comparison.json", found.as_dict())
     return found
 

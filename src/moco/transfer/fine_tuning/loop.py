@@ -11,7 +11,7 @@ import math
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,8 @@ class Options:
 
     Attributes:
         device: of the model.
+        precision: of training: fp32, or bf16 (autocast, with weights and optimizer in fp32). Tests are in fp32, and so
+            are the batches on which BatchNorm's statistics are measured for them.
         precise: batches that BatchNorm's statistics are measured on before each test; 0 leaves the running ones.
         score_every: iterations between tests on the way; 0 tests at the end alone.
         save_every: seconds between checkpoints.
@@ -42,10 +44,15 @@ class Options:
     """
 
     device: str = "cpu"
+    precision: Literal["fp32", "bf16"] = "fp32"
     precise: int = 200
     score_every: int = 0
     save_every: float = 60.0
     quiet: bool = False
+
+    def stated(self) -> dict[str, Any]:
+        """What of it the figures may depend on, as plain data."""
+        return {"device": self.device, "precision": self.precision, "precision_of_tests": "fp32"}
 
 
 @dataclasses.dataclass
@@ -166,7 +173,8 @@ class FineTuning:
         torch.manual_seed(keyed_seed(self.seed, ITEMS, progress.iteration))  # which regions the heads learn from
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule.learning_rate_at(progress.iteration)
-        loss = self.task.loss(self.model, batch)
+        with torch.autocast(torch.device(self.options.device).type, torch.bfloat16, enabled=self._is_mixed()):
+            loss = self.task.loss(self.model, batch)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
@@ -176,10 +184,9 @@ class FineTuning:
     def _note(self, loss: Tensor) -> None:
         progress, value = self.progress, loss.item()
         if not math.isfinite(value):
-            raise RunError(
-                f"{self.label}: the loss is {value} at iteration {progress.iteration}: lower the learning rate "
-                f"({self.schedule.learning_rate:g}) or lengthen the warm-up"
-            )
+            remedy = f"lower the learning rate ({self.schedule.learning_rate:g}) or lengthen the warm-up"
+            remedy += ", or take precision fp32" if self._is_mixed() else ""
+            raise RunError(f"{self.label}: the loss is {value} at iteration {progress.iteration}: {remedy}")
         progress.losses.append(value)
         if len(progress.losses) >= max(1, self.schedule.iterations // LOGGED):
             progress.curve.append((progress.iteration, sum(progress.losses) / len(progress.losses)))
@@ -201,7 +208,8 @@ class FineTuning:
     def _identity(self) -> dict[str, Any]:
         """What a checkpoint must agree with."""
         plain = {"schedule": dataclasses.asdict(self.schedule), "seed": self.seed, "task": self.task.settings()}
-        return json.loads(json.dumps(plain | {"label": self.label}))  # type: ignore[no-any-return]
+        plain |= {"label": self.label} | ({"precision": self.options.precision} if self._is_mixed() else {})
+        return json.loads(json.dumps(plain))  # type: ignore[no-any-return]
 
     def _save(self) -> None:
         if self.checkpoint is None:
@@ -224,7 +232,7 @@ class FineTuning:
             reason = " ".join(str(error).split())[:100]
             raise RunError(f"{file} is no checkpoint that can be read ({reason}): remove it to begin anew") from error
         own = self._identity()
-        other = [name for name in own if stated.get(name) != own[name]]
+        other = [name for name in {**own, **stated} if stated.get(name) != own.get(name)]
         if other:
             raise RunError(f"{file} is of a run with another {', '.join(other)}: choose another --out")
         self.model.load_state_dict(content["model"])
@@ -232,6 +240,9 @@ class FineTuning:
         self.progress = Progress(**progress)
         if not self._is_trained():
             self.optimizer.load_state_dict(content["optimizer"])
+
+    def _is_mixed(self) -> bool:
+        return self.options.precision == "bf16"
 
     def _is_trained(self) -> bool:
         return self.progress.iteration >= self.schedule.iterations

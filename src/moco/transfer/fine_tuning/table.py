@@ -80,7 +80,8 @@ def _runs(comparison: Comparison) -> str:
     """How long each run was, and how many there were."""
     seeds, schedule = len(comparison.rows[0].seeds), comparison.schedule
     said = f"{seeds} seed" + ("s, mean ± standard deviation" if seeds > 1 else "")
-    return f"{schedule.iterations} iterations of {schedule.batch_size} images, {said}, percent"
+    mixed = ", trained in bf16" if comparison.how.get("precision") == "bf16" else ""
+    return f"{schedule.iterations} iterations of {schedule.batch_size} images, {said}, percent{mixed}"
 
 
 def _data(settings: dict[str, object], part: str) -> str:

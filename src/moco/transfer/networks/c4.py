@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from moco.errors import ArchitectureError
+from moco.transfer.networks.anchors import anchor_generator
 from moco.transfer.networks.detector import PAPER_SIDE, RATIOS, DetectorSettings
 from moco.transfer.networks.stages import check_stages, stage_shapes
 
@@ -63,12 +64,10 @@ def c4_detector(backbone: nn.Module, settings: DetectorSettings) -> nn.Module:
 
 def _options(settings: DetectorSettings) -> dict[str, Any]:
     """All proposals come from one level here, so more of it are kept: detectron2's numbers at 1000."""
-    from torchvision.models.detection.anchor_utils import AnchorGenerator
-
     scale = min(1.0, settings.side / PAPER_SIDE)
     sizes = tuple(dict.fromkeys(max(_LEAST, size * scale) for size in SIZES))
     return settings.shared() | {
-        "rpn_anchor_generator": AnchorGenerator((sizes,), (RATIOS,)),
+        "rpn_anchor_generator": anchor_generator((sizes,), (RATIOS,)),
         "rpn_pre_nms_top_n_train": 12 * settings.proposals,
         "rpn_pre_nms_top_n_test": 6 * settings.proposals,
         "rpn_post_nms_top_n_train": 2 * settings.proposals,

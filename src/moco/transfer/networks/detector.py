@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from torch import nn
 
+from moco.transfer.networks.anchors import anchor_generator
 from moco.transfer.networks.dense_head import with_surface
 from moco.transfer.networks.stages import STAGES, check_stages, stage_shapes
 
@@ -85,7 +86,6 @@ def fpn_detector(backbone: nn.Module, settings: DetectorSettings) -> nn.Module:
     """
     from torchvision.models import detection
     from torchvision.models._utils import IntermediateLayerGetter
-    from torchvision.models.detection.anchor_utils import AnchorGenerator
     from torchvision.models.detection.backbone_utils import BackboneWithFPN
     from torchvision.ops import MultiScaleRoIAlign
 
@@ -99,7 +99,7 @@ def fpn_detector(backbone: nn.Module, settings: DetectorSettings) -> nn.Module:
     strides = [stride for _, stride in shapes]
     strides.append(2 * strides[-1])  # the pyramid's last level, a pooled one
     factor = anchor_strides(settings.side)
-    anchors = AnchorGenerator(tuple((factor * stride,) for stride in strides), (RATIOS,) * len(strides))
+    anchors = anchor_generator(tuple((factor * stride,) for stride in strides), (RATIOS,) * len(strides))
     levels = list(layers.values())
     options = settings.shared() | {"rpn_anchor_generator": anchors} | _box_head(settings, levels)
     model: nn.Module
