@@ -31,7 +31,8 @@ from moco.normalization import IMAGENET
 from moco.transfer.annotations import AnnotatedImage, Annotations, Instance, open_annotations
 from moco.transfer.detection.average_precision import Found, average_precision
 from moco.transfer.detection.detection import Detection
-from moco.transfer.fine_tuning.loop import MOMENTUM, FineTuning, Options
+from moco.transfer.fine_tuning.loop import MOMENTUM, FineTuning
+from moco.transfer.fine_tuning.options import Options
 from moco.transfer.fine_tuning.schedule import Schedule
 from moco.transfer.networks.detector import DetectorSettings
 from provenance import provenance

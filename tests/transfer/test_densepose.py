@@ -18,7 +18,8 @@ from moco.transfer.dense_pose.densepose import DensePose
 from moco.transfer.dense_pose.scores import SurfaceScores, matches
 from moco.transfer.detection.average_precision import Found
 from moco.transfer.detection.detection import Detection
-from moco.transfer.fine_tuning.loop import FineTuning, Options
+from moco.transfer.fine_tuning.loop import FineTuning
+from moco.transfer.fine_tuning.options import Options
 from moco.transfer.fine_tuning.scale import SMALL_DENSEPOSE
 from moco.transfer.fine_tuning.schedule import Schedule
 from moco.transfer.networks.dense_head import CHANNELS

@@ -9,7 +9,7 @@ import torch
 from moco.commands import transfer_device
 from moco.commands.transfer_device import usable_precision
 from moco.errors import ConfigError, RunError
-from moco.transfer.fine_tuning.loop import Options
+from moco.transfer.fine_tuning.options import Options
 from moco.transfer.networks.detector import fpn_detector
 from tests.transfer.drawn import make_task, settings
 from tests.transfer.test_fine_tune import QUIET, backbone, run_of, same
@@ -74,5 +74,5 @@ def test_precision_is_stated_and_a_run_of_another_is_refused(task, tmp_path):
     run_of(task, options=MIXED, checkpoint=file).run()
     with pytest.raises(RunError, match="another precision"):
         run_of(task, checkpoint=file)
-    said = Options(precision="bf16").stated()
-    assert json.loads(json.dumps(said)) == {"device": "cpu", "precision": "bf16", "precision_of_tests": "fp32"}
+    said = json.loads(json.dumps(Options(precision="bf16").stated()))
+    assert (said["precision"], said["precision_of_tests"]) == ("bf16", "fp32")

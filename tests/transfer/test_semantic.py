@@ -12,7 +12,8 @@ from torch import nn
 
 from moco.encoder import SmallResNet
 from moco.errors import ConfigError
-from moco.transfer.fine_tuning.loop import FineTuning, Options
+from moco.transfer.fine_tuning.loop import FineTuning
+from moco.transfer.fine_tuning.options import Options
 from moco.transfer.fine_tuning.schedule import named
 from moco.transfer.label_maps.mean_iou import VOID
 from moco.transfer.label_maps.reading import open_label_maps

@@ -52,6 +52,7 @@ _LIMITS = {
     "seed": (0, LARGEST_SEED - 1000),
     "seeds": (1, 1000),
     "void_index": (0, 255),
+    "minutes": (1e-6, 1e6),
 }
 
 
@@ -82,6 +83,8 @@ def transfer(
     workers: int | None = None,
     device: str = "auto",
     precision: Precision = "auto",
+    devices: int = 1,
+    minutes: float | None = None,
     preprocessing: Preprocessing | None = None,
     allow_factory: bool = False,
     quiet: bool = False,
@@ -122,6 +125,9 @@ def transfer(
         workers: processes that read images; null means none on a CPU, up to 8 with a GPU.
         device: auto, cpu, cuda, ...
         precision: of training: fp32, bf16 (mixed), or auto: bf16 on a GPU that has it, else fp32. Tests are in fp32.
+        devices: on this machine, or processes on a CPU, over which each batch is split; torchrun's are counted.
+        minutes: begin no further iteration after so many, and a test only in the first tenth of them; the same command
+            goes on (exit code 3).
         preprocessing: how images go in: needed for a module.
         allow_factory: whether weights may name a function of yours that builds their network.
         quiet: no progress bars and no remarks.
@@ -130,7 +136,7 @@ def transfer(
         a comparison: `print` shows a table, `as_dict` gives plain data, `row("moco").mean("AP")` one figure.
 
     Raises:
-        MocoError: options, weights or annotations that cannot be used, or a run that diverged.
+        MocoError: options, weights or annotations that cannot be used, a run that diverged, or the minutes are over.
     """
     given = locals()
     if task == "cityscapes":
@@ -139,7 +145,7 @@ def transfer(
     _check_fits(given)
     from moco.commands.transfer_task import run_comparison
 
-    return run_comparison(given)
+    return run_comparison(given)  # type: ignore[return-value]  # None on further ranks, whose process nobody reads
 
 
 def _check(given: dict[str, Any]) -> None:
@@ -158,6 +164,7 @@ def _check(given: dict[str, Any]) -> None:
     for name, limits in _LIMITS.items():
         check_number(name, given[name], *limits)
     check_processes("workers", given["workers"])
+    check_processes("devices", given["devices"], least=1)
     rate = given["learning_rate"]
     if rate is not None and not 0 < rate <= 100:
         raise ConfigError(f"learning_rate={rate}: need a value above 0, at most 100")

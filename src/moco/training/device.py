@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -72,33 +73,50 @@ def make_fabric(config: Config) -> Fabric:
     Raises:
         ConfigError: the hardware asked for is not there.
     """
+    precision = "bf16-mixed" if config.precision == "bf16" else "32-true"
+    return fabric_for(config.accelerator, config.devices, num_nodes=config.num_nodes, precision=precision)
+
+
+def fabric_for(
+    accelerator: str, devices: int, *, num_nodes: int = 1, precision: Any = "32-true", wait: timedelta | None = None
+) -> Fabric:
+    """Fabric; with several devices DistributedDataParallel.
+
+    Args:
+        accelerator: auto, cpu, gpu (CUDA) or another of Lightning's.
+        devices: on each node.
+        num_nodes: nodes.
+        precision: of Lightning.
+        wait: how long processes wait for one another; None for Lightning's half an hour.
+
+    Raises:
+        ConfigError: the hardware asked for is not there.
+    """
     load_fabric()
     from lightning_fabric import Fabric
     from lightning_fabric.strategies.ddp import DDPStrategy
 
-    several = config.devices * config.num_nodes > 1
+    several = devices * num_nodes > 1
     # The queue must not be broadcast at each forward, and f_q's buffers are its rank's own.
-    buffers: dict[str, Any] = {_broadcasts(): False}
-    strategy: Any = DDPStrategy(gradient_as_bucket_view=True, **buffers) if several else "auto"
+    options: dict[str, Any] = {_broadcasts(): False} | ({} if wait is None else {"timeout": wait})
+    strategy: Any = DDPStrategy(gradient_as_bucket_view=True, **options) if several else "auto"
     try:
         with warnings_only():
             return Fabric(
-                accelerator="cuda" if config.accelerator == "gpu" else config.accelerator,
-                devices=config.devices,
-                num_nodes=config.num_nodes,
+                accelerator="cuda" if accelerator == "gpu" else accelerator,
+                devices=devices,
+                num_nodes=num_nodes,
                 strategy=strategy,
                 plugins=[cluster_environment(several=several)],
-                precision="bf16-mixed" if config.precision == "bf16" else "32-true",
+                precision=precision,
             )
     except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(
-            f"accelerator={config.accelerator!r} devices={config.devices}: {reason}; try accelerator 'auto', devices 1"
-        ) from error
+        reason = f"{str(error).splitlines()[0]}; try accelerator 'auto', devices 1"
+        raise ConfigError(f"accelerator={accelerator!r} devices={devices}: {reason}") from error
     except Exception as error:  # Lightning's own exception class for a missing device has no public base
         if type(error).__name__ != "MisconfigurationException":
             raise
-        raise ConfigError(f"accelerator={config.accelerator!r} devices={config.devices}: {error}") from error
+        raise ConfigError(f"accelerator={accelerator!r} devices={devices}: {error}") from error
 
 
 def _broadcasts() -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from moco.contrast.collective import rank, world_size
 from moco.data.order import EpochOrder
 from moco.data.workers import make_loader
 from moco.errors import ConfigError, DataError
@@ -91,7 +92,8 @@ class Detection:
 
     def batches(self, *, seed: int, start: int) -> Iterator[Batch]:
         """Random orders of all images, one after the other, each image at a random size, half of them mirrored."""
-        order = EpochOrder(np.arange(len(self.train.images)), batch_size=self.batch_size, seed=seed)
+        share = {"rank": rank(), "world_size": world_size()}
+        order = EpochOrder(np.arange(len(self.train.images)), batch_size=self.batch_size, seed=seed, **share)
         order.first_step = start
         images = TrainImages(self.train.images, self.reading, self.sides, seed=seed)
         return iter(make_loader(images, order, workers=self.workers, collate_fn=collated))

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from moco.contrast.collective import rank, world_size
 from moco.data.workers import make_loader
 from moco.errors import DataError
 from moco.transfer.detection.detection import Detection
@@ -62,7 +63,8 @@ class Lvis:
     def batches(self, *, seed: int, start: int) -> Iterator[Batch]:
         """Images as often as their rarest category asks for, each at a random size, half of them mirrored."""
         detection = self.segmentation
-        order = RepeatedOrder(self.factors, batch_size=self.batch_size, seed=seed)
+        share = {"rank": rank(), "world_size": world_size()}
+        order = RepeatedOrder(self.factors, batch_size=self.batch_size, seed=seed, **share)
         order.first_step = start
         images = TrainImages(detection.train.images, detection.reading, detection.sides, seed=seed)
         return iter(make_loader(images, order, workers=detection.workers, collate_fn=collated))

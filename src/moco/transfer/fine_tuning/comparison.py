@@ -14,8 +14,10 @@ from typing import Any
 from torch import nn
 
 from moco import atomic
+from moco.contrast.collective import rank
 from moco.printable import duration, printable
-from moco.transfer.fine_tuning.loop import FineTuning, Options, Progress
+from moco.transfer.fine_tuning.loop import FineTuning
+from moco.transfer.fine_tuning.options import Options, Progress
 from moco.transfer.fine_tuning.schedule import Schedule
 from moco.transfer.fine_tuning.task import Task
 from moco.version import versions
@@ -195,10 +197,11 @@ def compare(
     options: Options,
     out: Path,
     notes: Sequence[str] = (),
-) -> Comparison:
+) -> Comparison | None:
     """Fine-tune from each initialisation with each seed, test, draw, and write `comparison.json` into `out`.
 
     Every run has a checkpoint in `out`/checkpoints, from which the same call goes on; a finished run is not repeated.
+    On several ranks all train one run after another; the first one tests and writes, the others return None.
 
     Raises:
         RunError: a run diverged, a checkpoint of other settings, or a file that cannot be written.
@@ -217,12 +220,12 @@ def compare(
             done[each.label].append(run.run())
             if seed == seeds[0]:
                 models[each.label] = run.tested()
+    if rank() > 0:
+        return None
     rows = tuple(_row(each, seeds, done[each.label], task.main_score) for each in initialisations)
-    picture = out / f"{task.name}.png"
-    task.picture(models, picture)
-    seconds = time.monotonic() - started
-    settings, how = task.settings(), options.stated()
-    found = Comparison(task.name, task.main_score, rows, settings, schedule, tuple(notes), seconds, picture, how)
+    task.picture(models, picture := out / f"{task.name}.png")
+    said = (tuple(notes), time.monotonic() - started, picture, options.stated())
+    found = Comparison(task.name, task.main_score, rows, task.settings(), schedule, *said)
     atomic.write_json(out / "comparison.json", found.as_dict())
     return found
 
@@ -269,4 +272,5 @@ def _predict(
         f"{schedule.iterations} iterations at about {seconds:.2f} s: {total} "
         "of training; tests come on top"
     )
-    print(printable(said), file=sys.stderr)
+    if rank() == 0:
+        print(printable(said), file=sys.stderr)

@@ -11,67 +11,24 @@ import math
 import sys
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from moco import atomic
+from moco.contrast.collective import all_gather_cat, average_, rank, world_size
 from moco.data.order import ITEMS, MODEL, keyed_seed
-from moco.errors import RunError
+from moco.errors import RunError, UnfinishedError
 from moco.transfer.fine_tuning.interrupt import StopAsked
+from moco.transfer.fine_tuning.options import Options, Progress
 from moco.transfer.fine_tuning.schedule import Schedule
 from moco.transfer.fine_tuning.task import LossOf, Task
 from moco.transfer.networks.normalization import precise_batchnorm_, tune_batchnorm_
 
 MOMENTUM = 0.9  # of SGD, as in detectron2's configurations that the paper used
 LOGGED = 200  # values of the loss that a run keeps: means over equal stretches of iterations
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """How a run is done, beyond what is trained.
-
-    Attributes:
-        device: of the model.
-        precision: of training: fp32, or bf16 (autocast, with weights and optimizer in fp32). Tests are in fp32, and so
-            are the batches on which BatchNorm's statistics are measured for them.
-        precise: batches that BatchNorm's statistics are measured on before each test; 0 leaves the running ones.
-        score_every: iterations between tests on the way; 0 tests at the end alone.
-        save_every: seconds between checkpoints.
-        quiet: no progress bar.
-    """
-
-    device: str = "cpu"
-    precision: Literal["fp32", "bf16"] = "fp32"
-    precise: int = 200
-    score_every: int = 0
-    save_every: float = 60.0
-    quiet: bool = False
-
-    def stated(self) -> dict[str, Any]:
-        """What of it the figures may depend on, as plain data."""
-        return {"device": self.device, "precision": self.precision, "precision_of_tests": "fp32"}
-
-
-@dataclasses.dataclass
-class Progress:
-    """Where a run is; all of it is in the checkpoint.
-
-    Attributes:
-        iteration: optimizer steps done.
-        losses: of the iterations since the last of `curve`.
-        curve: (iteration, mean loss since the entry before).
-        scores: (iteration, figures) of the tests, the last one at the end.
-        seconds: of training, images included, tests left out.
-    """
-
-    iteration: int = 0
-    losses: list[float] = dataclasses.field(default_factory=list)
-    curve: list[tuple[int, float]] = dataclasses.field(default_factory=list)
-    scores: list[tuple[int, dict[str, float]]] = dataclasses.field(default_factory=list)
-    seconds: float = 0.0
 
 
 class FineTuning:
@@ -103,6 +60,7 @@ class FineTuning:
     ) -> None:
         self.task, self.schedule, self.seed, self.options = task, schedule, seed, options
         self.checkpoint, self.label, self.progress = checkpoint, label, Progress()
+        self._measured: dict[str, Tensor] | None = None  # BatchNorm's statistics for the test after the last iteration
         with _own_randomness(options.device):
             torch.manual_seed(keyed_seed(seed, MODEL))
             model = task.model(copy.deepcopy(backbone).cpu())
@@ -111,8 +69,10 @@ class FineTuning:
         self.optimizer = torch.optim.SGD(
             parameters, lr=schedule.learning_rate, momentum=MOMENTUM, weight_decay=schedule.weight_decay
         )
+        self._gathered(0.0)  # on no rank may the file change while another one reads it
         if checkpoint is not None and checkpoint.is_file():
             self._read(checkpoint)
+        self._gathered(0.0)
 
     def run(self) -> Progress:
         """Train to the end and test; what a checkpoint holds already is not done again.
@@ -120,10 +80,13 @@ class FineTuning:
         Raises:
             RunError: the loss is no longer a number, or a file cannot be written.
             KeyboardInterrupt: Ctrl-C came; the checkpoint is written.
+            UnfinishedError: the limit is reached, likewise.
         """
         with _own_randomness(self.options.device), StopAsked() as stop:
             self._train(stop)
-        if not self.progress.scores or self.progress.scores[-1][0] < self.progress.iteration:
+        if not self._is_scored():
+            if self._on_any_rank(self.options.limit.is_late_for_test()):
+                self._break_off()
             self._measure()
             self._save()
         return self.progress
@@ -131,11 +94,15 @@ class FineTuning:
     def tested(self) -> nn.Module:
         """The model as it is tested: a copy in eval mode, whose BatchNorm statistics are measured anew."""
         model = copy.deepcopy(self.model)
-        if self.options.precise:
+        if self._measured is not None:
+            model.load_state_dict(self._measured, strict=False)
+        elif self.options.precise:
             with _own_randomness(self.options.device):
                 torch.manual_seed(keyed_seed(self.seed, ITEMS, self.schedule.iterations))
                 batches = self.task.batches(seed=self.seed, start=self.schedule.iterations)
                 precise_batchnorm_(LossOf(self.task, model), batches, self.options.precise)
+        if self._is_trained():
+            self._measured = {name: value for name, value in model.named_buffers() if "running" in name}
         return model.eval()
 
     def seconds_per_iteration(self, timed: int) -> float:
@@ -155,6 +122,8 @@ class FineTuning:
         self.model.train()
         with self._bar() as bar:
             while progress.iteration < total:
+                if self._on_any_rank(self.options.limit.is_up()):
+                    self._break_off()
                 started = time.monotonic()
                 self._step(next(batches))
                 progress.seconds += time.monotonic() - started
@@ -162,10 +131,11 @@ class FineTuning:
                 bar.set_postfix_str(f"loss {progress.losses[-1]:.3f}" if progress.losses else "", refresh=False)
                 if self._is_test_due():
                     self._measure()
-                if stop.came or time.monotonic() - saved > self.options.save_every:
+                stops = self._on_any_rank(stop.came)
+                if stops or time.monotonic() - saved > self.options.save_every:
                     self._save()
                     saved = time.monotonic()
-                if stop.came:
+                if stops:
                     raise KeyboardInterrupt
 
     def _step(self, batch: Any) -> None:
@@ -177,12 +147,14 @@ class FineTuning:
             loss = self.task.loss(self.model, batch)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
+        average_([each.grad for each in self.model.parameters() if each.grad is not None])
         self.optimizer.step()
         progress.iteration += 1
+        self.options.limit.note_work()
         self._note(loss)
 
     def _note(self, loss: Tensor) -> None:
-        progress, value = self.progress, loss.item()
+        progress, value = self.progress, self._gathered(loss.item()).mean().item()
         if not math.isfinite(value):
             remedy = f"lower the learning rate ({self.schedule.learning_rate:g}) or lengthen the warm-up"
             remedy += ", or take precision fp32" if self._is_mixed() else ""
@@ -197,13 +169,24 @@ class FineTuning:
         return every > 0 and done % every == 0 and done < self.schedule.iterations
 
     def _measure(self) -> None:
+        """On the first rank; the others have no figures, and wait."""
+        model = self.tested()
         with torch.no_grad():
-            self.progress.scores.append((self.progress.iteration, self.task.score(self.tested())))
+            figures = self.task.score(model) if rank() == 0 else {}
+        self.progress.scores.append((self.progress.iteration, figures))
+        self.options.limit.note_work()
+        self._gathered(0.0)
+
+    def _break_off(self) -> NoReturn:
+        self._save()
+        done, total = self.progress.iteration, self.schedule.iterations
+        said = f"{done} of {total} iterations" + (", the test is left" if self._is_trained() else "")
+        raise UnfinishedError(f"{self.label}: {said}; the time is over, and the same command goes on from here")
 
     def _bar(self) -> Any:
         done, total = self.progress.iteration, self.schedule.iterations
         shown: dict[str, Any] = {"desc": self.label, "unit": "it", "file": sys.stderr, "dynamic_ncols": True}
-        return tqdm(total=total, initial=done, disable=self.options.quiet, **shown)
+        return tqdm(total=total, initial=done, disable=self.options.quiet or rank() > 0, **shown)
 
     def _identity(self) -> dict[str, Any]:
         """What a checkpoint must agree with."""
@@ -212,7 +195,7 @@ class FineTuning:
         return json.loads(json.dumps(plain))  # type: ignore[no-any-return]
 
     def _save(self) -> None:
-        if self.checkpoint is None:
+        if self.checkpoint is None or rank() > 0:
             return
         content = {
             "identity": json.dumps(self._identity()),
@@ -221,6 +204,8 @@ class FineTuning:
         }
         if not self._is_trained():  # a momentum for each weight is as large as the model, and of no use any more
             content["optimizer"] = self.optimizer.state_dict()
+        if self._measured is not None and self._is_scored():  # for the picture, without looking at images again
+            content["measured"] = self._measured
         with atomic.replaced(self.checkpoint) as partial:
             torch.save(content, partial)
 
@@ -240,9 +225,22 @@ class FineTuning:
         self.progress = Progress(**progress)
         if not self._is_trained():
             self.optimizer.load_state_dict(content["optimizer"])
+        self._measured = content.get("measured")
+
+    def _gathered(self, value: float) -> Tensor:
+        """(W,): what each rank says."""
+        device = self.options.device if world_size() > 1 else "cpu"
+        return all_gather_cat(torch.tensor([value], dtype=torch.float64, device=device))
+
+    def _on_any_rank(self, said: bool) -> bool:
+        return bool(self._gathered(float(said)).any())
 
     def _is_mixed(self) -> bool:
         return self.options.precision == "bf16"
+
+    def _is_scored(self) -> bool:
+        scores = self.progress.scores
+        return self._is_trained() and bool(scores) and scores[-1][0] == self.progress.iteration
 
     def _is_trained(self) -> bool:
         return self.progress.iteration >= self.schedule.iterations

@@ -44,7 +44,7 @@ class Task(Protocol):
 
     def batches(self, *, seed: int, start: int) -> Iterator[Any]:
         """Endless training batches from iteration `start` on; the batch of an iteration follows from `seed` and its
-        number alone, so that a resumed run sees what it would have seen.
+        number alone, so that a resumed run sees what it would have seen. On several ranks: this rank's share of each.
         """
         ...
 

@@ -12,6 +12,7 @@ from torch import nn
 from moco.errors import ArchitectureError
 from moco.transfer.networks.anchors import anchor_generator
 from moco.transfer.networks.detector import PAPER_SIDE, RATIOS, DetectorSettings
+from moco.transfer.networks.sampling import draw_by_image_
 from moco.transfer.networks.stages import check_stages, stage_shapes
 
 SIZES = (32, 64, 128, 256, 512)  # of anchors in pixels, on images of the paper's size
@@ -49,17 +50,14 @@ def c4_detector(backbone: nn.Module, settings: DetectorSettings) -> nn.Module:
         "box_head": nn.Sequential(OrderedDict(res5 | pooled)),
         "box_predictor": FastRCNNPredictor(width, settings.categories + 1),
     }
-    model: nn.Module
     if not settings.masks:
-        model = detection.FasterRCNN(body, **options)
-        return model
+        return draw_by_image_(detection.FasterRCNN(body, **options))
     masks = {
         "mask_roi_pool": MultiScaleRoIAlign(["0"], output_size=_ROI, sampling_ratio=2),
         "mask_head": nn.Sequential(OrderedDict(res5)),
         "mask_predictor": MaskRCNNPredictor(width, _MASK_WIDTH, settings.categories + 1),
     }
-    model = detection.MaskRCNN(body, **options, **masks)
-    return model
+    return draw_by_image_(detection.MaskRCNN(body, **options, **masks))
 
 
 def _options(settings: DetectorSettings) -> dict[str, Any]:

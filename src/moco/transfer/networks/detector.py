@@ -12,6 +12,7 @@ from torch import nn
 
 from moco.transfer.networks.anchors import anchor_generator
 from moco.transfer.networks.dense_head import with_surface
+from moco.transfer.networks.sampling import draw_by_image_
 from moco.transfer.networks.stages import STAGES, check_stages, stage_shapes
 
 PAPER_SIDE = 800  # shorter side of the paper's test images, for which its anchors are 8 strides wide
@@ -110,7 +111,7 @@ def fpn_detector(backbone: nn.Module, settings: DetectorSettings) -> nn.Module:
         model = detection.MaskRCNN(pyramid, **options, **_mask_head(settings, levels))
     else:
         model = detection.FasterRCNN(pyramid, **options)
-    return with_surface(model, levels, settings.width) if settings.surface else model
+    return draw_by_image_(with_surface(model, levels, settings.width) if settings.surface else model)
 
 
 def anchor_strides(side: int) -> float:

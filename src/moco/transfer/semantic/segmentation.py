@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from moco.contrast.collective import all_gather_cat, rank, world_size
 from moco.data.order import EpochOrder
 from moco.data.workers import make_loader
 from moco.errors import ConfigError
@@ -71,16 +72,20 @@ class SemanticSegmentation:
         return FCN(backbone, len(self.train.classes))
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Mean cross-entropy in nats over the pixels that are not void; 0 where all are."""
+        """Mean cross-entropy in nats over the pixels that are not void; 0 where all are.
+
+        The mean of the ranks' losses is that over the pixels of all ranks.
+        """
         device = next(model.parameters()).device
         labels = batch[1].to(device, non_blocking=True).long()
         logits = model(self._normalized(batch[0], device))
         total = functional.cross_entropy(logits, labels, ignore_index=VOID, reduction="sum")
-        return total / (labels != VOID).sum().clamp_min(1)
+        return total / all_gather_cat((labels != VOID).sum()[None]).float().mean().clamp_min(1)
 
     def batches(self, *, seed: int, start: int) -> Iterator[Batch]:
         """Random orders of all images, one after the other, each image cropped anew at a random scale."""
-        order = EpochOrder(np.arange(len(self.train.pairs)), batch_size=self.batch_size, seed=seed)
+        share = {"rank": rank(), "world_size": world_size()}
+        order = EpochOrder(np.arange(len(self.train.pairs)), batch_size=self.batch_size, seed=seed, **share)
         order.first_step = start
         red, green, blue = (round(255 * value) for value in self.mean)
         pairs = TrainPairs(self.train, crop=self.crop, fill=(red, green, blue), seed=seed)
