@@ -66,7 +66,8 @@ def run_comparison(given: Mapping[str, Any]) -> Comparison | None:
         try:
             done = [_compared(job, found, left_out, given, Options(**how, precise=job.scale.precise)) for job in jobs]
         except KeyboardInterrupt:
-            print("the same command goes on from here", file=sys.stderr)
+            if rank() == 0:
+                print("the same command goes on from here", file=sys.stderr)
             raise
     first, *others = (each for each in done if each is not None) if rank() == 0 else [None]
     return together(first, *others, out=out) if first is not None and others else first
