@@ -3,6 +3,7 @@
 # make check  lint, formatting, types
 # make stress  kills, signals, full disks, races, damaged files, odd inputs: COUNT of each; docs/robustness.md
 # make ablations-gpu   the papers' mechanism and momentum studies on CIFAR-10, for one GPU; in parts, run it again
+# make transfer-gpu RUN=... DATA=...  the paper's detection on VOC and COCO, for one GPU; in parts, run it again
 # make speedrun DATA=...  accuracy against time and FLOPs, beside other libraries; `make speedrun-gpu` in parts, run it again
 # make bench  throughput beside the bare encoder; `make bench-gpu` the same at the sizes of a GPU
 PYTHON ?= python3
@@ -13,7 +14,7 @@ PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 RUNNABLE := $(VENV)/.runnable
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check stress bench bench-gpu ablations-gpu speedrun speedrun-gpu clean
+.PHONY: demo test check stress bench bench-gpu ablations-gpu transfer-gpu speedrun speedrun-gpu clean
 
 $(RUNNABLE): pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit('Python 3.11 or newer is needed, this is ' + sys.version.split()[0] if sys.version_info < (3, 11) else 0)"
@@ -57,6 +58,11 @@ bench-gpu:
 DATA ?= CIFAR10
 ablations-gpu:
 	PYTHONPATH=src $(PYTHON) benchmarks/ablations_gpu.py $(DATA)
+
+# The machine's own Python, torch and extras. RUN: a ResNet-50's run folder; DATA: benchmarks/transfer_gpu.py says what lies
+# there; TASKS: some of voc-c4-24k, coco-fpn-1x, coco-c4-2x. Each call takes under 9 minutes; exit code 3: more to do.
+transfer-gpu:
+	PYTHONPATH=src $(PYTHON) benchmarks/transfer_gpu.py $(RUN) $(DATA) $(if $(TASKS),--tasks $(TASKS)) $(OPTIONS)
 
 # TRACK: cifar-cpu, imagenette-cpu; DATA: benchmarks/speedrun/README.md. What is there already is not run again.
 speedrun: $(INSTALLED)

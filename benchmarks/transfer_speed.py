@@ -29,11 +29,12 @@ from moco.data.picturebook.scene_folder import write_scenes
 from moco.encoder import build_backbone
 from moco.normalization import IMAGENET
 from moco.transfer.annotations import AnnotatedImage, Annotations, Instance, open_annotations
-from moco.transfer.average_precision import Found, average_precision
-from moco.transfer.detection import Detection
-from moco.transfer.detector import DetectorSettings
-from moco.transfer.fine_tune import MOMENTUM, FineTuning, Options
-from moco.transfer.schedule import Schedule
+from moco.transfer.detection.average_precision import Found, average_precision
+from moco.transfer.detection.detection import Detection
+from moco.transfer.fine_tuning.loop import MOMENTUM, FineTuning
+from moco.transfer.fine_tuning.options import Options
+from moco.transfer.fine_tuning.schedule import Schedule
+from moco.transfer.networks.detector import DetectorSettings
 from provenance import provenance
 
 BATCH = 4

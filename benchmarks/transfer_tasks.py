@@ -25,7 +25,7 @@ import moco
 from moco import atomic
 from moco.commands.scenes import scenes
 from moco.data import picturebook
-from moco.transfer.comparison import SUPERVISED, Comparison, Difference, Row
+from moco.transfer.fine_tuning.comparison import SUPERVISED, Comparison, Difference, Row
 from provenance import provenance
 
 SCENES = {"train": 400, "test": 100, "size": 64, "seed": 0}

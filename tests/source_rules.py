@@ -46,6 +46,14 @@ ASSEMBLY = {
     "moco.training.pretrain": {"evaluation", "export"},
     "moco.training.figures": {"evaluation"},
 }
+# The same within transfer, whose rooms know nothing of those beside them.
+TRANSFER = (
+    {"label_maps", "pictures"},
+    {"annotations"},
+    {"networks"},
+    {"detection", "semantic", "fine_tuning"},
+    {"dense_pose"},
+)
 LONGEST_FUNCTION, LONGEST_FILE = 40, 300
 NETWORK = {"requests", "urllib", "urllib3", "socket", "ssl", "http", "httpx", "aiohttp", "ftplib", "smtplib"}
 LAZY = {"torchvision", "timm", "lightning", "lightning_fabric", "matplotlib", "transformers", "faster_coco_eval"}
@@ -119,6 +127,23 @@ def wrong_directions(source: str, module: str, *, is_package: bool = False) -> l
         if not allowed or other in CLOSED.get(own, ()):
             wrong.append(f"{module}:{item.line} imports {item.name}")
     return wrong
+
+
+def wrong_directions_in_transfer(source: str, module: str, *, is_package: bool = False) -> list[str]:
+    """Imports between the rooms of transfer that its layers do not allow, under functions and for types too."""
+    height = {name: number for number, layer in enumerate(TRANSFER) for name in layer}
+    own = _transfer_room(module)
+    wrong = []
+    for item in imports(source, module, is_package=is_package):
+        other = _transfer_room(item.name)
+        if other is not None and other != own and (own is None or height[other] >= height[own]):
+            wrong.append(f"{module}:{item.line} imports {item.name}")
+    return wrong
+
+
+def _transfer_room(name: str) -> str | None:
+    parts = name.split(".")
+    return parts[2] if len(parts) > 2 and parts[:2] == ["moco", "transfer"] else None
 
 
 def names_used(source: str, module: str = "moco.x") -> set[str]:

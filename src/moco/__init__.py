@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from moco.export.load import Pretrained, load
     from moco.sweep.report import Ablation
     from moco.training.callbacks import Callback
-    from moco.transfer.comparison import Comparison
+    from moco.transfer.fine_tuning.comparison import Comparison
 
 __all__ = [
     "Ablation",
@@ -71,7 +71,7 @@ __all__ = [
 _HOMES = {
     "Ablation": "moco.sweep.report",
     "Callback": "moco.training.callbacks",
-    "Comparison": "moco.transfer.comparison",
+    "Comparison": "moco.transfer.fine_tuning.comparison",
     "Config": "moco.config",
     "Embedded": "moco.commands.embed",
     "Exported": "moco.commands.export",

@@ -6,14 +6,15 @@ MocoError
 ├── ArchitectureError a backbone that cannot be found or used
 └── RunError          an output folder or a checkpoint that cannot be used
     └── BrokenOffError   something was written, and the same command goes on from there
+        └── UnfinishedError   the time that was given is over
 
 Every message is one line: what came, what was expected, what to do. The command prints it and exits with code 2 where
-nothing was written, and with 1 where something was that goes on from there.
+nothing was written, with 1 where something was that goes on from there, and with 3 where a time limit ended it.
 """
 
 from moco.printable import printable
 
-REFUSED, BROKEN_OFF = 2, 1  # exit codes
+REFUSED, BROKEN_OFF, UNFINISHED = 2, 1, 3  # exit codes
 INTERRUPTED = 130  # the shell's code for Ctrl-C
 
 
@@ -50,3 +51,9 @@ class BrokenOffError(RunError):
     """What was begun could not be finished; the same command goes on from there."""
 
     exit_code = BROKEN_OFF
+
+
+class UnfinishedError(BrokenOffError):
+    """The time that was given is over; the same command goes on from there."""
+
+    exit_code = UNFINISHED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ import torch
 from moco.contrast import moco_step
 from tests.contrast.own_loop import start
 from tests.distributed.experiments import STEP_KINDS, STEPS, TOTAL, equal_to_one_process
+from tests.distributed.fine_tuning import ITERATIONS, fine_tuned
+from tests.distributed.fine_tuning import KINDS as FINE_TUNED
 from tests.distributed.launch import run_ranks
 from tests.distributed.mechanisms import KINDS, mechanism
 from tests.distributed.v3 import moco_v3
@@ -227,3 +230,42 @@ def test_precise_statistics_are_those_of_all_ranks_images(results: Results) -> N
     for name, value in first["ranks"].items():
         torch.testing.assert_close(value, first["whole"][name], rtol=1e-4, atol=1e-5)
         assert all(torch.equal(value, other["ranks"][name]) for other in others)
+
+
+@pytest.mark.parametrize("kind", FINE_TUNED)
+def test_fine_tuning_on_ranks_equals_one_process_with_the_whole_batch(
+    results: Results, kind: str, tmp_path: Path
+) -> None:
+    if kind not in results[0]:
+        pytest.skip("of 3 ranks one task, for time's sake")
+    alone, close = fine_tuned(tmp_path, kind), {"rtol": 1e-3, "atol": 1e-4}
+    for rank in (each[kind] for each in results):
+        torch.testing.assert_close(rank["losses"], alone["losses"], **close)
+        for part in ("state", "tested"):
+            assert rank[part].keys() == alone[part].keys()
+            for name, value in rank[part].items():
+                torch.testing.assert_close(value, alone[part][name], **close, msg=lambda text, name=name: name + text)
+                assert torch.equal(value, results[0][kind][part][name]), name
+
+
+@pytest.mark.parametrize("kind", FINE_TUNED)
+def test_the_first_rank_tests_and_all_go_on_from_its_checkpoint(results: Results, kind: str) -> None:
+    if kind not in results[0]:
+        pytest.skip("of 3 ranks one task, for time's sake")
+    first, *others = (rank[kind] for rank in results)
+    assert first["figures"] > 0
+    assert [other["figures"] for other in others] == [0] * len(others)
+    assert {rank[kind]["goes_on_at"] for rank in results} == {ITERATIONS}
+
+
+def test_a_rank_that_is_stopped_stops_all_and_the_run_goes_on_bitwise(results: Results) -> None:
+    for rank in results:
+        assert rank["stopped_by_one"]["stopped_at"] == 1
+        for name, value in rank["stopped_by_one"]["state"].items():
+            assert torch.equal(value, rank["semantic"]["state"][name]), name
+
+
+def test_batchnorm_counts_each_value_alike_where_ranks_have_different_numbers(results: Results) -> None:
+    for found in (rank["uneven_batchnorm"] for rank in results):
+        torch.testing.assert_close(found["gradient"], found["expected_gradient"], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found["variance"], found["expected_variance"])

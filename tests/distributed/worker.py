@@ -25,6 +25,8 @@ from tests.distributed.experiments import (
     unequal_batches,
     wrapped_already,
 )
+from tests.distributed.fine_tuning import KINDS as FINE_TUNED
+from tests.distributed.fine_tuning import fine_tuned, stopped_by_one, uneven_batchnorm
 from tests.distributed.mechanisms import KINDS, backward_once_more, defaults, mechanism
 from tests.distributed.transfer import precise_statistics
 from tests.distributed.v3 import moco_v3, own_statistics
@@ -53,10 +55,13 @@ def main(rank: int, world: int, folder: Path) -> None:
         "moco_v3": moco_v3(rank, world),
         "moco_v3 in chunks": moco_v3(rank, world, chunks=True),
         "precise_statistics": precise_statistics(rank, world),
+        "uneven_batchnorm": uneven_batchnorm(rank, world),
         "own_statistics": own_statistics(rank),
         "mechanism_defaults": defaults(),
         "without_average": without_average(rank, world),
         "drivers": examples() if world == 2 else {},  # the page's batch of 32 has halves
+        **{kind: fine_tuned(folder / kind, kind) for kind in (FINE_TUNED if world == 2 else FINE_TUNED[-1:])},
+        "stopped_by_one": stopped_by_one(folder / "stopped", world),
         **{kind: mechanism(rank, world, kind) for kind in KINDS},
         **{kind: equal_to_one_process(rank, world, kind, parallel) for kind in STEP_KINDS},
         **{f"{kind} in chunks": equal_to_one_process(rank, world, kind, in_chunks) for kind in STEP_KINDS},

@@ -13,7 +13,7 @@ import moco
 from moco.cli.functions import COMMANDS, make_parser
 from moco.errors import ConfigError, RunError
 from moco.export.detectron2_runs import C4_HEADS, RUNS, fitting_runs
-from moco.transfer.schedule import named
+from moco.transfer.fine_tuning.schedule import named
 from tests.export.detectron2_options import OPTIONS
 from tests.export.models import trained, written
 

@@ -11,8 +11,8 @@ from PIL import Image
 
 from moco.normalization import IMAGENET
 from moco.transfer.annotations import open_annotations
-from moco.transfer.detection import Detection, Name
-from moco.transfer.detector import DetectorSettings
+from moco.transfer.detection.detection import Detection, Name
+from moco.transfer.networks.detector import DetectorSettings
 
 WIDTH, HEIGHT = 64, 48
 CLASSES = ("red", "green")

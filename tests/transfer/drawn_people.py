@@ -10,10 +10,10 @@ import numpy as np
 from PIL import Image
 
 from moco.transfer.annotations import open_annotations
-from moco.transfer.densepose import DensePose
-from moco.transfer.detection import Detection
-from moco.transfer.geodesic import Geodesics, read_geodesics
-from moco.transfer.masks import runs_of
+from moco.transfer.annotations.masks import runs_of
+from moco.transfer.dense_pose.densepose import DensePose
+from moco.transfer.dense_pose.geodesic import Geodesics, read_geodesics
+from moco.transfer.detection.detection import Detection
 from tests.transfer.drawn import HEIGHT, WIDTH, settings
 
 UPPER, LOWER = 2, 9  # parts

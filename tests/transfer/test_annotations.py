@@ -5,7 +5,7 @@ import pytest
 
 from moco.errors import DataError
 from moco.transfer.annotations import open_annotations, same_categories
-from moco.transfer.masks import mask_of
+from moco.transfer.annotations.masks import mask_of
 from tests.transfer.drawn import HEIGHT, WIDTH, changed, draw_coco, draw_voc
 
 

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from moco.transfer.annotations import open_annotations
-from moco.transfer.average_precision import (
+from moco.transfer.annotations.masks import mask_of, runs_of
+from moco.transfer.dense_pose.scores import box_overlaps
+from moco.transfer.detection.average_precision import (
     Found,
     average_precision,
     coco_answers,
     coco_truth,
     precision_by_similarity,
 )
-from moco.transfer.masks import mask_of, runs_of
-from moco.transfer.surface_scores import box_overlaps
 from tests.transfer.drawn import HEIGHT, WIDTH, changed, draw_coco
 
 KINDS = ("bbox", "segm", "keypoints")

@@ -13,8 +13,8 @@ from moco.encoder import SmallResNet
 from moco.errors import ConfigError, DataError
 from moco.normalization import IMAGENET
 from moco.transfer.annotations.cityscapes import read_cityscapes
-from moco.transfer.masks import mask_of
-from moco.transfer.scale import CITYSCAPES_SCHEDULES, SMALL, SMALL_SEMANTIC, scale_of
+from moco.transfer.annotations.masks import mask_of
+from moco.transfer.fine_tuning.scale import CITYSCAPES_SCHEDULES, SMALL, SMALL_SEMANTIC, scale_of
 from tests.transfer.label_folders import write_cityscapes
 
 pytest.importorskip("faster_coco_eval")
@@ -60,7 +60,7 @@ def test_a_folder_without_images_is_refused(tmp_path):
 @pytest.fixture
 def few_batches(monkeypatch):
     for name, scale in (("SMALL", SMALL), ("SMALL_SEMANTIC", SMALL_SEMANTIC)):
-        monkeypatch.setattr(f"moco.transfer.scale.{name}", dataclasses.replace(scale, precise=1))
+        monkeypatch.setattr(f"moco.transfer.fine_tuning.scale.{name}", dataclasses.replace(scale, precise=1))
 
 
 def transferred(root, out, **options):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from moco.transfer.comparison import Comparison, Row
-from moco.transfer.schedule import Schedule
+from moco.transfer.fine_tuning.comparison import Comparison, Row
+from moco.transfer.fine_tuning.schedule import Schedule
 
 
 def compared(**scores):

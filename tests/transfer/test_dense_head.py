@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from moco.encoder import build_backbone
-from moco.transfer.dense_head import (
+from moco.transfer.networks.dense_head import (
     CELLS,
     CHANNELS,
     CHART_WEIGHT,
@@ -17,7 +17,7 @@ from moco.transfer.dense_head import (
     read_surface,
     surface_losses,
 )
-from moco.transfer.dense_targets import SurfaceTruth
+from moco.transfer.networks.dense_targets import SurfaceTruth
 from tests.transfer.drawn_people import make_people
 
 pytest.importorskip("faster_coco_eval")

@@ -8,7 +8,8 @@ import torch
 
 from moco.data.order import Sample
 from moco.errors import DataError
-from moco.transfer.dense_targets import (
+from moco.transfer.detection.images import Reading, TrainImages
+from moco.transfer.networks.dense_targets import (
     NO_POINT,
     joined,
     learnt_regions,
@@ -16,7 +17,6 @@ from moco.transfer.dense_targets import (
     silhouettes_in,
     surface_target,
 )
-from moco.transfer.images import Reading, TrainImages
 from tests.transfer.drawn_people import make_people
 
 pytest.importorskip("faster_coco_eval")

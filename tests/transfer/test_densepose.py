@@ -14,14 +14,15 @@ import moco
 from moco.encoder import SmallResNet, build_backbone
 from moco.errors import ArchitectureError, ConfigError, DataError
 from moco.normalization import IMAGENET
-from moco.transfer.average_precision import Found
-from moco.transfer.dense_head import CHANNELS
-from moco.transfer.densepose import DensePose
-from moco.transfer.detection import Detection
-from moco.transfer.fine_tune import FineTuning, Options
-from moco.transfer.scale import SMALL_DENSEPOSE
-from moco.transfer.schedule import Schedule
-from moco.transfer.surface_scores import SurfaceScores, matches
+from moco.transfer.dense_pose.densepose import DensePose
+from moco.transfer.dense_pose.scores import SurfaceScores, matches
+from moco.transfer.detection.average_precision import Found
+from moco.transfer.detection.detection import Detection
+from moco.transfer.fine_tuning.loop import FineTuning
+from moco.transfer.fine_tuning.options import Options
+from moco.transfer.fine_tuning.scale import SMALL_DENSEPOSE
+from moco.transfer.fine_tuning.schedule import Schedule
+from moco.transfer.networks.dense_head import CHANNELS
 from tests.transfer.drawn import changed, draw_coco, settings
 from tests.transfer.drawn_people import LOWER, UPPER, draw_people, geodesics, make_people, write_geodesics
 
@@ -104,7 +105,7 @@ def test_seams_lead_to_the_mesh_s_own_vertex(tmp_path, distances):
     count = len(distances.parts)
     merged = np.arange(count) // 2
     square = np.ascontiguousarray(distances.distances[::2, ::2])
-    from moco.transfer.geodesic import read_geodesics
+    from moco.transfer.dense_pose.geodesic import read_geodesics
 
     found = read_geodesics(write_geodesics(tmp_path / "seams.npz", vertex=merged, distances=square))
     assert found.nearest(np.array([1, 0]), found.uv[[3, 3]]).tolist() == [1, -1]
@@ -200,7 +201,9 @@ def test_resume_is_bitwise_identical(people, tmp_path, monkeypatch):
 
 
 def test_the_command_measures_gps_where_distances_are_given(tmp_path, monkeypatch):
-    monkeypatch.setattr("moco.transfer.scale.SMALL_DENSEPOSE", dataclasses.replace(SMALL_DENSEPOSE, precise=1))
+    monkeypatch.setattr(
+        "moco.transfer.fine_tuning.scale.SMALL_DENSEPOSE", dataclasses.replace(SMALL_DENSEPOSE, precise=1)
+    )
     train = draw_people(tmp_path, 4)
     test = draw_people(tmp_path, 2, seed=1, name="people_test.json")
     options = {"iterations": 1, "image_size": 32, "batch_size": 2, "width": 8, "rois": 4, "quiet": True}

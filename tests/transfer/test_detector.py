@@ -6,8 +6,8 @@ from torch import nn
 
 from moco.encoder import build_backbone
 from moco.errors import ArchitectureError
-from moco.transfer.c4 import c4_detector
-from moco.transfer.detector import anchor_strides, fpn_detector
+from moco.transfer.networks.c4 import c4_detector
+from moco.transfer.networks.detector import anchor_strides, fpn_detector
 from tests.transfer.drawn import settings
 
 BUILDERS = {"fpn": fpn_detector, "c4": c4_detector}

@@ -8,7 +8,7 @@ from torch import nn
 
 from moco.encoder import SmallResNet, build_backbone
 from moco.errors import ArchitectureError
-from moco.transfer.fcn import FCN, dilated_stages
+from moco.transfer.networks.fcn import FCN, dilated_stages
 
 
 @pytest.mark.parametrize(

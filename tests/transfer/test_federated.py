@@ -11,8 +11,8 @@ import pytest
 
 from moco.errors import DataError
 from moco.transfer.annotations import AnnotatedImage, Annotations, Instance
-from moco.transfer.average_precision import Found
-from moco.transfer.federated import Federation, federated_precision, read_federation
+from moco.transfer.detection.average_precision import Found
+from moco.transfer.detection.federated import Federation, federated_precision, read_federation
 from tests.reference import federated_precision as reference
 
 pytest.importorskip("faster_coco_eval")

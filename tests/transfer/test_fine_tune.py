@@ -8,8 +8,9 @@ import torch
 
 from moco.encoder import build_backbone
 from moco.errors import RunError
-from moco.transfer.fine_tune import FineTuning, Options
-from moco.transfer.schedule import Schedule
+from moco.transfer.fine_tuning.loop import FineTuning
+from moco.transfer.fine_tuning.options import Options
+from moco.transfer.fine_tuning.schedule import Schedule
 from tests.transfer.drawn import make_task
 
 QUIET = Options(precise=2, quiet=True)

@@ -5,7 +5,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from moco.errors import DataError
-from moco.transfer.geodesic import read_geodesics
+from moco.transfer.dense_pose.geodesic import read_geodesics
 from tests.transfer.drawn_people import geodesic_arrays, write_geodesics
 
 

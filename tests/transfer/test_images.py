@@ -8,7 +8,7 @@ from PIL import Image
 from moco.data.order import Sample
 from moco.errors import DataError
 from moco.transfer.annotations import open_annotations
-from moco.transfer.images import Reading, TrainImages, mirrored
+from moco.transfer.detection.images import Reading, TrainImages, mirrored
 from tests.transfer.drawn import HEIGHT, WIDTH, changed, draw_coco
 
 READING = Reading(3, 128, masks=True, mirrored=(0, 2, 1))

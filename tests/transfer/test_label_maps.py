@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from moco.errors import DataError
-from moco.transfer.label_layouts import CAMVID_CLASSES, VOC_CLASSES
-from moco.transfer.label_maps import open_label_maps
-from moco.transfer.mean_iou import VOID
+from moco.transfer.label_maps.layouts import CAMVID_CLASSES, VOC_CLASSES
+from moco.transfer.label_maps.mean_iou import VOID
+from moco.transfer.label_maps.reading import open_label_maps
 from tests.transfer.label_folders import stripes, write_annot, write_cityscapes, write_pair, write_voc
 
 

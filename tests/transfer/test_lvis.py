@@ -12,9 +12,9 @@ import pytest
 from moco.encoder import SmallResNet
 from moco.errors import DataError
 from moco.transfer.annotations import open_annotations
-from moco.transfer.detection import Detection
-from moco.transfer.federated import read_federation
-from moco.transfer.lvis import LEAST_SCORE, Lvis
+from moco.transfer.detection.detection import Detection
+from moco.transfer.detection.federated import read_federation
+from moco.transfer.detection.lvis import LEAST_SCORE, Lvis
 from tests.transfer.drawn import changed, draw_coco, settings
 
 pytest.importorskip("faster_coco_eval")
@@ -56,7 +56,8 @@ def test_images_come_as_often_as_their_factors_say(task, monkeypatch):
     seen = Counter()
     inner = task.segmentation.train.images
     monkeypatch.setattr(
-        "moco.transfer.lvis.TrainImages.__getitem__", lambda self, sample: (seen.update([sample.image]), (0, 0))[1]
+        "moco.transfer.detection.lvis.TrainImages.__getitem__",
+        lambda self, sample: (seen.update([sample.image]), (0, 0))[1],
     )
     assert len(inner) == 6
     list(itertools.islice(task.batches(seed=0, start=0), 50))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from moco.errors import DataError
-from moco.transfer.mean_iou import VOID, Confusion, intersection_over_union, scores
+from moco.transfer.label_maps.mean_iou import VOID, Confusion, intersection_over_union, scores
 from tests.reference.mean_iou import mean_iou
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from moco.encoder import SmallResNet
 from moco.errors import ArchitectureError, DataError
-from moco.transfer.normalization import precise_batchnorm_, tune_batchnorm_
+from moco.transfer.networks.normalization import precise_batchnorm_, tune_batchnorm_
 from tests.reference.precise_batchnorm import population_statistics
 
 

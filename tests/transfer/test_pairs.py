@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moco.data.order import Sample
-from moco.transfer.label_maps import open_label_maps
-from moco.transfer.mean_iou import VOID
-from moco.transfer.pairs import TrainPairs, random_crop
+from moco.transfer.label_maps.mean_iou import VOID
+from moco.transfer.label_maps.reading import open_label_maps
+from moco.transfer.semantic.pairs import TrainPairs, random_crop
 from tests.transfer.label_folders import COLORS, colored, stripes, write_annot
 
 FILL = (1, 2, 3)

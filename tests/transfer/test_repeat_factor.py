@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moco.errors import ConfigError
-from moco.transfer.repeat_factor import RepeatedOrder, repeat_factors
+from moco.transfer.detection.repeat_factor import RepeatedOrder, repeat_factors
 from tests.reference import repeat_factor as reference
 
 

@@ -7,10 +7,10 @@ from moco.commands.scenes import scenes
 from moco.data.picturebook.annotation import KEYPOINTS
 from moco.errors import ConfigError
 from moco.transfer.annotations import open_annotations
-from moco.transfer.federated import read_federation
-from moco.transfer.images import Reading
-from moco.transfer.label_maps import open_label_maps
-from moco.transfer.masks import mask_of
+from moco.transfer.annotations.masks import mask_of
+from moco.transfer.detection.federated import read_federation
+from moco.transfer.detection.images import Reading
+from moco.transfer.label_maps.reading import open_label_maps
 
 pytest.importorskip("faster_coco_eval")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from moco.errors import ConfigError
-from moco.transfer.schedule import NAMES, Schedule, named
+from moco.transfer.fine_tuning.schedule import NAMES, Schedule, named
 
 SCHEDULE = Schedule(1000, 100, (700, 900), 0.02)
 

@@ -12,11 +12,12 @@ from torch import nn
 
 from moco.encoder import SmallResNet
 from moco.errors import ConfigError
-from moco.transfer.fine_tune import FineTuning, Options
-from moco.transfer.label_maps import open_label_maps
-from moco.transfer.mean_iou import VOID
-from moco.transfer.schedule import named
-from moco.transfer.semantic import SemanticSegmentation
+from moco.transfer.fine_tuning.loop import FineTuning
+from moco.transfer.fine_tuning.options import Options
+from moco.transfer.fine_tuning.schedule import named
+from moco.transfer.label_maps.mean_iou import VOID
+from moco.transfer.label_maps.reading import open_label_maps
+from moco.transfer.semantic.segmentation import SemanticSegmentation
 from tests.transfer.label_folders import COLORS, write_annot
 
 

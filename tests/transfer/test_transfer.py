@@ -14,7 +14,7 @@ from moco.errors import ConfigError, DataError, RunError
 from moco.export.backbone import write_backbone
 from moco.export.load import Pretrained
 from moco.normalization import IMAGENET
-from moco.transfer.scale import SMALL as SCALE
+from moco.transfer.fine_tuning.scale import SMALL as SCALE
 from tests.transfer.drawn import draw_coco
 
 SMALL = {"iterations": 2, "image_size": 32, "batch_size": 2, "width": 8, "rois": 8, "quiet": True}
@@ -23,7 +23,7 @@ SMALL = {"iterations": 2, "image_size": 32, "batch_size": 2, "width": 8, "rois":
 @pytest.fixture(autouse=True)
 def few_batches(monkeypatch):
     """BatchNorm's statistics from 2 batches instead of 50."""
-    monkeypatch.setattr("moco.transfer.scale.SMALL", dataclasses.replace(SCALE, precise=2))
+    monkeypatch.setattr("moco.transfer.fine_tuning.scale.SMALL", dataclasses.replace(SCALE, precise=2))
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_the_command_goes_on_where_it_was_and_prints_json(given, tmp_path, capsy
     line += [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items() if name != "quiet"]
     assert main(line) == 0
     first = json.loads(capsys.readouterr().out)
-    monkeypatch.setattr("moco.transfer.fine_tune.FineTuning._step", None)
+    monkeypatch.setattr("moco.transfer.fine_tuning.loop.FineTuning._step", None)
     assert main(line) == 0
     assert json.loads(capsys.readouterr().out)["results"] == first["results"]
     assert main([*line, "--rois", "9"]) == 2
@@ -137,7 +137,7 @@ def test_masks_of_a_file_of_boxes_are_refused(given, tmp_path):
 
 
 def test_the_name_stays_a_function_after_its_room_was_imported():
-    import moco.transfer.task
+    import moco.transfer.fine_tuning.task
 
     with pytest.raises(ConfigError, match="without backbone"):
         moco.transfer("detection")

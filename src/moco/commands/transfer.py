@@ -12,7 +12,7 @@ TYPE_CHECKING = False  # not typing's, whose imports the command line's parser w
 if TYPE_CHECKING:
     from moco.data.preprocess import Preprocessing
     from moco.export.load import Weights
-    from moco.transfer.comparison import Comparison
+    from moco.transfer.fine_tuning.comparison import Comparison
 else:
     Weights = str  # the command line gives text
     Preprocessing = object
@@ -22,6 +22,7 @@ Task = Literal[
 ]
 Initial = Literal["moco", "random", "supervised"]
 Architecture = Literal["fpn", "c4"]
+Precision = Literal["auto", "fp32", "bf16"]
 Schedule = Literal[
     "small",
     "paper-voc-24k",
@@ -51,6 +52,7 @@ _LIMITS = {
     "seed": (0, LARGEST_SEED - 1000),
     "seeds": (1, 1000),
     "void_index": (0, 255),
+    "minutes": (1e-6, 1e6),
 }
 
 
@@ -80,6 +82,9 @@ def transfer(
     score_every: int = 0,
     workers: int | None = None,
     device: str = "auto",
+    precision: Precision = "auto",
+    devices: int = 1,
+    minutes: float | None = None,
     preprocessing: Preprocessing | None = None,
     allow_factory: bool = False,
     quiet: bool = False,
@@ -119,6 +124,10 @@ def transfer(
         score_every: test each time after so many iterations; 0 tests at the end alone.
         workers: processes that read images; null means none on a CPU, up to 8 with a GPU.
         device: auto, cpu, cuda, ...
+        precision: of training: fp32, bf16 (mixed), or auto: bf16 on a GPU that has it, else fp32. Tests are in fp32.
+        devices: on this machine, or processes on a CPU, over which each batch is split; torchrun's are counted.
+        minutes: begin no further iteration after so many, and a test only in the first tenth of them; the same command
+            goes on (exit code 3).
         preprocessing: how images go in: needed for a module.
         allow_factory: whether weights may name a function of yours that builds their network.
         quiet: no progress bars and no remarks.
@@ -127,7 +136,7 @@ def transfer(
         a comparison: `print` shows a table, `as_dict` gives plain data, `row("moco").mean("AP")` one figure.
 
     Raises:
-        MocoError: options, weights or annotations that cannot be used, or a run that diverged.
+        MocoError: options, weights or annotations that cannot be used, a run that diverged, or the minutes are over.
     """
     given = locals()
     if task == "cityscapes":
@@ -136,13 +145,13 @@ def transfer(
     _check_fits(given)
     from moco.commands.transfer_task import run_comparison
 
-    return run_comparison(given)
+    return run_comparison(given)  # type: ignore[return-value]  # None on further ranks, whose process nobody reads
 
 
 def _check(given: dict[str, Any]) -> None:
     """Refuse what cannot work before PyTorch is loaded."""
     task = given["task"]
-    known = {"task": Task, "architecture": Architecture, "schedule": Schedule}
+    known = {"task": Task, "architecture": Architecture, "schedule": Schedule, "precision": Precision}
     for name, choices in known.items():
         if given[name] not in choices.__args__:  # type: ignore[attr-defined]
             raise ConfigError(f"{name}={given[name]!r}: choose one of {', '.join(choices.__args__)}")  # type: ignore[attr-defined]
@@ -155,6 +164,7 @@ def _check(given: dict[str, Any]) -> None:
     for name, limits in _LIMITS.items():
         check_number(name, given[name], *limits)
     check_processes("workers", given["workers"])
+    check_processes("devices", given["devices"], least=1)
     rate = given["learning_rate"]
     if rate is not None and not 0 < rate <= 100:
         raise ConfigError(f"learning_rate={rate}: need a value above 0, at most 100")

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from moco.evaluation.network import Model
-from moco.transfer.label_maps import open_label_maps
-from moco.transfer.scale import Scale
-from moco.transfer.semantic import SemanticSegmentation
+from moco.transfer.fine_tuning.scale import Scale
+from moco.transfer.label_maps.reading import open_label_maps
+from moco.transfer.semantic.segmentation import SemanticSegmentation
 
 
 def semantic_task(given: Mapping[str, Any], model: Model, scale: Scale, *, workers: int) -> SemanticSegmentation:

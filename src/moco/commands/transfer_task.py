@@ -12,25 +12,28 @@ from typing import Any
 import torch
 
 from moco.atomic import reason
+from moco.commands.transfer_device import check_ranks, on_ranks, usable_device, usable_precision
 from moco.commands.transfer_semantic import semantic_task
 from moco.commands.transfer_weights import initialisations, open_weights
+from moco.contrast.collective import all_gather_cat, rank, world_size
 from moco.data.folder_lock import locked
 from moco.data.workers import cores
 from moco.errors import ConfigError, DataError, RunError
 from moco.evaluation.network import Model
 from moco.printable import printable
 from moco.transfer.annotations import open_annotations
-from moco.transfer.cityscapes import is_cityscapes, is_split
-from moco.transfer.comparison import Comparison, Initialisation, compare, together
-from moco.transfer.densepose import DensePose
-from moco.transfer.detection import Detection
-from moco.transfer.detector import DetectorSettings
-from moco.transfer.federated import DETECTIONS, read_federation
-from moco.transfer.fine_tune import Options
-from moco.transfer.geodesic import read_geodesics
-from moco.transfer.lvis import Lvis
-from moco.transfer.scale import CITYSCAPES, CITYSCAPES_SCHEDULES, DENSEPOSE, LVIS, SEMANTIC, Scale, scale_of
-from moco.transfer.semantic import SemanticSegmentation
+from moco.transfer.dense_pose.densepose import DensePose
+from moco.transfer.dense_pose.geodesic import read_geodesics
+from moco.transfer.detection.detection import Detection
+from moco.transfer.detection.federated import DETECTIONS, read_federation
+from moco.transfer.detection.lvis import Lvis
+from moco.transfer.fine_tuning.comparison import Comparison, Initialisation, compare, together
+from moco.transfer.fine_tuning.limit import Limit
+from moco.transfer.fine_tuning.options import Options
+from moco.transfer.fine_tuning.scale import CITYSCAPES, CITYSCAPES_SCHEDULES, DENSEPOSE, LVIS, SEMANTIC, Scale, scale_of
+from moco.transfer.label_maps.cityscapes import is_cityscapes, is_split
+from moco.transfer.networks.detector import DetectorSettings
+from moco.transfer.semantic.segmentation import SemanticSegmentation
 
 _GPU_WORKERS = 8
 Task = Detection | Lvis | DensePose | SemanticSegmentation
@@ -45,42 +48,58 @@ class _Job:
     folder: str
 
 
-def run_comparison(given: Mapping[str, Any]) -> Comparison:
-    """Do what the options say; see `moco.transfer`."""
+def run_comparison(given: Mapping[str, Any]) -> Comparison | None:
+    """Do what the options say; see `moco.transfer`. None on ranks other than the first."""
+    limit = Limit(given["minutes"])
     options = {name: given[name] for name in ("preprocessing", "allow_factory")}
     model, device = open_weights(given["backbone"], **options), usable_device(given["device"])
+    how: dict[str, Any] = {"precision": usable_precision(given["precision"], device), "limit": limit}
+    how |= {name: given[name] for name in ("score_every", "quiet")}
     jobs = _jobs(given, model, device)
     for job in jobs:
         job.task.model(model.random(given["seed"]) if "random" in given["initialisations"] else model.backbone.module)
+    check_ranks(given["devices"], device, [job.scale.schedule.batch_size for job in jobs])
     out = Path(given["out"]).expanduser()
-    with _taken(out):
-        found, left_out = initialisations(
-            model,
-            tuple(given["initialisations"]),
-            labelled=given["labelled"],
-            device=device,
-            out=out,
-            seed=given["seed"],
-            quiet=given["quiet"],
-        )
+    with on_ranks(given["devices"], device) as own, _taken(out):
+        found, left_out = _initialised(given, model, own, out)
+        how["device"] = own
         try:
-            done = [_compared(job, found, left_out, given, device=device, out=out) for job in jobs]
+            done = [_compared(job, found, left_out, given, Options(**how, precise=job.scale.precise)) for job in jobs]
         except KeyboardInterrupt:
-            print("the same command goes on from here", file=sys.stderr)
+            if rank() == 0:
+                print("the same command goes on from here", file=sys.stderr)
             raise
-        return done[0] if len(done) == 1 else together(*done, out=out)
+    first, *others = (each for each in done if each is not None) if rank() == 0 else [None]
+    return together(first, *others, out=out) if first is not None and others else first
+
+
+def _initialised(
+    given: Mapping[str, Any], model: Model, device: str, out: Path
+) -> tuple[list[Initialisation], list[str]]:
+    """The initialisations; supervised weights are trained by the first rank, and read by the others."""
+
+    def meet() -> None:
+        all_gather_cat(torch.zeros(1, device=device if world_size() > 1 else "cpu"))
+
+    if rank() > 0:
+        meet()
+    names, quiet = tuple(given["initialisations"]), given["quiet"] or rank() > 0
+    options = {"labelled": given["labelled"], "device": device, "out": out, "seed": given["seed"], "quiet": quiet}
+    found = initialisations(model, names, **options)
+    if rank() == 0:
+        meet()
+    return found
 
 
 def _compared(
-    job: _Job, found: list[Initialisation], left_out: list[str], given: Mapping[str, Any], *, device: str, out: Path
-) -> Comparison:
+    job: _Job, found: list[Initialisation], left_out: list[str], given: Mapping[str, Any], how: Options
+) -> Comparison | None:
     notes = [*job.task.notes, *left_out]
-    if not given["quiet"]:
+    if not given["quiet"] and rank() == 0:
         print(*map(printable, notes), sep="\n", end="\n" if notes else "", file=sys.stderr)
-    how = Options(device, job.scale.precise, given["score_every"], quiet=given["quiet"])
     seeds = range(given["seed"], given["seed"] + given["seeds"])
-    schedule = job.scale.schedule
-    return compare(job.task, found, schedule=schedule, seeds=seeds, options=how, out=out / job.folder, notes=notes)
+    out = Path(given["out"]).expanduser() / job.folder
+    return compare(job.task, found, schedule=job.scale.schedule, seeds=seeds, options=how, out=out, notes=notes)
 
 
 def _jobs(given: Mapping[str, Any], model: Model, device: str) -> list[_Job]:
@@ -120,19 +139,6 @@ def chosen_scale(given: Mapping[str, Any]) -> Scale:
         changes |= {"sides": (side,), "longest": max(2 * side, side * scale.longest // scale.sides[-1])}
     changes |= {name: given[name] for name in ("width", "rois") if given[name] is not None}
     return dataclasses.replace(scale, **changes)
-
-
-def usable_device(name: str) -> str:
-    """The device's name, with "auto" resolved; raises ConfigError where there is none."""
-    name = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
-    try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        said = " ".join(str(error).split())[:100]
-        raise ConfigError(
-            f"device={name!r} cannot be used ({said}): need auto, cpu, cuda or another of PyTorch's"
-        ) from error
-    return name
 
 
 def _task(given: Mapping[str, Any], model: Model, scale: Scale, device: str) -> Task:
@@ -177,7 +183,10 @@ def _detection(given: Mapping[str, Any], model: Model, scale: Scale, workers: in
 
 @contextlib.contextmanager
 def _taken(out: Path) -> Any:
-    """The folder of the comparison, made and locked against other processes."""
+    """The folder of the comparison, made and locked against other processes, by the first rank for all."""
+    if rank() > 0:
+        yield
+        return
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

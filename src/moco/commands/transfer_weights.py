@@ -24,7 +24,7 @@ from moco.evaluation.network import Model
 from moco.export.load import load, weights_path
 from moco.export.reading import run_folder
 from moco.recipes import configure, read_config
-from moco.transfer.comparison import MOCO, RANDOM, SUPERVISED, Initialisation
+from moco.transfer.fine_tuning.comparison import MOCO, RANDOM, SUPERVISED, Initialisation
 
 if TYPE_CHECKING:
     from moco.export.load import Weights

@@ -5,7 +5,7 @@ N: samples on this rank   W: number of ranks
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -117,3 +117,19 @@ def copy_from_first_(tensors: Iterable[Tensor]) -> None:
         carrier = (tensor.cuda() if on_gpu else tensor).detach().contiguous()
         dist.broadcast(carrier, src=0)
         tensor.copy_(carrier)
+
+
+@torch.no_grad()
+def average_(tensors: Sequence[Tensor]) -> None:
+    """Replace the tensors, of one type and device, by their means over the ranks.
+
+    In one exchange, so that each value is summed in the same order every time. DistributedDataParallel sorts its
+    buckets anew after the first step; with three ranks or more a resumed run then differs in its last bits.
+    """
+    if world_size() == 1:
+        return
+    flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+    dist.all_reduce(flat)
+    flat /= world_size()
+    for tensor, mean in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(mean.view_as(tensor))

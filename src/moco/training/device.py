@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -42,10 +43,7 @@ def settled(config: Config, encoder: nn.Module | None = None) -> tuple[Config, s
     if config.precision != "auto":
         return config, "as configured"
     device = expected_device(config).type
-    if device == "cuda":
-        native = torch.cuda.get_device_capability() >= (8, 0)
-    else:
-        native = device == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    native = multiplies_bf16(torch.device(device))
     if device == "cpu" and encoder is not None and _has_grouped_convolutions(encoder):
         # EfficientNet-Lite0 forward and backward: 0.92 s in bf16, 0.68 in fp32 (docs/log.md, 2026-11-28)
         return dataclasses.replace(config, precision="fp32"), "grouped convolutions are slow in bf16 on a CPU"
@@ -58,6 +56,13 @@ def settled(config: Config, encoder: nn.Module | None = None) -> tuple[Config, s
     return dataclasses.replace(config, precision="bf16"), f"the {part} multiplies bf16 natively"
 
 
+def multiplies_bf16(device: torch.device) -> bool:
+    """Whether the hardware does so natively; elsewhere bf16 is emulated, and slow."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
 def _has_grouped_convolutions(module: nn.Module) -> bool:
     return any(isinstance(layer, nn.modules.conv._ConvNd) and layer.groups > 1 for layer in module.modules())
 
@@ -68,33 +73,50 @@ def make_fabric(config: Config) -> Fabric:
     Raises:
         ConfigError: the hardware asked for is not there.
     """
+    precision = "bf16-mixed" if config.precision == "bf16" else "32-true"
+    return fabric_for(config.accelerator, config.devices, num_nodes=config.num_nodes, precision=precision)
+
+
+def fabric_for(
+    accelerator: str, devices: int, *, num_nodes: int = 1, precision: Any = "32-true", wait: timedelta | None = None
+) -> Fabric:
+    """Fabric; with several devices DistributedDataParallel.
+
+    Args:
+        accelerator: auto, cpu, gpu (CUDA) or another of Lightning's.
+        devices: on each node.
+        num_nodes: nodes.
+        precision: of Lightning.
+        wait: how long processes wait for one another; None for Lightning's half an hour.
+
+    Raises:
+        ConfigError: the hardware asked for is not there.
+    """
     load_fabric()
     from lightning_fabric import Fabric
     from lightning_fabric.strategies.ddp import DDPStrategy
 
-    several = config.devices * config.num_nodes > 1
+    several = devices * num_nodes > 1
     # The queue must not be broadcast at each forward, and f_q's buffers are its rank's own.
-    buffers: dict[str, Any] = {_broadcasts(): False}
-    strategy: Any = DDPStrategy(gradient_as_bucket_view=True, **buffers) if several else "auto"
+    options: dict[str, Any] = {_broadcasts(): False} | ({} if wait is None else {"timeout": wait})
+    strategy: Any = DDPStrategy(gradient_as_bucket_view=True, **options) if several else "auto"
     try:
         with warnings_only():
             return Fabric(
-                accelerator="cuda" if config.accelerator == "gpu" else config.accelerator,
-                devices=config.devices,
-                num_nodes=config.num_nodes,
+                accelerator="cuda" if accelerator == "gpu" else accelerator,
+                devices=devices,
+                num_nodes=num_nodes,
                 strategy=strategy,
                 plugins=[cluster_environment(several=several)],
-                precision="bf16-mixed" if config.precision == "bf16" else "32-true",
+                precision=precision,
             )
     except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(
-            f"accelerator={config.accelerator!r} devices={config.devices}: {reason}; try accelerator 'auto', devices 1"
-        ) from error
+        reason = f"{str(error).splitlines()[0]}; try accelerator 'auto', devices 1"
+        raise ConfigError(f"accelerator={accelerator!r} devices={devices}: {reason}") from error
     except Exception as error:  # Lightning's own exception class for a missing device has no public base
         if type(error).__name__ != "MisconfigurationException":
             raise
-        raise ConfigError(f"accelerator={config.accelerator!r} devices={config.devices}: {error}") from error
+        raise ConfigError(f"accelerator={accelerator!r} devices={devices}: {error}") from error
 
 
 def _broadcasts() -> str:

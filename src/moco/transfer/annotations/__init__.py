@@ -1,4 +1,6 @@
-"""Annotated images: boxes, masks and keypoints from VOC XML and COCO JSON, checked where they are read."""
+"""Annotated images: boxes, masks, keypoints and surfaces from VOC XML, COCO JSON and Cityscapes' maps, in one form and
+checked where they are read, and outlines as masks.
+"""
 
 from moco.transfer.annotations.opening import open_annotations, same_categories
 from moco.transfer.annotations.record import AnnotatedImage, Annotations, Instance, Skeleton, Surface

@@ -11,10 +11,10 @@ import numpy as np
 from moco.data.decode import image_shape
 from moco.errors import DataError
 from moco.transfer.annotations.checks import Problems
+from moco.transfer.annotations.masks import runs_of
 from moco.transfer.annotations.record import AnnotatedImage, Annotations, Instance
-from moco.transfer.cityscapes import THINGS, cityscapes_files
-from moco.transfer.label_maps import read_values
-from moco.transfer.masks import runs_of
+from moco.transfer.label_maps.cityscapes import THINGS, cityscapes_files
+from moco.transfer.label_maps.reading import read_values
 
 _PER_CLASS = 1000
 _CATEGORIES = {label: place for place, label in enumerate(THINGS, start=1)}
@@ -25,7 +25,7 @@ def read_cityscapes(path: Path, *, use: str) -> Annotations:
     another size, is left out, counted and listed.
 
     Args:
-        path: the folder, or a split in it; see `moco.transfer.cityscapes.cityscapes_files`.
+        path: the folder, or a split in it; see `moco.transfer.label_maps.cityscapes.cityscapes_files`.
         use: "train" or "test".
 
     Raises:

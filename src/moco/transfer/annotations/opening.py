@@ -10,7 +10,7 @@ from moco.transfer.annotations.cityscapes import read_cityscapes
 from moco.transfer.annotations.coco import read_coco
 from moco.transfer.annotations.record import Annotations
 from moco.transfer.annotations.voc import is_voc, read_voc
-from moco.transfer.cityscapes import is_cityscapes
+from moco.transfer.label_maps.cityscapes import is_cityscapes
 
 
 def open_annotations(path: str | Path, *, images: str | Path | None = None, use: str = "train") -> Annotations:
