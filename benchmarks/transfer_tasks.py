@@ -35,7 +35,7 @@ DETECTOR = {"image_size": 64, "batch_size": 4, "learning_rate": 0.04, "width": 3
 TASKS: dict[str, tuple[str, dict[str, Any]]] = {
     "detection": ("people/keypoints_{}.json", DETECTOR | {"iterations": 200}),
     "instance-segmentation": ("people/keypoints_{}.json", DETECTOR | {"iterations": 500}),
-    "keypoints": ("people/keypoints_{}.json", DETECTOR | {"iterations": 500}),
+    "keypoints": ("people/keypoints_{}.json", DETECTOR | {"iterations": 500, "learning_rate": 0.01}),
     "lvis": ("long-tail/instances_{}.json", DETECTOR | {"iterations": 600}),
     "semantic-segmentation": (
         "objects/{}",
