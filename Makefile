@@ -62,6 +62,7 @@ ablations-gpu:
 # The machine's own Python, torch and extras. RUN: a ResNet-50's run folder; DATA: benchmarks/transfer_gpu.py says what lies
 # there; TASKS: some of voc-c4-24k, coco-fpn-1x, coco-c4-2x. Each call takes under 9 minutes; exit code 3: more to do.
 transfer-gpu:
+	$(if $(and $(RUN),$(filter-out file,$(origin DATA))),,$(error RUN=... and DATA=... are needed))
 	PYTHONPATH=src $(PYTHON) benchmarks/transfer_gpu.py $(RUN) $(DATA) $(if $(TASKS),--tasks $(TASKS)) $(OPTIONS)
 
 # TRACK: cifar-cpu, imagenette-cpu; DATA: benchmarks/speedrun/README.md. What is there already is not run again.

@@ -26,6 +26,7 @@ from typing import Any
 
 import moco
 from moco.errors import DataError, MocoError, UnfinishedError
+from moco.export.load import weights_path
 
 # Task of `moco.transfer`, architecture, schedule. 1911.05722, sections 4.2.1 and 4.2.2.
 TASKS = {
@@ -80,7 +81,7 @@ def work(backbone: str, data: Path, tasks: list[str], *, minutes: float, out: Pa
         if worked and left < _LEAST:
             print(f"{task}: not begun in this part", file=sys.stderr)
             return UnfinishedError.exit_code
-        if is_finished(out / task / "comparison.json", settings):
+        if is_finished(out / task / "comparison.json", backbone, settings):
             print(f"{task}: finished, see {out / task}")
             continue
         worked, (kind, architecture, schedule) = True, TASKS[task]
@@ -99,13 +100,21 @@ def work(backbone: str, data: Path, tasks: list[str], *, minutes: float, out: Pa
     return 0
 
 
-def is_finished(file: Path, settings: dict[str, Any]) -> bool:
-    """Whether the task has its table, of as many seeds and initialisations: to look at its data takes a minute."""
-    if not file.is_file():
+def is_finished(file: Path, backbone: str, settings: dict[str, Any]) -> bool:
+    """Whether the task has its table, of these weights and settings: to look at its data takes a minute."""
+    weights = weights_path(backbone)
+    if not file.is_file() or weights is None or not weights.is_file() or newer(weights, file):
         return False
     rows = json.loads(file.read_text(encoding="utf-8"))["results"]
     wanted = set(settings.get("initialisations", INITIALISATIONS))
+    if str(weights) not in [row["origin"] for row in rows if row["label"] == "moco"] and "moco" in wanted:
+        return False
     return wanted == {row["label"] for row in rows} and len(rows[0]["seeds"]) >= settings.get("seeds", 1)
+
+
+def newer(file: Path, other: Path) -> bool:
+    """Whether a file was written after another one."""
+    return file.stat().st_mtime > other.stat().st_mtime
 
 
 def annotations(task: str, data: Path, out: Path) -> dict[str, str]:
@@ -137,7 +146,8 @@ def voc0712(devkit: Path, folder: Path) -> Path:
         for name in found:
             for kind, suffix in (("Annotations", ".xml"), ("JPEGImages", ".jpg")):
                 link = folder / kind / f"{name}{suffix}"
-                if not link.is_symlink():
+                if not link.is_symlink() or os.readlink(link) != str(root / kind / link.name):
+                    link.unlink(missing_ok=True)  # of another DATA
                     os.symlink(root / kind / link.name, link)
         names += found
     listed = folder / "ImageSets" / "Main" / "trainval.txt"

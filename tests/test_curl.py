@@ -7,6 +7,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.nn import functional
 
 import moco
@@ -254,6 +255,16 @@ def test_nothing_is_written_where_the_images_or_the_network_do_not_fit(tmp_path,
     with pytest.raises(kind, match=said):
         moco.pretrain(frames(), out=tmp_path / "run", **{**SMALL, **options})
     assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_of_images_without_room_for_windows_is_refused(tmp_path):
+    for number, side in enumerate([WINDOW] * 5 + [WINDOW + 8] * 3):
+        pixels = np.full((side, side, 3), number, dtype=np.uint8)
+        (tmp_path / "images").mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{number}.png")
+    size = f"{WINDOW}x{WINDOW} px in the median: windows need room to move"
+    with pytest.raises(ConfigError, match=size):
+        moco.pretrain(tmp_path / "images", out=tmp_path / "run", **SMALL)
 
 
 def test_trained_weights_go_on_without_a_head_to_warm_up(tmp_path):

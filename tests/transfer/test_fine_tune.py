@@ -72,6 +72,19 @@ def test_a_finished_run_is_not_repeated(task, tmp_path, monkeypatch):
     assert run_of(task, checkpoint=file).run() == done
 
 
+def test_a_stop_in_the_last_test_loses_no_training(task, tmp_path, monkeypatch):
+    def stopped(self, model):
+        raise KeyboardInterrupt
+
+    file = tmp_path / "last.pt"
+    with monkeypatch.context() as patch:
+        patch.setattr(type(task), "score", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run_of(task, checkpoint=file).run()
+    monkeypatch.setattr(FineTuning, "_step", None)
+    assert [step for step, _ in run_of(task, checkpoint=file).run().scores] == [4]
+
+
 def test_a_checkpoint_has_the_optimizers_state_while_there_are_steps_to_do(task, tmp_path, monkeypatch):
     file, kept = tmp_path / "last.pt", []
     step = FineTuning._step
@@ -134,7 +147,7 @@ def test_a_loss_that_is_no_number_ends_the_run(task):
         run_of(task, iterations=30, rate=1e6).run()
 
 
-@pytest.mark.parametrize("change", [{"seed": 1}, {"iterations": 9}, {"label": "other"}])
+@pytest.mark.parametrize("change", [{"seed": 1}, {"iterations": 9}, {"label": "other"}, {"start": 1}])
 def test_a_checkpoint_of_another_run_is_refused(task, tmp_path, change):
     file = tmp_path / "last.pt"
     run_of(task, checkpoint=file).run()

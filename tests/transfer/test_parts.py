@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -97,6 +98,12 @@ def test_the_benchmark_stops_goes_on_and_ends(given, tmp_path, monkeypatch, caps
         assert stored["settings"]["train"]["images"] == images
         assert [row["label"] for row in stored["results"]] == ["moco", "random"]
     assert "finished, see" in capsys.readouterr().out
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(4)
+        other = Pretrained(build_backbone("resnet_tiny", image_size=32), moco.Preprocessing(32, *IMAGENET))
+    write_backbone(other.backbone, tmp_path / "other.safetensors", metadata=other.metadata())
+    with pytest.raises(moco.MocoError, match="is of a run with another weights"):
+        transfer_gpu.work(str(tmp_path / "other.safetensors"), given, tasks[:1], **options)
 
 
 def test_missing_data_is_named_in_one_line(given, tmp_path):
@@ -115,3 +122,6 @@ def test_images_of_other_years_are_linked_not_copied(given, tmp_path):
     with Image.open(tmp_path / "both" / "JPEGImages" / "10_trainval.jpg") as image:
         assert image.size == (64, 48)
     assert transfer_gpu.voc0712(given / "VOCdevkit", tmp_path / "both") == listed
+    copied = shutil.copytree(given / "VOCdevkit", tmp_path / "elsewhere")
+    transfer_gpu.voc0712(copied, tmp_path / "both")
+    assert all(copied in path.readlink().parents for path in (tmp_path / "both" / "JPEGImages").iterdir())

@@ -94,6 +94,23 @@ def test_supervised_weights_that_are_not_to_be_had_are_left_out_with_the_reason(
     assert any(note.startswith("supervised weights left out: ImageNet") for note in found.notes)
 
 
+def test_settings_of_a_later_run_are_refused_before_an_earlier_one_is_trained(given, tmp_path, monkeypatch):
+    options = {name: given[name] for name in ("backbone", "train", "test")} | SMALL | {"out": str(tmp_path)}
+    moco.transfer("detection", **options, initialisations=("random",))
+    monkeypatch.setattr("moco.transfer.fine_tuning.loop.FineTuning._step", None)
+    with pytest.raises(moco.MocoError, match=r"random-0.pt is of a run with another schedule"):
+        moco.transfer("detection", **options | {"iterations": 3}, initialisations=("moco", "random"))
+
+
+def test_supervised_weights_of_another_seed_are_refused(given, tmp_path, monkeypatch):
+    monkeypatch.setattr("moco.evaluation.finetune.LEAST_STEPS", 1)
+    monkeypatch.setattr("moco.evaluation.finetune.EPOCHS", 1)
+    options = given | SMALL | {"out": str(tmp_path), "initialisations": ("supervised",)}
+    moco.transfer("detection", **options)
+    with pytest.raises(moco.MocoError, match=r"seed 0; now .*seed 1: choose another --out"):
+        moco.transfer("detection", **options, seed=1)
+
+
 def test_tests_on_the_way_are_in_the_report(given, tmp_path):
     options = {name: given[name] for name in ("backbone", "train", "test")} | SMALL
     found = moco.transfer("detection", **options, out=str(tmp_path), initialisations=("moco",), score_every=1)

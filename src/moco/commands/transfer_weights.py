@@ -24,6 +24,7 @@ from moco.evaluation.network import Model
 from moco.export.load import load, weights_path
 from moco.export.reading import run_folder
 from moco.recipes import configure, read_config
+from moco.sizes import size_text
 from moco.transfer.fine_tuning.comparison import MOCO, RANDOM, SUPERVISED, Initialisation
 
 if TYPE_CHECKING:
@@ -91,11 +92,13 @@ def _supervised(
     if source.labels is None or len(source.class_names) < _LEAST_CLASSES:
         raise DataError(f"{reason}{labelled} has no class folders: name labelled images, as in --labelled FOLDER")
     origin = f"trained on the labels of {labelled}: {len(source)} images of {len(source.class_names)} classes"
+    known = model.backbone
+    origin += f"; {known.architecture}, stem {known.stem}, {size_text(model.preprocess.size)} px, seed {seed}"
     module, file = model.random(seed), out / _FILE
     if file.is_file():
         stored = torch.load(file, weights_only=True)
         if stored["origin"] != origin:
-            raise ConfigError(f"{file} was {stored['origin']}, not {origin}: choose another --out")
+            raise ConfigError(f"{file}: {stored['origin']}; now {origin}: choose another --out")
         module.load_state_dict(stored["backbone"])
     else:
         _train(module, model, source, device=device, seed=seed, quiet=quiet)

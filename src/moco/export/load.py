@@ -6,7 +6,6 @@ N: images   C, H, W: channels, height, width   D: feature width
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from moco.config_checks import check_factory
 from moco.data.preprocess import Preprocessing
 from moco.encoder import Backbone, build_backbone
 from moco.encoder.backbone import GIVEN
+from moco.encoder.digest import state_digest
 from moco.encoder.stem import Stem
 from moco.errors import ArchitectureError, ConfigError, DataError, RunError
 from moco.export.reading import FILE_NAME, first_few, read_content, read_safetensors, run_folder, weights_file
@@ -89,12 +89,7 @@ class Pretrained(nn.Module):
 
     def digest(self) -> str:
         """SHA-256 of the tensors with their names and shapes."""
-        state = hashlib.sha256()
-        for name, value in sorted(self.backbone.state_dict().items()):
-            tensor = value.detach().cpu().contiguous()
-            state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
-            state.update(tensor.reshape(-1).view(torch.uint8).numpy())
-        return state.hexdigest()
+        return state_digest(self.backbone)
 
 
 def load(

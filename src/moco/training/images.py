@@ -25,6 +25,7 @@ from moco.recipes import RECIPES
 from moco.sizes import height_width, size_text
 
 MAX_HELD_OUT = 10_000
+_SIZES, _LEAST_ROOM = 200, 0.5  # images whose size is looked at; share in which a window has to have room
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,18 +163,25 @@ def check_batch(images: RunImages, config: Config) -> None:
 
 
 def check_windows(source: Source, config: Config) -> None:
-    """Whether windows of image_size have places to choose from, where all images have one size.
+    """Whether windows of image_size have places to choose from, by a sample of the images.
 
     Raises:
         ConfigError: the images are no larger, so that both views of each would be the same, or smaller.
     """
-    if not config.fixed_crop or source.uniform_shape is None:
+    if not config.fixed_crop:
         return
-    shape, (height, width) = source.uniform_shape, height_width(config.image_size)
-    if shape[0] < height or shape[1] < width or shape == (height, width):
+    shapes = source.shapes(np.unique(np.linspace(0, len(source) - 1, _SIZES).astype(int)))
+    if shapes is None:
+        return
+    shapes = shapes[(shapes > 0).all(axis=1)]
+    height, width = height_width(config.image_size)
+    fits, larger = (shapes >= (height, width)).all(axis=1), (shapes > (height, width)).any(axis=1)
+    if len(shapes) and np.mean(fits & larger) < _LEAST_ROOM:
+        shape = tuple(int(side) for side in np.median(shapes, axis=0))
         raise ConfigError(
-            f"image_size={size_text(config.image_size)} with fixed_crop and images of {size_text(shape)} px: windows "
-            "need room to move, state a smaller --image-size"
+            f"image_size={size_text(config.image_size)} with fixed_crop and images of {size_text(shape)} px"
+            f"{'' if source.uniform_shape else ' in the median'}: windows need room to move, state a smaller "
+            "--image-size"
         )
 
 

@@ -209,7 +209,7 @@ def compare(
     """
     started = time.monotonic()
     (out / "checkpoints").mkdir(parents=True, exist_ok=True)
-    waiting = sum(not _file(out, each, seed).is_file() for each in initialisations for seed in seeds)
+    waiting = _waiting(task, initialisations, schedule, seeds, options, out)
     if waiting and not options.quiet:
         _predict(task, initialisations, schedule, seeds, options, waiting)
     done: dict[str, list[Progress]] = {each.label: [] for each in initialisations}
@@ -228,6 +228,25 @@ def compare(
     found = Comparison(task.name, task.main_score, rows, task.settings(), schedule, *said)
     atomic.write_json(out / "comparison.json", found.as_dict())
     return found
+
+
+def _waiting(
+    task: Task,
+    initialisations: Sequence[Initialisation],
+    schedule: Schedule,
+    seeds: Sequence[int],
+    options: Options,
+    out: Path,
+) -> int:
+    """How many runs have not begun; a checkpoint of other settings is refused before any is trained."""
+    waiting = 0
+    for each in initialisations:
+        for seed in seeds:
+            if _file(out, each, seed).is_file():
+                _run(task, each, schedule, seed, options, out)
+            else:
+                waiting += 1
+    return waiting
 
 
 def _run(

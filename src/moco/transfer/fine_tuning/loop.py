@@ -20,6 +20,7 @@ from tqdm import tqdm
 from moco import atomic
 from moco.contrast.collective import all_gather_cat, average_, rank, world_size
 from moco.data.order import ITEMS, MODEL, keyed_seed
+from moco.encoder.digest import state_digest
 from moco.errors import RunError, UnfinishedError
 from moco.transfer.fine_tuning.interrupt import StopAsked
 from moco.transfer.fine_tuning.options import Options, Progress
@@ -60,6 +61,7 @@ class FineTuning:
     ) -> None:
         self.task, self.schedule, self.seed, self.options = task, schedule, seed, options
         self.checkpoint, self.label, self.progress = checkpoint, label, Progress()
+        self._weights = state_digest(backbone)
         self._measured: dict[str, Tensor] | None = None  # BatchNorm's statistics for the test after the last iteration
         with _own_randomness(options.device):
             torch.manual_seed(keyed_seed(seed, MODEL))
@@ -87,6 +89,7 @@ class FineTuning:
         if not self._is_scored():
             if self._on_any_rank(self.options.limit.is_late_for_test()):
                 self._break_off()
+            self._save()  # a test can take as long as the time between two checkpoints
             self._measure()
             self._save()
         return self.progress
@@ -191,7 +194,8 @@ class FineTuning:
     def _identity(self) -> dict[str, Any]:
         """What a checkpoint must agree with."""
         plain = {"schedule": dataclasses.asdict(self.schedule), "seed": self.seed, "task": self.task.settings()}
-        plain |= {"label": self.label} | ({"precision": self.options.precision} if self._is_mixed() else {})
+        plain |= {"label": self.label, "weights": self._weights}
+        plain |= {"precision": self.options.precision} if self._is_mixed() else {}
         return json.loads(json.dumps(plain))  # type: ignore[no-any-return]
 
     def _save(self) -> None:
