@@ -11,7 +11,7 @@ import numpy as np
 
 from moco.config import Config
 from moco.data.bands import RGB, count_of
-from moco.data.base import HEADERS, RangedSource, Source
+from moco.data.base import HEADERS, RangedSource, Source, spaced
 from moco.data.channel_statistics import channel_statistics
 from moco.data.folder import FolderSource
 from moco.data.labels import same_classes, with_labels
@@ -170,7 +170,7 @@ def check_windows(source: Source, config: Config) -> None:
     """
     if not config.fixed_crop:
         return
-    shapes = source.shapes(np.unique(np.linspace(0, len(source) - 1, _SIZES).astype(int)))
+    shapes = source.shapes(np.array(spaced(len(source), _SIZES)))
     if shapes is None:
         return
     shapes = shapes[(shapes > 0).all(axis=1)]

@@ -239,14 +239,12 @@ def _waiting(
     out: Path,
 ) -> int:
     """How many runs have not begun; a checkpoint of other settings is refused before any is trained."""
-    waiting = 0
-    for each in initialisations:
-        for seed in seeds:
-            if _file(out, each, seed).is_file():
-                _run(task, each, schedule, seed, options, out)
-            else:
-                waiting += 1
-    return waiting
+    pairs = [(each, seed) for seed in seeds for each in initialisations]
+    begun = [(each, seed) for each, seed in pairs if _file(out, each, seed).is_file()]
+    if len(begun) < len(pairs):
+        for each, seed in begun:
+            _run(task, each, schedule, seed, options, out)
+    return len(pairs) - len(begun)
 
 
 def _run(
