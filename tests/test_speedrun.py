@@ -147,6 +147,24 @@ def test_what_is_late_or_absent_leaves_the_rest(arrays, tmp_path, here, monkeypa
     assert (line[0].seeds, line[0].accuracy, line[0].flops) == (2, 1.0, 2 * 8**3)
 
 
+def test_a_search_multiplies_stated_learning_rates_and_no_others(arrays, tmp_path, here, monkeypatch, capsys):
+    asked, pixels = [], sys.modules["benchmarks.speedrun.entries.pixels"].train
+
+    def noted(task, **given):
+        asked.append(given)
+        return pixels(task)
+
+    monkeypatch.setattr("benchmarks.speedrun.entries.authors_v2.pretrained", noted)
+    stated = ("--entries", "authors_v2", "fitted", "--seeds", "0", "--rates", "2", "0.5", "--validation")
+    assert call(arrays, tmp_path / "out", *stated) == 0
+    rates = [given["base_learning_rate"] for given in asked]
+    assert rates == [0.48, 0.48, 0.12]  # the second is the run that counts FLOPs
+    rows = json.loads((tmp_path / "out" / "results.json").read_text())["runs"]
+    assert [(row["entry"], row["rate"]) for row in rows if not row["count"]] == [("authors_v2", 2), ("authors_v2", 0.5)]
+    assert set(curves(rows, clock="cpu")) == {"authors_v2, learning rate x2", "authors_v2, learning rate x0.5"}
+    assert capsys.readouterr().out.count("fitted: skipped, its learning rate is not stated") == 2
+
+
 def test_a_process_of_its_own_gives_one_line(arrays, tmp_path):
     data = prepare(TRACKS["cifar-cpu"], arrays, tmp_path / "data")
     job = one.Job(

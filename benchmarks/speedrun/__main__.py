@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import signal
@@ -57,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
     file, deadline = out / "results.json", time.monotonic() + 60 * options.minutes
     rows, absent = earlier(file), set()
     for job in points(track, options, str(data)):
-        if job.entry in absent or is_there(rows, job):
+        if (job.entry, job.rate) in absent or is_there(rows, job):
             continue
         left = deadline - time.monotonic()
         if left <= 0:
@@ -66,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
         found = run(job, left)
         if "absent" in found:
             print(f"{job.entry}: skipped, {found['absent']}", flush=True)
-            absent.add(job.entry)
+            absent.add((job.entry, job.rate))
         elif "late" in found and left < 60 * options.minutes - 1:  # it has not had all the time
             continue
         else:
@@ -89,6 +90,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, help="of tensor operations; PyTorch's choice if left out")
     parser.add_argument("--workers", type=int, default=min(16, os.cpu_count() or 1))
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="of the table and the plot")
+    parser.add_argument("--rates", nargs="+", type=float, default=[1.0], help="factors of an entry's learning rate")
     parser.add_argument("--validation", action="store_true", help="for tuning: ask images of the training part")
     parser.add_argument("--out", type=Path)
     return parser.parse_args(arguments)
@@ -107,16 +109,16 @@ def points(track: Track, options: argparse.Namespace, data: str) -> Iterator[Job
     }
     for seed in options.seeds:
         for epochs in sorted(track.epochs):
-            for entry in options.entries:
-                job = Job(entry=entry, epochs=epochs, seed=seed, **shared)
+            for entry, rate in itertools.product(options.entries, options.rates):
+                job = Job(entry=entry, epochs=epochs, seed=seed, rate=rate, **shared)
                 yield job
-                if (seed, epochs) == (options.seeds[0], min(track.epochs)):
+                if (seed, epochs, rate) == (options.seeds[0], min(track.epochs), options.rates[0]):
                     yield dataclasses.replace(job, count=True)
 
 
 def identity(job: Job) -> Row:
     """What tells one point from another."""
-    return {"entry": job.entry, "epochs": job.epochs, "seed": job.seed, "count": job.count}
+    return {"entry": job.entry, "epochs": job.epochs, "seed": job.seed, "rate": job.rate, "count": job.count}
 
 
 def is_there(rows: list[Row], job: Job) -> bool:

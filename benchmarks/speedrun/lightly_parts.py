@@ -32,7 +32,7 @@ def trained(task: Task, backbone: nn.Module, learning: Iterable[nn.Parameter], l
     """Train for the task's epochs and return the backbone with its normalisation."""
     batch_size = 128 if task.image_size <= SMALL_SIDE else 256
     parameters = list(learning)
-    optimizer = torch.optim.SGD(parameters, lr=0.06, momentum=0.9, weight_decay=5e-4)
+    optimizer = torch.optim.SGD(parameters, lr=0.06 * task.rate, momentum=0.9, weight_decay=5e-4)
     steps = 0
     loader = make_loader(task, batch_size)
     total = task.epochs * len(loader)
@@ -40,7 +40,7 @@ def trained(task: Task, backbone: nn.Module, learning: Iterable[nn.Parameter], l
         for (x_0, x_1), *_ in loader:
             views = [x.to(task.device, memory_format=torch.channels_last, non_blocking=True) for x in (x_0, x_1)]
             for group in optimizer.param_groups:
-                group["lr"] = 0.03 * (1 + math.cos(math.pi * steps / total))
+                group["lr"] = 0.03 * task.rate * (1 + math.cos(math.pi * steps / total))
             with torch.autocast(task.device.type, dtype=torch.bfloat16, enabled=task.bf16):
                 value = loss(*views)
             optimizer.zero_grad()

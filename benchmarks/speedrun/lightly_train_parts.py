@@ -19,6 +19,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # its default
 
 def trained(task: Task, method: str) -> nn.Module:
     """Its defaults for the method; size, length, batch, precision and seed are the track's."""
+    task.own_rate_only()
     program = os.environ.get("LIGHTLY_TRAIN") or shutil.which("lightly-train")
     if program is None:
         raise AbsentError(

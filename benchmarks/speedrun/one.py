@@ -32,7 +32,7 @@ class Job:
     """What one run is; a process gets it as JSON.
 
     Attributes:
-        track, entry, epochs, seed, image_size, backbone, accelerator: see `Task` and `Track`.
+        track, entry, epochs, seed, rate, image_size, backbone, accelerator: see `Task` and `Track`.
         data: folder that `prepare` has made.
         threads: of tensor operations; None leaves PyTorch's choice.
         workers: see `Task`.
@@ -47,6 +47,7 @@ class Job:
     backbone: str
     accelerator: str
     data: str
+    rate: float = 1.0
     threads: int | None = None
     workers: int = 0
     count: bool = False
@@ -82,6 +83,7 @@ def make_task(job: Job, scratch: Path) -> Task:
         image_size=job.image_size,
         backbone=job.backbone,
         seed=job.seed,
+        rate=job.rate,
         device=device,
         bf16=config.precision == "bf16",
         workers=job.workers,

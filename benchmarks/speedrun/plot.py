@@ -26,10 +26,10 @@ def curves(rows: list[Row], *, clock: str) -> dict[str, list[Length]]:
     field, found = CLOCKS[clock][0], {}
     counted = {row["entry"]: row["flops"] / row["epochs"] for row in rows if row.get("flops")}
     judged = [row for row in rows if "knn_top1" in row]
-    for entry in dict.fromkeys(row["entry"] for row in judged):
-        line = []
-        for epochs in sorted({row["epochs"] for row in judged if row["entry"] == entry}):
-            alike = [row for row in judged if (row["entry"], row["epochs"]) == (entry, epochs)]
+    for entry, rate in dict.fromkeys((row["entry"], row["rate"]) for row in judged):
+        line, runs = [], [row for row in judged if (row["entry"], row["rate"]) == (entry, rate)]
+        for epochs in sorted({row["epochs"] for row in runs}):
+            alike = [row for row in runs if row["epochs"] == epochs]
             accuracies = [row["knn_top1"] for row in alike]
             line.append(
                 Length(
@@ -41,7 +41,7 @@ def curves(rows: list[Row], *, clock: str) -> dict[str, list[Length]]:
                     len(alike),
                 )
             )
-        found[entry] = line
+        found[entry if rate == 1 else f"{entry}, learning rate x{rate:g}"] = line
     return found
 
 

@@ -26,6 +26,7 @@ class Task:
         image_size: side in pixels of what the module is judged on; views may have other sizes.
         backbone: name of the track's network, for `moco`; `network()` builds it.
         seed: of this run.
+        rate: factor of the entry's own learning rate; 1 but in a search. An entry that has none refuses others.
         device: where it trains.
         bf16: whether the hardware multiplies bfloat16 natively; then all entries train in it.
         workers: processes that may make views.
@@ -38,10 +39,16 @@ class Task:
     image_size: int
     backbone: str
     seed: int
+    rate: float
     device: torch.device
     bf16: bool
     workers: int
     scratch: Path
+
+    def own_rate_only(self) -> None:
+        """For entries whose learning rate is not theirs to change; raises AbsentError for a factor."""
+        if self.rate != 1:
+            raise AbsentError("its learning rate is not stated, so that there is none to multiply")
 
     def network(self) -> Backbone:
         """The track's network with random weights; `.module` is images (N, 3, H, W) -> features (N, `.feature_dim`)."""

@@ -31,4 +31,6 @@ TUNED: dict[str, dict[str, Any]] = {
 
 def train(task: Task) -> nn.Module:
     """Recipe v2 with the track's settings."""
-    return pretrained(task, recipe="v2", **TUNED.get(task.track, SMALL))
+    settings = TUNED.get(task.track, SMALL)
+    rate = task.rate * settings["base_learning_rate"]
+    return pretrained(task, recipe="v2", **{**settings, "base_learning_rate": rate})

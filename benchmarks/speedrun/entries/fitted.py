@@ -7,4 +7,5 @@ from torch import nn
 
 def train(task: Task) -> nn.Module:
     """The rules decide batch, dictionary, key momentum, learning rate and views."""
+    task.own_rate_only()
     return pretrained(task, recipe=None)
