@@ -86,6 +86,5 @@ SMALL = replace(
     batch_size=64,
     buffer=25_000,
     hidden=256,
-    update_every=2,
     contrast_every=2,
 )
