@@ -32,6 +32,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "plain": {},
     "symmetric": {"symmetric": True},
     "progressive": {"progressive_resolution": "auto"},
+    "progressive-48": {"progressive_resolution": "48:0.9"},
     "decoupled": {"decoupled": True},
     "nearest": {"nearest_positives": 1.0},
     "nearest-half": {"nearest_positives": 0.5},
@@ -58,6 +59,7 @@ ARMS: dict[str, dict[str, Any]] = {
 COSTS = {
     "symmetric": 2.0,
     "progressive": 0.55,
+    "progressive-48": 0.64,  # at 64 px, by the numbers of pixels
     "small-2": 1.3,
     "small-4": 1.57,
     "small-4-wide": 1.57,
