@@ -58,7 +58,12 @@ def test_resume_is_bitwise_identical(task, tmp_path, monkeypatch):
     assert part.progress.iteration == 2
     resumed = run_of(task, checkpoint=file)
     assert resumed.progress.iteration == 2
-    resumed.run()
+    here = resumed.options.stated()
+    with monkeypatch.context() as patch:
+        patch.setattr(Options, "stated", lambda self: here | {"ranks": 2})
+        resumed.run()
+    assert resumed.progress.how == [(0, here), (2, here | {"ranks": 2})]
+    assert run_of(task, checkpoint=file).run().how == resumed.progress.how, "nothing was trained in this call"
     assert same(resumed.model, whole.model)
     assert resumed.progress.scores == whole.progress.scores
     assert resumed.progress.curve == whole.progress.curve

@@ -53,6 +53,8 @@ class Row:
         on_the_way: (iteration, main figure) of each run's tests, the last one at the end.
         losses: (iteration, mean loss) of each run.
         seconds: of each run's training.
+        how: (iteration, device, precision, ranks) of each run: what it was trained on from that
+            iteration on. A run that an earlier version has trained has none.
     """
 
     label: str
@@ -62,6 +64,7 @@ class Row:
     on_the_way: tuple[tuple[tuple[int, float], ...], ...]
     losses: tuple[tuple[tuple[int, float], ...], ...]
     seconds: tuple[float, ...]
+    how: tuple[tuple[tuple[int, dict[str, Any]], ...], ...] = ()
 
     def mean(self, name: str) -> float | None:
         """Of a figure over the seeds; None where a run lacks it."""
@@ -117,7 +120,7 @@ class Comparison:
         notes: what the reader should know: bad annotations, initialisations left out and why.
         seconds: of the whole command.
         picture: answers on test images, a row each initialisation; None where none was drawn.
-        how: device, precision of training and of the tests.
+        how: device, precision and ranks of the last call; those that each run was trained on: `Row.how`.
         semantic: of Cityscapes its semantic segmentation, from the same initialisations and seeds; None for others.
     """
 
@@ -269,6 +272,7 @@ def _row(each: Initialisation, seeds: Sequence[int], done: list[Progress], main:
         tuple(tuple((step, scores[main]) for step, scores in progress.scores) for progress in done),
         tuple(tuple(progress.curve) for progress in done),
         tuple(progress.seconds for progress in done),
+        tuple(tuple(progress.how) for progress in done),
     )
 
 

@@ -122,6 +122,8 @@ class FineTuning:
     def _train(self, stop: StopAsked) -> None:
         progress, total, saved = self.progress, self.schedule.iterations, time.monotonic()
         batches = self.task.batches(seed=self.seed, start=progress.iteration)
+        if progress.iteration < total and [how for _, how in progress.how][-1:] != [self.options.stated()]:
+            progress.how.append((progress.iteration, self.options.stated()))
         self.model.train()
         with self._bar() as bar:
             while progress.iteration < total:
@@ -225,7 +227,7 @@ class FineTuning:
         if other:
             raise RunError(f"{file} is of a run with another {', '.join(other)}: choose another --out")
         self.model.load_state_dict(content["model"])
-        progress |= {name: [tuple(entry) for entry in progress[name]] for name in ("curve", "scores")}
+        progress |= {name: list(map(tuple, progress.get(name, []))) for name in ("curve", "scores", "how")}
         self.progress = Progress(**progress)
         if not self._is_trained():
             self.optimizer.load_state_dict(content["optimizer"])

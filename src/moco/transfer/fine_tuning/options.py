@@ -47,6 +47,7 @@ class Progress:
         curve: (iteration, mean loss since the entry before).
         scores: (iteration, figures) of the tests, the last one at the end.
         seconds: of training, images included, tests left out.
+        how: (iteration, `Options.stated`): on what it was trained from that iteration on.
     """
 
     iteration: int = 0
@@ -54,3 +55,4 @@ class Progress:
     curve: list[tuple[int, float]] = dataclasses.field(default_factory=list)
     scores: list[tuple[int, dict[str, float]]] = dataclasses.field(default_factory=list)
     seconds: float = 0.0
+    how: list[tuple[int, dict[str, Any]]] = dataclasses.field(default_factory=list)
