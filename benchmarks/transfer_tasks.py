@@ -36,7 +36,7 @@ TASKS: dict[str, tuple[str, dict[str, Any]]] = {
     "detection": ("people/keypoints_{}.json", DETECTOR | {"iterations": 200}),
     "instance-segmentation": ("people/keypoints_{}.json", DETECTOR | {"iterations": 500}),
     "keypoints": ("people/keypoints_{}.json", DETECTOR | {"iterations": 500, "learning_rate": 0.01}),
-    "densepose": ("people/densepose_{}.json", DETECTOR | {"iterations": 500, "learning_rate": 0.01}),
+    "densepose": ("people/densepose_{}.json", DETECTOR | {"iterations": 300, "learning_rate": 0.003}),
     "lvis": ("long-tail/instances_{}.json", DETECTOR | {"iterations": 600}),
     "semantic-segmentation": (
         "objects/{}",
