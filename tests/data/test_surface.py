@@ -1,6 +1,7 @@
 """Points of persons' surfaces in drawn scenes: they lie on the parts, and say where on them."""
 
 import dataclasses
+import functools
 import json
 
 import numpy as np
@@ -15,14 +16,17 @@ SIZE = 64
 LIMBS = PARTS[:4]
 
 
-def persons(count=40, size=SIZE):
+@functools.cache
+def persons(count=40):
     """Persons of scenes: the polygons, the box, the scene's parts, the entries."""
+    found = []
     for index in range(count):
-        _, objects = draw_scene(KINDS["people"].weights, size, scene_stream(3, "people", index))
-        parts, generator = part_map(objects, size), surface_stream(3, index)
-        for each, found in zip(objects, annotate(objects, size), strict=True):
+        _, objects = draw_scene(KINDS["people"].weights, SIZE, scene_stream(3, "people", index))
+        parts, generator = part_map(objects, SIZE), surface_stream(3, index)
+        for each, own in zip(objects, annotate(objects, SIZE), strict=True):
             if each.name == "person":
-                yield each, found.box, parts, dense_pose(each, found.box, parts, generator)
+                found.append((each, own.box, parts, dense_pose(each, own.box, parts, generator)))
+    return found
 
 
 def in_pixels(box, entries):
@@ -95,7 +99,7 @@ def test_u_and_v_of_limbs_equal_the_naive_twin():
 
 def test_u_and_v_grow_along_and_across_and_reach_0_and_1():
     """Head and torso: down, and from the person's right, our left. Limbs are compared with their twin."""
-    person, *_ = next(persons())
+    person, *_ = persons()[0]
     for name in ("head", "torso"):
         corners = SIZE * np.array(person.outlines[PARTS.index(name)])
         middle, extent = corners.mean(axis=0), np.ptp(corners, axis=0).max()
@@ -110,10 +114,10 @@ def test_u_and_v_grow_along_and_across_and_reach_0_and_1():
 
 
 def test_the_mirrored_person_has_left_and_right_exchanged_and_the_same_places():
-    for person, *_ in persons(12):
+    for person, *_ in persons()[:30]:
         turned = tuple([(1 - x, y) for x, y in outline] for outline in person.outlines)
         other = dataclasses.replace(person, outlines=turned, mirrored=not person.mirrored)
-        points = np.random.default_rng(0).uniform(0, SIZE, (50, 2))
+        points = np.random.default_rng(0).uniform(0, SIZE, (20, 2))
         for part, name in enumerate(PARTS, start=1):
             swapped = {"left": "right", "right": "left"}
             partner = PARTS.index("_".join(swapped.get(word, word) for word in name.split("_"))) + 1
@@ -125,7 +129,7 @@ def test_the_mirrored_person_has_left_and_right_exchanged_and_the_same_places():
 
 
 def test_silhouettes_are_the_parts_in_the_box():
-    for _, (left, top, right, bottom), parts, entries in persons(12):
+    for _, (left, top, right, bottom), parts, entries in persons()[:30]:
         assert len(entries["dp_masks"]) == len(PARTS)
         shown = np.zeros((SIDE, SIDE), int)
         for part, runs in enumerate(entries["dp_masks"], start=1):
@@ -150,7 +154,7 @@ def test_run_lengths_equal_the_evaluators(share):
 
 
 def test_a_person_of_no_pixel_is_a_box_alone():
-    person, box, parts, _ = next(persons())
+    person, box, parts, _ = persons()[0]
     assert dense_pose(person, box, np.zeros_like(parts), np.random.default_rng(0)) == {}
 
 

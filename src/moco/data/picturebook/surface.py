@@ -61,7 +61,8 @@ def on_chart(person: Placed, part: int, points: np.ndarray, size: int) -> np.nda
     axes = _axes(person.outlines[number], person.outlines[PARTS.index("torso")], PARTS[part - 1])
     corners = size * np.array(person.outlines[number]) @ axes
     low, high = corners.min(axis=0) - _HALF_CELL, corners.max(axis=0) + _HALF_CELL
-    return np.clip((points @ axes - low) / (high - low), 0, 1)
+    uv: np.ndarray = np.clip((points @ axes - low) / (high - low), 0, 1)
+    return uv
 
 
 def _axes(outline: list[Point], torso: list[Point], name: str) -> np.ndarray:

@@ -61,7 +61,8 @@ def _points(image: AnnotatedImage, seen: set[int]) -> Pair:
             continue
         colours: tuple[list[Colour], ...] = ([], [])
         if each.surface is not None:
-            colours = [_COLOURS[part] for part in each.surface.parts.tolist()], _chart_colours(each.surface.uv)
+            steps = _step_numbers(each.surface.uv).tolist()
+            colours = [_COLOURS[part] for part in each.surface.parts.tolist()], [_CHART_COLOURS[step] for step in steps]
             seen |= set(each.surface.parts.tolist())
         for draw, fills in zip(map(ImageDraw.Draw, shown), colours, strict=True):
             draw.rectangle((np.asarray(each.box) * np.tile(scale, 2)).tolist(), outline=_BOX)
@@ -78,7 +79,7 @@ def _answers(image: AnnotatedImage, found: Found, answer: dict[str, Tensor], see
         left, top, right, bottom = np.round(box).astype(int).tolist()
         surface = answer["surface"][index : index + 1]
         parts, uv = _read(surface, max(1, right - left), max(1, bottom - top))
-        charts = np.where(parts > 0, 1 + _steps(uv) @ [1, _STEPS], 0)
+        charts = np.where(parts > 0, _step_numbers(uv), 0)
         for each, areas, colours in zip(shown, (parts, charts), (_COLOURS, _CHART_COLOURS), strict=True):
             person = each.crop((left, top, left + parts.shape[1], top + parts.shape[0]))
             paint(person, areas, colours)
@@ -97,14 +98,11 @@ def _read(surface: Tensor, width: int, height: int) -> tuple[np.ndarray, np.ndar
     return parts.reshape(height, width).cpu().numpy(), uv.reshape(height, width, 2).cpu().numpy()
 
 
-def _steps(uv: np.ndarray) -> np.ndarray:
-    """U and V, 0 to 1, as the number of a step each."""
-    return np.minimum((uv * _STEPS).astype(int), _STEPS - 1)
-
-
-def _chart_colours(uv: np.ndarray) -> list[Colour]:
-    """Of the points (P, 2), each that of its step."""
-    return [_CHART_COLOURS[number] for number in (1 + _steps(uv) @ [1, _STEPS]).tolist()]
+def _step_numbers(uv: np.ndarray) -> np.ndarray:
+    """Which pair of steps each U and V (..., 2) lies in: a key of `_CHART_COLOURS`."""
+    steps = np.minimum((uv * _STEPS).astype(int), _STEPS - 1)
+    numbers: np.ndarray = 1 + steps[..., 0] + _STEPS * steps[..., 1]
+    return numbers
 
 
 def _chart_colour(u: float, v: float) -> Colour:
