@@ -9,13 +9,14 @@ from PIL import Image
 
 from moco.transfer.annotations import open_annotations
 from moco.transfer.annotations.masks import runs_of
-from moco.transfer.dense_pose.picture import _COLOURS, _read
+from moco.transfer.dense_pose.picture import _COLOURS, _read, draw_surfaces
 from moco.transfer.detection.average_precision import Found
 from moco.transfer.detection.picture import draw_answers
 from moco.transfer.networks.dense_head import read_surface
 from moco.transfer.pictures.sheet import _LINE, _MARGIN, SIDE, colour, paint, tile, write_sheet
 from moco.transfer.semantic.picture import draw_label_maps
 from tests.transfer.drawn import HEIGHT, WIDTH, draw_coco
+from tests.transfer.drawn_people import UPPER, draw_people
 
 RED = (255, 0, 0)
 
@@ -112,9 +113,37 @@ def test_void_and_classes_are_painted_and_the_background_is_not(tmp_path):
     assert (shown[300] == 45).all()
 
 
-def test_parts_are_read_at_each_pixel_of_the_box():
+def test_parts_and_charts_are_read_at_each_pixel_of_the_box():
     surface = torch.randn(1, 77, 8, 8, generator=torch.Generator().manual_seed(0))
-    whole = _read(surface, 5, 3)
+    parts, uv = _read(surface, 5, 3)
     for y, x in itertools.product(range(3), range(5)):
-        place = torch.tensor([[[(x + 0.5) / 5, (y + 0.5) / 3]]])
-        assert whole[y, x] == read_surface(surface, place)[0].item()
+        part, place = read_surface(surface, torch.tensor([[[(x + 0.5) / 5, (y + 0.5) / 3]]]))
+        assert parts[y, x] == part.item()
+        assert uv[y, x].tolist() == place[0, 0].tolist()
+
+
+def test_surfaces_have_a_row_of_parts_and_one_of_u_and_v(tmp_path):
+    """An answer of one part all over its box, whose U grows to the right and whose V grows down."""
+    truth = open_annotations(draw_people(tmp_path, 1))
+    answer, middles = torch.zeros(1, 77, 32, 32), (torch.arange(32) + 0.5) / 32
+    answer[:, 1], answer[:, 2 + UPPER] = 1, 1
+    answer[:, 27 + UPPER], answer[:, 52 + UPPER] = middles, middles[:, None]
+    found = Found(np.array([[10.0, 10, 40, 30]]), np.array([1]), np.array([0.9]))
+    draw_surfaces(truth, {"moco": [(found, {"surface": answer})]}, tmp_path / "a.png")
+    plain, scale = np.asarray(tile(truth.images[0].path, muted=True)).astype(int), SIDE / WIDTH
+    added = 2 * row_of(tmp_path / "a.png", 4) - plain  # a half of what is seen, but on lines
+    whole, middle = range(12, 29), range(12, 39)
+    sides = {
+        "left": ([11], whole, (0, None)),
+        "right": ([39], whole, (255, None)),
+        "top": (middle, [11], (None, 0)),
+        "bottom": (middle, [29], (None, 255)),
+    }
+    for name, (columns, lines, expected) in sides.items():
+        places = itertools.product(columns, lines)
+        pixels = np.array([added[round(scale * y), round(scale * x)] for x, y in places])
+        *red_green, blue = np.median(pixels, axis=0)
+        assert abs(blue - 160) <= 1, name
+        assert all(wanted is None or abs(said - wanted) <= 1 for said, wanted in zip(red_green, expected, strict=True))
+    parts = row_of(tmp_path / "a.png", 3)[round(scale * 20), round(scale * 25)]
+    assert np.abs(2 * parts - plain[round(scale * 20), round(scale * 25)] - _COLOURS[UPPER]).max() <= 1

@@ -8,6 +8,7 @@ from moco.data.picturebook.annotation import KEYPOINTS
 from moco.errors import ConfigError
 from moco.transfer.annotations import open_annotations
 from moco.transfer.annotations.masks import mask_of
+from moco.transfer.annotations.surface import SIDE
 from moco.transfer.detection.federated import read_federation
 from moco.transfer.detection.images import Reading
 from moco.transfer.label_maps.reading import open_label_maps
@@ -29,7 +30,9 @@ def test_what_was_drawn_is_counted(drawn):
     assert "moco transfer detection" in str(drawn)
 
 
-@pytest.mark.parametrize("file", ["objects/instances", "people/instances", "people/keypoints", "long-tail/instances"])
+@pytest.mark.parametrize(
+    "file", ["objects/instances", "people/instances", "people/keypoints", "people/densepose", "long-tail/instances"]
+)
 def test_boxes_masks_and_label_maps_agree(drawn, file):
     kind = file.partition("/")[0]
     found = open_annotations(drawn.path / f"{file}_train.json")
@@ -58,6 +61,20 @@ def test_a_mirrored_persons_left_hand_is_its_right_one(drawn):
     assert partners["head"] == "head"
     reading = Reading(3, 64, mirrored=tuple(found.skeleton.mirrored))
     assert any(reading.learnable(each) for image in found.images for each in image.instances)
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_every_person_has_a_surface_whose_silhouette_is_its_mask(drawn, part):
+    found = open_annotations(drawn.path / f"people/densepose_{part}.json")
+    assert found.problems == ()
+    persons = [each for image in found.images for each in image.instances]
+    assert persons
+    for each in persons:
+        assert each.surface is not None
+        assert each.surface.frame == pytest.approx(each.box)
+        shown = np.max([mask_of(runs, SIDE, SIDE, size=(SIDE, SIDE)) for runs in each.surface.silhouettes], axis=0)
+        left, top, right, bottom = each.box
+        assert shown.mean() * (right - left) * (bottom - top) == pytest.approx(each.area, rel=0.1)
 
 
 def test_the_long_tail_has_what_lvis_has(drawn):

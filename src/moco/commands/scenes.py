@@ -41,10 +41,10 @@ class Scenes:
 
 
 def scenes(out: str, *, train: int = 400, test: int = 200, size: int = 64, seed: int = 0) -> Scenes:
-    """Draw scenes of the picture book's objects, with boxes, masks, keypoints and label maps, to try transfer on.
+    """Draw scenes of the picture book's objects, with annotations for every task of transfer, to try it on.
 
     Args:
-        out: folder to make: objects (ten classes alike often), people (with keypoints and parts) and long-tail (LVIS).
+        out: folder to make: objects (ten classes alike often), people (keypoints, parts, surfaces), long-tail (LVIS).
         train: scenes to learn from, of each kind.
         test: scenes to be tested on, of each kind.
         size: pixels a side.

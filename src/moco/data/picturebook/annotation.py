@@ -61,10 +61,14 @@ def part_map(objects: Iterable[Placed], size: int) -> np.ndarray:
     """(size, size) uint8: 1 + the index in `PARTS` where a person is, else 0."""
     labels = []
     for each in objects:
-        names = [_swapped(name) if each.mirrored else name for name in PARTS]
-        of_person = each.name == PERSON
+        of_person, names = each.name == PERSON, part_names(each)
         labels += [(o, PARTS.index(names[i]) + 1 if of_person else 0) for i, o in enumerate(each.outlines)]
     return label_map(labels, size)
+
+
+def part_names(person: Placed) -> tuple[str, ...]:
+    """What each of a person's polygons is, one of `PARTS`."""
+    return tuple(_swapped(name) if person.mirrored else name for name in PARTS)
 
 
 def label_map(labelled: Iterable[tuple[Outline, int]], size: int) -> np.ndarray:

@@ -18,6 +18,7 @@ SPAN = (0.28, 0.5)  # an object's size in frames; as many small ones as large on
 OBJECTS = (2, 6)  # of a scene, as far as there is room
 _ATTEMPTS = 30  # to find room for an object
 _SCENES = 2**62  # streams from here on draw scenes; those below draw pictures of one object
+_SURFACES = 2**62 + 2**61  # streams from here on draw points of persons' surfaces
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,15 @@ def draw_scene(
 
 def scene_stream(seed: int, kind: str, index: int) -> np.random.Generator:
     """The random stream of one scene: no other scene or picture has it."""
-    number = _SCENES + list(KINDS).index(kind) * 2**48 + index
+    return _stream(seed, _SCENES + list(KINDS).index(kind) * 2**48 + index)
+
+
+def surface_stream(seed: int, index: int) -> np.random.Generator:
+    """The random stream of the points of one scene's persons: the scene's own has no draw more or less for them."""
+    return _stream(seed, _SURFACES + index)
+
+
+def _stream(seed: int, number: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=np.array([seed, number], dtype=np.uint64)))
 
 

@@ -4,6 +4,7 @@ OUT/KIND/train/*.png             images; the same for test
 OUT/KIND/trainannot/*.png        label maps: 0 background, else 1 + class; OUT/KIND/classes.txt names them
 OUT/KIND/instances_train.json    boxes and polygons; of long-tail with what LVIS adds
 OUT/people/keypoints_train.json  persons alone, with keypoints
+OUT/people/densepose_train.json  the same with points of their surfaces, as DensePose-COCO has them
 OUT/people/trainparts/*.png      label maps of a person's parts, left and right told apart; parts.txt names them
 """
 
@@ -32,8 +33,9 @@ from moco.data.picturebook.annotation import (
     part_map,
 )
 from moco.data.picturebook.drawing import Placed
-from moco.data.picturebook.scene import KINDS, draw_scene, scene_stream
+from moco.data.picturebook.scene import KINDS, draw_scene, scene_stream, surface_stream
 from moco.data.picturebook.shapes import CLASSES
+from moco.data.picturebook.surface import dense_pose
 from moco.errors import DataError, RunError
 
 LONG_TAIL, PEOPLE = "long-tail", "people"
@@ -90,7 +92,9 @@ def _write_kind(folder: Path, kind: str, numbers: dict[str, int], size: int, see
             content = as_lvis(content, frequencies)
         _write_json(folder / f"instances_{part}.json", content)
         if kind == PEOPLE:
-            _write_json(folder / f"keypoints_{part}.json", coco(scenes, size, persons=True))
+            persons = coco(scenes, size, persons=True)
+            _write_json(folder / f"keypoints_{part}.json", persons)
+            _write_json(folder / f"densepose_{part}.json", with_surfaces(persons, scenes, size, 2 * seed + place))
         counts[f"{kind}/{part}"] = {"scenes": number, "objects": len(content["annotations"])}
     return counts
 
@@ -147,6 +151,18 @@ def as_lvis(content: dict[str, Any], frequencies: dict[str, str]) -> dict[str, A
         for each in content["images"]
     ]
     return {**content, "images": images, "categories": categories}
+
+
+def with_surfaces(content: dict[str, Any], scenes: Sequence[Scene], size: int, seed: int) -> dict[str, Any]:
+    """A file of persons alone with what DensePose-COCO adds; `seed` is the one that the scenes are drawn with."""
+    persons: list[dict[str, Any]] = []
+    for index, (_, objects) in enumerate(scenes):
+        generator, parts = surface_stream(seed, index), part_map(objects, size)
+        for placed, found in zip(objects, annotate(objects, size), strict=True):
+            if found.name == PERSON:
+                persons.append(dense_pose(placed, found.box, parts, generator))
+    entries = [entry | own for entry, own in zip(content["annotations"], persons, strict=True)]
+    return {**content, "annotations": entries}
 
 
 def _frequencies(scenes: Iterable[Scene]) -> dict[str, str]:
