@@ -223,7 +223,7 @@ def test_a_constant_rate_is_one_after_its_warmup():
         ("curl", {"crop_min": 0.3}, "without fixed_crop"),
         ("curl", {"schedule_unit": "step"}, "a schedule that changes"),
         ("curl", {"lr_decay": 0.5}, "with the step schedule"),
-        ("curl", {"sgd_momentum": 0.5}, "with optimizer sgd and lars"),
+        ("curl", {"sgd_momentum": 0.5}, "with optimizer sgd, lars and muon"),
         ("curl", {"progressive_resolution": "42:0.5"}, "smaller views would show less"),
         ("v2", {"fixed_crop": True, "small_views": 2}, "smaller views would show less"),
         ("v2", {"fixed_crop": True, "rotate_probability": 0.5, "image_size": (64, 96)}, "cannot be turned"),

@@ -23,7 +23,7 @@ REFERENCE_BATCH = 256  # base_learning_rate is stated for this many samples (lin
 Mechanism = Literal["moco", "memory-bank", "end-to-end", "moco-v3", "curl"]
 Head = Literal["linear", "mlp", "none", "v3-resnet", "v3-vit"]
 Stem = Literal["auto", "small", "standard", "3x3-stride1", "3x3-stride2", "3x3-stride1-padding2", "3x3-stride1-linear"]
-Optimizer = Literal["sgd", "lars", "adamw"]
+Optimizer = Literal["sgd", "lars", "adamw", "muon"]
 Schedule = Literal["cosine", "step", "constant"]
 KeyMomentumSchedule = Literal["constant", "cosine"]
 ScheduleUnit = Literal["epoch", "step"]
@@ -111,11 +111,11 @@ class Config:
         batch_size: samples in a step over all devices.
         epochs: passes over the images; give epochs or steps. Without either 200.
         steps: optimiser steps; give epochs or steps.
-        optimizer: sgd (v1, v2), lars (v3 with a ResNet; trust coefficient 0.001) or adamw (v3 with a ViT).
+        optimizer: sgd (v1, v2), lars (v3 with a ResNet; trust coefficient 0.001), adamw (v3 with a ViT) or muon.
         base_learning_rate: learning rate for a batch of 256; scaled linearly with batch_size.
-        sgd_momentum: momentum of sgd and lars.
-        weight_decay: L2 penalty on all parameters; lars spares biases and BatchNorm, adamw decays apart from the
-            gradient.
+        sgd_momentum: momentum of sgd, lars and muon.
+        weight_decay: L2 penalty on all parameters; lars spares biases and BatchNorm, adamw and muon decay
+            apart from the gradient.
         schedule: cosine to zero, step (times lr_decay at each of lr_milestones) or constant.
         schedule_unit: change the learning rate at each epoch (the papers) or at each step.
         lr_milestones: where the step schedule decays, as shares of the run.

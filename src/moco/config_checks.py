@@ -37,7 +37,7 @@ COUNTS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "lr_milestones lr_decay": (lambda c: c.schedule == "step", "with the step schedule"),
     "schedule_unit": (lambda c: c.schedule != "constant", "with a schedule that changes the learning rate"),
     "crop_min": (lambda c: not c.fixed_crop, "with crops that are resized, without fixed_crop"),
-    "sgd_momentum": (lambda c: c.optimizer != "adamw", "with optimizer sgd and lars"),
+    "sgd_momentum": (lambda c: c.optimizer != "adamw", "with optimizer sgd, lars and muon"),
     "nearest_positives_from": (lambda c: c.nearest_positives > 0, "with nearest_positives"),
     "small_view_size small_crop": (lambda c: c.small_views > 0, "with small_views"),
     "held_out": (lambda c: c.test is None, "without a test set"),

@@ -9,7 +9,8 @@ import pytest
 from moco.config import Config
 from moco.errors import ConfigError
 from moco.fit import budget, rules
-from moco.fit.rules import Facts, Pace, first_choices, length_choices
+from moco.fit.inputs import Facts, Pace
+from moco.fit.rules import first_choices, length_choices
 from moco.printable import duration
 from moco.recipes import RECIPES, configure
 
@@ -42,8 +43,9 @@ def chosen(facts: Facts, stated=None, pace: Pace | None = None, **changes):
         (LAPTOP, {"images": 10**7}, {"dictionary_size": 65_536}),
         (LAPTOP, {"grey": True}, {"hue": 0.0, "saturation": 0.0, "grayscale_probability": 0.0}),
         (LAPTOP, {}, {"hue": 0.1, "saturation": 0.4, "grayscale_probability": 0.2, "temperature": 0.2}),
-        (LAPTOP, {}, {"schedule_unit": "step", "base_learning_rate": 0.24}),
+        (LAPTOP, {}, {"schedule_unit": "step", "optimizer": "muon", "base_learning_rate": 0.008}),
         (SERVER, {}, {"backbone": "resnet50", "image_size": 224, "batch_size": 256, "base_learning_rate": 0.03}),
+        (SERVER, {}, {"optimizer": "sgd"}),
         (SERVER, {"images": 900}, {"backbone": "resnet18", "image_size": 224, "batch_size": 64}),
         (SERVER, {"side": 96}, {"backbone": "resnet18", "image_size": 96, "batch_size": 256}),
         (SERVER, {"memory": 16e9}, {"batch_size": 64}),
@@ -109,6 +111,7 @@ OTHER = {
     "saturation": 0.1,
     "grayscale_probability": 0.5,
     "schedule_unit": "epoch",
+    "optimizer": "sgd",
     "base_learning_rate": 0.5,
     "knn_images": 77,
     "knn_evaluations": 3,
@@ -130,7 +133,13 @@ def test_what_is_stated_stays_and_says_so(name):
 @pytest.mark.parametrize(
     ("stated", "expected"),
     [
-        ({"batch_size": 48}, {"dictionary_size": 720, "base_learning_rate": 0.32}),
+        ({"batch_size": 48, "optimizer": "sgd"}, {"dictionary_size": 720, "base_learning_rate": 0.32}),
+        ({"optimizer": "sgd"}, {"base_learning_rate": 0.24}),
+        ({"base_learning_rate": 0.03}, {"optimizer": "sgd"}),
+        ({"sgd_momentum": 0.8}, {"optimizer": "sgd", "base_learning_rate": 0.24}),
+        ({"optimizer": "muon", "batch_size": 256}, {"base_learning_rate": 0.002}),
+        ({"mechanism": "end-to-end"}, {"optimizer": "sgd"}),
+        ({"init": "torchvision/resnet18"}, {"optimizer": "sgd"}),
         ({"steps": 20_000}, {"key_momentum": 0.999, "warmup_steps": 1000}),
         ({"epochs": 10}, {"epochs": 10, "warmup_steps": 23, "key_momentum": 0.998}),
         ({"knn_images": 800}, {"steps": 3557}),
@@ -147,7 +156,7 @@ def test_what_depends_on_a_stated_option_follows_from_it(stated, expected):
     [
         ({"mechanism": "end-to-end"}, {"dictionary_size", "key_momentum"}),
         ({"mechanism": "memory-bank"}, {"key_momentum"}),
-        ({"mechanism": "moco-v3"}, {"dictionary_size", "base_learning_rate"}),
+        ({"mechanism": "moco-v3"}, {"dictionary_size", "optimizer", "base_learning_rate"}),
         ({"mechanism": "curl"}, {"dictionary_size", "temperature"}),
         ({"fixed_crop": True}, {"crop_min"}),
         ({"schedule": "constant"}, {"schedule_unit"}),

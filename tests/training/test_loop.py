@@ -78,6 +78,7 @@ FINITE = [
     {},
     {"symmetric": True},
     {"optimizer": "adamw"},
+    {"optimizer": "muon"},
     {"optimizer": "lars", "sgd_momentum": 0.9},
     {"mechanism": "memory-bank"},
     {"recipe": "v3", "zero_init_residual": False, "hidden_dim": 8},
@@ -113,7 +114,7 @@ def test_what_is_no_number_reaches_neither_queue_nor_encoders_nor_a_checkpoint(
         assert all(value.isfinite().all() for value in saved["model"].values())
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "lars"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "lars", "muon"])
 def test_a_gradient_that_is_no_number_ends_the_run_and_moves_nothing(photos, tmp_path, tiny, optimizer):
     """The loss itself is finite."""
     seen = {}

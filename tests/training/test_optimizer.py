@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 from tests.reference.lars import NaiveLars
+from tests.reference.muon import NaiveMuon
 from torch import nn
 
 import moco
 from moco.contrast import MoCo, MoCoV3, moco_v3_step
 from moco.errors import ConfigError
 from moco.recipes import configure
+from moco.training.muon import Muon, orthogonalized
 from moco.training.optimizer import make_optimizer
 
 SMALL = {"batch_size": 256, "accelerator": "cpu"}
@@ -68,7 +70,7 @@ def test_sgd_and_adamw_are_pytorchs_with_decay_on_everything(name):
     assert [p.data_ptr() for p in group["params"]] == [p.data_ptr() for p in trained.query_side.parameters()]
 
 
-@pytest.mark.parametrize("name", ["sgd", "lars", "adamw"])
+@pytest.mark.parametrize("name", ["sgd", "lars", "adamw", "muon"])
 def test_what_is_frozen_or_follows_is_not_given(name):
     pytest.importorskip("timm")
     trained = model()
@@ -100,3 +102,40 @@ def test_options_of_another_optimiser_are_refused():
     with pytest.raises(ConfigError, match="sgd_momentum=0.5 would change nothing"):
         configure("v3-vit", {"sgd_momentum": 0.5})
     assert configure("v3", {"sgd_momentum": 0.5}).sgd_momentum == 0.5
+
+
+def test_muon_steps_matrices_by_its_twin_and_all_others_by_adamw():
+    """Filters as matrices; a convolution by channel and embeddings of positions are none."""
+    torch.manual_seed(0)
+    shapes = [(8, 3, 3, 3), (5, 12), (12, 5), (6,), (6, 1, 3, 3), (1, 7, 4)]
+    ours, twins = ([torch.randn(shape).requires_grad_() for shape in shapes] for _ in range(2))
+    for one, other in zip(ours, twins, strict=True):
+        other.data.copy_(one.data)
+    ours[0].data = ours[0].data.to(memory_format=torch.channels_last)
+    optimizer = Muon(ours, lr=0.1, weight_decay=0.2, momentum=0.9)
+    adamw = torch.optim.AdamW(twins[3:], lr=0.1, weight_decay=0.2)
+    naive = [NaiveMuon(twin.detach().double().numpy(), momentum=0.9, decay=0.2) for twin in twins[:3]]
+    for number in range(5):
+        gradients = [torch.randn(shape) for shape in shapes]
+        for one, other, gradient in zip(ours, twins, gradients, strict=True):
+            one.grad, other.grad = gradient.clone(), gradient.clone()
+        optimizer.param_groups[0]["lr"] = adamw.param_groups[0]["lr"] = rate = 0.1 / (number + 1)
+        optimizer.step()
+        adamw.step()
+        for twin, gradient in zip(naive, gradients, strict=False):
+            twin.step(gradient.double().numpy(), rate)
+        expected = [*(twin.weight for twin in naive), *(twin.detach().numpy() for twin in twins[3:])]
+        for one, other in zip(ours, expected, strict=True):
+            np.testing.assert_allclose(one.detach().numpy(), other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(64, 300), (300, 64), (32, 32), (7, 2)])
+def test_orthogonalized_keeps_singular_vectors_and_makes_their_values_about_one(shape):
+    torch.manual_seed(0)
+    matrix = torch.randn(shape)
+    left, _, right = torch.linalg.svd(matrix, full_matrices=False)
+    values = left.mT @ orthogonalized(matrix) @ right.mT
+    assert (values - values.diagonal().diag()).abs().max() < 2e-3
+    assert 0.6 < values.diagonal().min() <= values.diagonal().max() < 1.3
+    torch.testing.assert_close(orthogonalized(1000 * matrix), orthogonalized(matrix), rtol=0, atol=1e-4)
+    assert torch.equal(orthogonalized(torch.zeros(shape)), torch.zeros(shape))

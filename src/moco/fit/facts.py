@@ -12,7 +12,8 @@ from moco.data.decode import DamagedImage
 from moco.data.workers import cores
 from moco.errors import DataError
 from moco.fit.budget import ON_CPU, ON_GPU
-from moco.fit.rules import LEAST_IMAGES, Facts
+from moco.fit.inputs import Facts
+from moco.fit.rules import LEAST_IMAGES
 from moco.training.device import expected_device
 from moco.training.images import RunImages
 from moco.training.memory import memory_bytes

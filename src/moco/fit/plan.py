@@ -14,6 +14,7 @@ from moco.errors import ConfigError
 from moco.fit import budget as times
 from moco.fit import rules
 from moco.fit.facts import look
+from moco.fit.inputs import Choice, Facts, Pace
 from moco.fit.measure import Measured, evaluated, evaluation_bytes, measure
 from moco.printable import duration, printable
 from moco.recipes import configure
@@ -101,7 +102,7 @@ def predicted(run: Pretraining, *, start: float, quiet: bool) -> None:
     _predict(run, measured, start=start, quiet=quiet)
 
 
-def table(choices: Sequence[rules.Choice]) -> list[str]:
+def table(choices: Sequence[Choice]) -> list[str]:
     """Rows: what, value, why."""
     return [f"  {c.what:{_WIDTHS[0]}} {_value(c.value):>{_WIDTHS[1]}}  {c.why}" for c in choices]
 
@@ -112,11 +113,11 @@ def say(*lines: str, quiet: bool) -> None:
         print(*map(printable, lines), sep="\n", file=sys.stderr, flush=True)
 
 
-def _finish(run: Pretraining, facts: rules.Facts, settled: Mapping[str, Any], *, start: float, quiet: bool) -> None:
+def _finish(run: Pretraining, facts: Facts, settled: Mapping[str, Any], *, start: float, quiet: bool) -> None:
     """Measure, decide on the length, predict; a stated length is only measured for who wants to know."""
     stated = any(settled.get(name) is not None for name in _LENGTH)
     if quiet and stated:
-        run.settle(**{c.what: c.value for c in rules.length_choices(facts, settled, rules.Pace(step=0.0, start=0.0))})
+        run.settle(**{c.what: c.value for c in rules.length_choices(facts, settled, Pace(step=0.0, start=0.0))})
         return
     with doing("measuring steps", show=not quiet):
         measured = measure(run, min(MEASURING, 0.1 * facts.budget))
@@ -136,16 +137,16 @@ def _finish(run: Pretraining, facts: rules.Facts, settled: Mapping[str, Any], *,
     _predict(run, measured, start=start, quiet=quiet)
 
 
-def pace_of(run: Pretraining, measured: Measured, visited: int, start: float) -> rules.Pace:
+def pace_of(run: Pretraining, measured: Measured, visited: int, start: float) -> Pace:
     """What the rules of the length need; `visited`: images that are decoded, `start`: when the command began."""
     curve, whole = evaluated(run)
     once = measured.decoding * visited + measured.reading * min(whole, run.config.knn_images)
     begin = time.perf_counter() - start + START_SECONDS + once
     evaluations: Any = {"evaluation": measured.evaluation, "curve": curve, "whole": whole}
-    return rules.Pace(step=measured.step, start=begin, wholes=2 + run.begins_trained, **evaluations)
+    return Pace(step=measured.step, start=begin, wholes=2 + run.begins_trained, **evaluations)
 
 
-def _check_length(settled: Mapping[str, Any], facts: rules.Facts, pace: rules.Pace) -> None:
+def _check_length(settled: Mapping[str, Any], facts: Facts, pace: Pace) -> None:
     fixed = rules.fixed_seconds(settled, pace)
     evaluations = ", evaluations" if pace.whole else ""
     if facts.budget - fixed < max(LEAST_TRAINING * facts.budget, 2 * pace.step):
@@ -169,15 +170,15 @@ def _predict(run: Pretraining, measured: Measured, *, start: float, quiet: bool)
     say(f"about {duration(seconds)}: {steps:,} steps at {measured.step:.2g} s; {said}", quiet=quiet)
 
 
-def _weights(stated: Mapping[str, Any]) -> rules.Choice:
+def _weights(stated: Mapping[str, Any]) -> Choice:
     """What the run starts from, which is never decided for the user: weights would be downloaded."""
     init = stated.get("init")
     if init is not None:
-        return rules.Choice("init", Path(init).name, "stated")
-    return rules.Choice("init", "random", "weights trained on other images are worth more: --init torchvision/resnet18")
+        return Choice("init", Path(init).name, "stated")
+    return Choice("init", "random", "weights trained on other images are worth more: --init torchvision/resnet18")
 
 
-def _heading(facts: rules.Facts, length: Sequence[str]) -> str:
+def _heading(facts: Facts, length: Sequence[str]) -> str:
     colour = "grey" if facts.grey else "colour"
     device = "a GPU" if facts.gpu else f"{facts.cores} CPU cores"
     time_ = f"{length[0]} stated" if length else f"budget {duration(facts.budget)} (--budget)"

@@ -15,6 +15,7 @@ from typing import Any
 
 from moco.config import REFERENCE_BATCH, Config
 from moco.config_checks import COUNTS, MECHANISM_FIELDS
+from moco.fit.inputs import Choice, Facts, Pace
 from moco.recipes import CONTINUED, CONTINUED_WARMUP
 from moco.sizes import height_width
 
@@ -25,60 +26,8 @@ TINY_SIDE, LARGE_SIDE = 32, 160  # pixels; from the second on, images gain from 
 TRAINED_SIDE = 96  # least for weights that were trained on images of 224 px and halve the resolution five times
 PASSES, ENOUGH_STEPS = 800, 50_000  # the longest runs of the papers; a run of neither is never longer
 IMAGE_BYTES = {"resnet50": 100e6, "resnet18": 25e6}  # of a training step at 224 px with the standard stem
+MUON_RATE = 0.002  # a step
 MEMORY_SHARE = 0.6  # of the device, for the batch
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Facts:
-    """What the rules know.
-
-    Attributes:
-        images: how many are learnt from.
-        side: median of their shorter sides, pixels.
-        grey: whether all images of a sample are grey.
-        gpu: whether the run computes on an accelerator.
-        cores: processor cores.
-        memory: bytes of the device.
-        budget: seconds for everything, from the start of the command.
-    """
-
-    images: int
-    side: int
-    grey: bool
-    gpu: bool
-    cores: int
-    memory: float
-    budget: float
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Pace:
-    """What has been measured before the length is decided, in seconds.
-
-    Attributes:
-        step: a step.
-        start: all that comes before the first step and after the last, evaluations left out.
-        evaluation: an evaluation of one image.
-        curve, whole: images of an evaluation while training, and of those before and after it; 0 without labels.
-        wholes: evaluations before and after training: one more where the run starts from trained weights.
-    """
-
-    step: float
-    start: float
-    evaluation: float = 0.0
-    curve: int = 0
-    whole: int = 0
-    wholes: int = 2
-
-
-@dataclasses.dataclass(frozen=True)
-class Choice:
-    """A row of the table: what, value, why."""
-
-    what: str
-    value: Any
-    why: str
-
 
 Settled = Mapping[str, Any]  # stated options and those decided already, over the defaults of `Config`
 Ruled = tuple[Any, str]  # value, why
@@ -167,8 +116,19 @@ def schedule_unit(facts: Facts, settled: Settled) -> Ruled:
     return "step", "few epochs: the learning rate changes at each step"
 
 
+def optimizer(facts: Facts, settled: Settled) -> Ruled:
+    """Muon where it has been measured: from random weights, with a queue, on a CPU (docs/cheaper.md)."""
+    if settled["rate_stated"]:
+        return "sgd", "a learning rate or momentum is stated, as of sgd"
+    if settled.get("init") is not None or settled["mechanism"] != "moco":
+        return "sgd", "as MoCo v2"
+    return ("sgd", "as MoCo v2, on a GPU") if facts.gpu else ("muon", "learns in half the steps of sgd")
+
+
 def base_learning_rate(facts: Facts, settled: Settled) -> Ruled:
     """0.06 at a batch of 64, which every short run of docs/log.md did best with; the papers' 0.03 for their setting."""
+    if settled["optimizer"] == "muon":
+        return MUON_RATE * REFERENCE_BATCH / settled["batch_size"], f"{MUON_RATE:g} a step, for muon"
     if settled.get("init") is not None:
         return CONTINUED["base_learning_rate"], "for trained weights"
     if settled["batch_size"] >= REFERENCE_BATCH and settled["backbone"] != "resnet18":
@@ -187,6 +147,7 @@ RULES = (
     saturation,
     grayscale_probability,
     schedule_unit,
+    optimizer,
     base_learning_rate,
 )
 
@@ -267,6 +228,7 @@ def run_steps(facts: Facts, settled: Settled) -> int:
 
 def _decided(rules: list[tuple[str, functools.partial[Ruled]]], stated: Mapping[str, Any]) -> list[Choice]:
     settled = {**{field.name: field.default for field in dataclasses.fields(Config)}, **stated}
+    settled["rate_stated"] = any(stated.get(name) is not None for name in ("base_learning_rate", "sgd_momentum"))
     absent, said = _absent(settled), "stated" if settled["init"] is None else "stated, or follows from --init"
     choices = []
     for name, rule in rules:
@@ -285,8 +247,10 @@ def _absent(settled: Settled) -> set[str]:
     """What this mechanism, optimiser or warm-up has not, or would change nothing."""
     absent = {"dictionary_size", "key_momentum"} - set(MECHANISM_FIELDS.get(settled["mechanism"], ()))
     absent |= {"temperature"} if settled["mechanism"] == "curl" else set()
-    if settled["optimizer"] != "sgd" or settled["mechanism"] == "moco-v3":
+    if settled["optimizer"] in ("adamw", "lars") or settled["mechanism"] == "moco-v3":
         absent.add("base_learning_rate")
+    if settled["mechanism"] == "moco-v3":
+        absent.add("optimizer")
     whole = SimpleNamespace(**settled)
     absent.update(name for names, (counts, _) in COUNTS.items() if not counts(whole) for name in names.split())
     if settled["warmup_epochs"]:

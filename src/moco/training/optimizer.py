@@ -11,6 +11,7 @@ from torch.nn.utils import get_total_norm
 from moco.config import Config
 from moco.contrast import ContrastiveModel
 from moco.errors import ConfigError
+from moco.training.muon import Muon
 
 TRUST_COEFFICIENT = 0.001  # of LARS (1708.03888)
 
@@ -31,12 +32,14 @@ def make_optimizer(model: ContrastiveModel, config: Config) -> torch.optim.Optim
     "sgd": weight decay on all parameters, as in MoCo v1 and v2. "adamw": the same, with PyTorch's betas (0.9, 0.999).
     "lars": You et al. 2017 (1708.03888), each tensor's step scaled by 0.001 |w| / (|g| + decay |w|), momentum as in
     PyTorch's SGD (the learning rate stays outside of it); biases and BatchNorm's weights (one dimension at most) are
-    neither decayed nor scaled.
+    neither decayed nor scaled. "muon": see `Muon`; `sgd_momentum` is that of its matrices.
     """
     rate, decay, momentum = config.learning_rate, config.weight_decay, config.sgd_momentum
     groups = _groups(model, config)
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=rate, weight_decay=decay, fused=True)
+    if config.optimizer == "muon":
+        return Muon(groups, lr=rate, weight_decay=decay, momentum=momentum)
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=rate, momentum=momentum, weight_decay=decay, fused=True)
     kinds: list[dict[str, Any]] = []
@@ -75,6 +78,8 @@ def leave_out_if_not_finite_(optimizer: torch.optim.Optimizer) -> Tensor:
     else:
         for gradient in gradients:
             gradient.masked_fill_(~finite, 0.0)
+    if isinstance(optimizer, Muon):  # without a gradient its momentum would go on
+        optimizer.found_inf = (~finite).float()
     return finite
 
 
