@@ -30,6 +30,7 @@ from provenance import provenance
 
 ARMS: dict[str, dict[str, Any]] = {
     "plain": {},
+    "sgd": {"optimizer": "sgd"},
     "symmetric": {"symmetric": True},
     "progressive": {"progressive_resolution": "auto"},
     "progressive-48": {"progressive_resolution": "48:0.9"},
@@ -57,6 +58,7 @@ ARMS: dict[str, dict[str, Any]] = {
 }
 # A step with its views, beside a plain one; 1 where nothing stands here (results/step_cost-cpu.json, bf16).
 COSTS = {
+    "sgd": 0.7,  # resnet_small at 32 px, where muon weighs most; 0.88 at 64 px
     "symmetric": 2.0,
     "progressive": 0.55,
     "progressive-48": 0.64,  # at 64 px, by the numbers of pixels
