@@ -113,7 +113,7 @@ def test_muon_steps_matrices_by_its_twin_and_all_others_by_adamw():
         other.data.copy_(one.data)
     ours[0].data = ours[0].data.to(memory_format=torch.channels_last)
     optimizer = Muon(ours, lr=0.1, weight_decay=0.2, momentum=0.9)
-    adamw = torch.optim.AdamW(twins[3:], lr=0.1, weight_decay=0.2)
+    adamw = torch.optim.AdamW(twins[3:], lr=0.1, weight_decay=0.0)
     naive = [NaiveMuon(twin.detach().double().numpy(), momentum=0.9, decay=0.2) for twin in twins[:3]]
     for number in range(5):
         gradients = [torch.randn(shape) for shape in shapes]

@@ -23,12 +23,12 @@ class Muon(torch.optim.Optimizer):
     """Muon for weight matrices, AdamW for the other parameters; both with the same learning rate.
 
     A convolution's weight (out, in, h, w) is the matrix (out, in * h * w). Where out or in is 1 (convolutions by
-    channel, embeddings of positions) it is none. Weight decay is decoupled, as in AdamW.
+    channel, embeddings of positions) it is none. Weight decay is decoupled, as in AdamW, and of matrices alone.
 
     Args:
         params: parameters, or groups of them.
         lr: learning rate; 0.002 is usual. A matrix's step has a root mean square of about 0.2 lr.
-        weight_decay: share of a weight that a step at learning rate 1 takes away.
+        weight_decay: share of a matrix that a step at learning rate 1 takes away.
         momentum: of the matrices' gradients, Nesterov's form.
 
     Attributes:
@@ -49,10 +49,14 @@ class Muon(torch.optim.Optimizer):
         kept = 1.0 - self.found_inf
         for group in self.param_groups:
             for parameter in group["params"]:
-                if parameter.grad is not None:
-                    change = self._matrix(parameter, group) if is_matrix(parameter) else self._vector(parameter)
+                if parameter.grad is None:
+                    continue
+                if is_matrix(parameter):
+                    change = self._matrix(parameter, group)
                     parameter.mul_(1 - kept * (group["lr"] * group["weight_decay"]))
-                    parameter.add_(change.mul_(kept), alpha=-group["lr"])
+                else:
+                    change = self._vector(parameter)
+                parameter.add_(change.mul_(kept), alpha=-group["lr"])
         return loss
 
     def _matrix(self, parameter: Tensor, group: dict[str, Any]) -> Tensor:
