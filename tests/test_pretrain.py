@@ -83,10 +83,13 @@ def test_same_seed_same_result_and_another_seed_another(photos, tmp_path, tiny, 
     assert not same(first, other)
 
 
-@pytest.mark.parametrize(("symmetric", "workers"), [(False, 0), (True, 0), (False, 2)])
-def test_resume_is_bitwise_identical(photos, tmp_path, tiny, symmetric, workers):
+@pytest.mark.parametrize(
+    ("symmetric", "workers", "optimizer"),
+    [(False, 0, "sgd"), (True, 0, "sgd"), (False, 2, "sgd"), (False, 0, "muon")],
+)
+def test_resume_is_bitwise_identical(photos, tmp_path, tiny, symmetric, workers, optimizer):
     """Also with other workers than those of the first part."""
-    options = {**tiny, "symmetric": symmetric}
+    options = {**tiny, "symmetric": symmetric, "optimizer": optimizer}
     whole = moco.pretrain(photos, out=tmp_path / "whole", quiet=True, **options)
     options["workers"] = workers
     part = moco.pretrain(photos, out=tmp_path / "part", quiet=True, callbacks=[StopAt(3)], **options)

@@ -84,6 +84,7 @@ RUNS = {
     "split unevenly": ("v2", {**QUEUE, "batchnorm": "split", "split_groups": 3}),
     "v1": ("v1", QUEUE),
     "adamw": ("v2", {**QUEUE, "optimizer": "adamw"}),
+    "muon": ("v2", {**QUEUE, "optimizer": "muon"}),
     "memory bank": ("v2", {**QUEUE, "mechanism": "memory-bank", "key_momentum": None, "bank_momentum": 0.5}),
     "end to end": ("v2", {**TINY, "mechanism": "end-to-end", "dictionary_size": None, "key_momentum": None}),
     "v3": ("v3", V3),
