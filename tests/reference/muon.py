@@ -6,11 +6,14 @@ import numpy as np
 
 
 class NaiveMuon:
-    """Momentum as a running mean, Nesterov's form, orthogonalised, with the root mean square of 0.2 of AdamW."""
+    """Momentum as a running mean, Nesterov's form, orthogonalised, with the root mean square of 0.2 of AdamW.
 
-    def __init__(self, weight: np.ndarray, *, momentum: float, decay: float) -> None:
+    The weight keeps its length.
+    """
+
+    def __init__(self, weight: np.ndarray, *, momentum: float) -> None:
         self.weight, self.mean = weight.copy(), np.zeros_like(weight)
-        self.momentum, self.decay = momentum, decay
+        self.momentum, self.length = momentum, np.sqrt((weight**2).sum())
 
     def step(self, gradient: np.ndarray, rate: float) -> None:
         self.mean = self.momentum * self.mean + (1 - self.momentum) * gradient
@@ -21,4 +24,5 @@ class NaiveMuon:
             square = x @ x.T
             x = 3.4445 * x - 4.7750 * square @ x + 2.0315 * square @ square @ x
         scale = 0.2 * max(x.shape) ** 0.5
-        self.weight = (1 - rate * self.decay) * self.weight - rate * scale * x.reshape(self.weight.shape)
+        moved = self.weight - rate * scale * x.reshape(self.weight.shape)
+        self.weight = moved * self.length / np.sqrt((moved**2).sum())

@@ -113,8 +113,8 @@ def test_muon_steps_matrices_by_its_twin_and_all_others_by_adamw():
         other.data.copy_(one.data)
     ours[0].data = ours[0].data.to(memory_format=torch.channels_last)
     optimizer = Muon(ours, lr=0.1, weight_decay=0.2, momentum=0.9)
-    adamw = torch.optim.AdamW(twins[3:], lr=0.1, weight_decay=0.0)
-    naive = [NaiveMuon(twin.detach().double().numpy(), momentum=0.9, decay=0.2) for twin in twins[:3]]
+    adamw = torch.optim.AdamW(twins[3:], lr=0.1, weight_decay=0.2)
+    naive = [NaiveMuon(twin.detach().double().numpy(), momentum=0.9) for twin in twins[:3]]
     for number in range(5):
         gradients = [torch.randn(shape) for shape in shapes]
         for one, other, gradient in zip(ours, twins, gradients, strict=True):
@@ -139,3 +139,19 @@ def test_orthogonalized_keeps_singular_vectors_and_makes_their_values_about_one(
     assert 0.6 < values.diagonal().min() <= values.diagonal().max() < 1.3
     torch.testing.assert_close(orthogonalized(1000 * matrix), orthogonalized(matrix), rtol=0, atol=1e-4)
     assert torch.equal(orthogonalized(torch.zeros(shape)), torch.zeros(shape))
+
+
+def test_muon_keeps_lengths_and_moves_what_begins_at_zero():
+    torch.manual_seed(0)
+    weight, zero = torch.randn(8, 3, 3, 3).requires_grad_(), torch.zeros(4, 5).requires_grad_()
+    before, lengths = weight.detach().clone(), []
+    optimizer = Muon([weight, zero], lr=0.02, weight_decay=0.5, momentum=0.9)
+    for _ in range(50):
+        for parameter in (weight, zero):
+            parameter.grad = torch.randn_like(parameter)
+        optimizer.step()
+        lengths.append(zero.norm().item())
+    assert weight.norm().item() == pytest.approx(before.norm().item(), rel=1e-4)
+    assert (weight - before).norm() > 0.1
+    assert lengths[0] > 0
+    assert lengths[-1] == pytest.approx(lengths[0], rel=1e-4)

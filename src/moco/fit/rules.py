@@ -136,11 +136,6 @@ def base_learning_rate(facts: Facts, settled: Settled) -> Ruled:
     return 0.06 * REFERENCE_BATCH / settled["batch_size"], "0.06 a step, which short runs did best with"
 
 
-def weight_decay(facts: Facts, settled: Settled) -> Ruled:
-    """With muon so much that filters stay about as long as they begin, for whoever fine-tunes them (docs/log.md)."""
-    return (0.5, "for muon: filters keep their length") if settled["optimizer"] == "muon" else (1e-4, "as MoCo v2")
-
-
 RULES = (
     backbone,
     image_size,
@@ -154,7 +149,6 @@ RULES = (
     schedule_unit,
     optimizer,
     base_learning_rate,
-    weight_decay,
 )
 
 

@@ -17,18 +17,24 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # of the quintic: ends near 1 from wh
 ITERATIONS = 5
 LIKE_ADAM = 0.2  # root mean square of a step at learning rate 1, as AdamW's
 BETAS, EPS = (0.9, 0.999), 1e-8  # of AdamW
+TINY = 1e-7  # the least length that something is divided by
 
 
 class Muon(torch.optim.Optimizer):
     """Muon for weight matrices, AdamW for the other parameters; both with the same learning rate.
 
     A convolution's weight (out, in, h, w) is the matrix (out, in * h * w). Where out or in is 1 (convolutions by
-    channel, embeddings of positions) it is none. Weight decay is decoupled, as in AdamW, and of matrices alone.
+    channel, embeddings of positions) it is none.
+
+    A matrix keeps the length (root of the sum of squares) that it begins with. Steps have one length whatever the
+    gradient's, so that weights would grow; normalisation layers and the cosine of the loss undo that in the features,
+    but fine-tuning with the usual learning rates would move them too little (docs/log.md). Where the length of the
+    weights counts, this is a constraint. Weights that begin at 0 keep the length of their first step.
 
     Args:
         params: parameters, or groups of them.
         lr: learning rate; 0.002 is usual. A matrix's step has a root mean square of about 0.2 lr.
-        weight_decay: share of a matrix that a step at learning rate 1 takes away.
+        weight_decay: of biases and norms, decoupled as in AdamW: share that a step at learning rate 1 takes away.
         momentum: of the matrices' gradients, Nesterov's form.
 
     Attributes:
@@ -52,11 +58,13 @@ class Muon(torch.optim.Optimizer):
                 if parameter.grad is None:
                     continue
                 if is_matrix(parameter):
-                    change = self._matrix(parameter, group)
-                    parameter.mul_(1 - kept * (group["lr"] * group["weight_decay"]))
+                    length = parameter.norm()
+                    parameter.add_(self._matrix(parameter, group).mul_(kept), alpha=-group["lr"])
+                    back = torch.where(length > 0, length / parameter.norm().clamp(min=TINY), 1.0)
+                    parameter.mul_(1 + kept * (back - 1))
                 else:
-                    change = self._vector(parameter)
-                parameter.add_(change.mul_(kept), alpha=-group["lr"])
+                    parameter.mul_(1 - kept * (group["lr"] * group["weight_decay"]))
+                    parameter.add_(self._vector(parameter).mul_(kept), alpha=-group["lr"])
         return loss
 
     def _matrix(self, parameter: Tensor, group: dict[str, Any]) -> Tensor:
@@ -94,7 +102,7 @@ def orthogonalized(matrix: Tensor) -> Tensor:
     """
     wide = matrix.shape[0] <= matrix.shape[1]
     x = (matrix if wide else matrix.mT).float()
-    x = x / x.norm().clamp(min=1e-7)
+    x = x / x.norm().clamp(min=TINY)
     gram = x @ x.mT
     a, b, c = NEWTON_SCHULZ
     identity = torch.eye(len(gram), device=gram.device)
