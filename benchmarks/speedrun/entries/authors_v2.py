@@ -1,4 +1,4 @@
-"""The authors' MoCo v2, settings chosen by hand for the size of the track, the learning rate searched on `cifar-cpu`."""
+"""The authors' MoCo v2, settings chosen by hand for the size of the track; on `cifar-cpu` the rate was searched."""
 
 from typing import Any
 
