@@ -279,7 +279,7 @@ def test_the_death_of_a_worker_is_told_where_the_next_batch_is_taken(tmp_path, m
 
 @pytest.mark.parametrize("taken", [0, 1, 4])
 @pytest.mark.parametrize("slow", [False, True])
-def test_closing_ends_the_workers_at_once_though_an_image_takes_longer(taken, slow):
+def test_closing_ends_the_workers_within_a_second_though_an_image_takes_longer(taken, slow):
     order = EpochOrder(np.arange(100), batch_size=4, seed=3)
     quick = {sample.image for step in range(taken) for sample in order.batch(step)}
     batches = loader(Reddish(100, slow=set(range(100)) - quick if slow else ()), workers=2).batches(0)
@@ -287,6 +287,5 @@ def test_closing_ends_the_workers_at_once_though_an_image_takes_longer(taken, sl
         next(batches)
     start = time.monotonic()
     batches.close()
-    # 1.2 s on cores that others kept busy; PyTorch by itself waits 5 s for each worker.
-    assert time.monotonic() - start < 3.0
+    assert time.monotonic() - start < 1.0
     assert multiprocessing.active_children() == []

@@ -2,7 +2,7 @@
 singular values made about alike; biases and norms are stepped by AdamW. Step sizes as in Liu et al. 2025 (2502.16982).
 
 By hand: PyTorch's own refuses convolutions, and timm's multiplies in bfloat16, which a processor without it emulates
-(resnet_small, one thread of an AMD EPYC: 53 ms a step, with AVX2 alone 1,289; this one 23 and 27: docs/log.md).
+(resnet_small, one thread of an AMD EPYC: 53 ms a step, with AVX2 alone 1,289; this one 41 and 39: docs/log.md).
 """
 
 from __future__ import annotations

@@ -92,6 +92,8 @@ def _silhouettes(parts: np.ndarray, corner: np.ndarray, extent: np.ndarray) -> l
 def run_lengths(mask: np.ndarray) -> dict[str, Any]:
     """COCO's compressed run lengths of a mask (H, W): lengths column by column, beginning with 0s; from the fourth on
     less the last but one of them; in digits of five bits, lowest first, 32 where more follow, as characters from "0".
+
+    By hand, since the libraries that have it come with the extra `transfer`, and drawing needs none of them.
     """
     flat = mask.T.ravel().astype(bool)
     ends = np.flatnonzero(flat[1:] != flat[:-1]) + 1
