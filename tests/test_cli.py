@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import get_type_hints
 
 import pytest
@@ -171,7 +172,8 @@ def test_help_speaks_the_command_lines_words(capsys, command):
     said = help_of(capsys, command)
     assert "Example: moco" in said
     for word in ("Union", "PathLike", "Literal", "None means", "{true,false}", "[ITEM", "type:"):
-        assert word not in said, word
+        # As a word of its own: the parser names loaded classes too, such as torchmetrics' IntersectionOverUnion.
+        assert not re.search(rf"(?<!\w){re.escape(word)}", said), word
 
 
 def test_help_names_the_commands_in_the_order_of_work(capsys):
