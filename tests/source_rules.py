@@ -24,6 +24,7 @@ LAYERS = (
     {"config_checks"},
     {"config"},
     {"recipes"},
+    {"config_file"},
     {"encoder"},
     {"contrast", "data"},
     {"training", "evaluation", "export", "transfer"},
@@ -36,10 +37,10 @@ LAYERS = (
 _BASE = {"printable", "streams", "errors", "version", "atomic", "config_checks", "fields", "normalization", "sizes"}
 # Lower rooms that are closed all the same: the algorithm serves any data, data knows no network, evaluation no MoCo.
 CLOSED = {
-    "contrast": _BASE | {"config", "recipes", "encoder"},
-    "data": {"recipes", "encoder"},
-    "evaluation": {"config", "recipes", "contrast"},
-    "transfer": {"config", "recipes"},
+    "contrast": _BASE | {"config", "recipes", "config_file", "encoder"},
+    "data": {"recipes", "config_file", "encoder"},
+    "evaluation": {"config", "recipes", "config_file", "contrast"},
+    "transfer": {"config", "recipes", "config_file"},
 }
 # These put the rooms of their line together.
 ASSEMBLY = {

@@ -13,8 +13,8 @@ from PIL import Image
 
 import moco
 from moco.cli import main
+from moco.config_file import read_config
 from moco.errors import ArchitectureError, ConfigError, DataError, RunError
-from moco.recipes import read_config
 from tests.conftest import StopAt
 
 NUMBERS = {
@@ -90,7 +90,7 @@ def test_values_of_another_type_are_refused(options):
 
 
 def test_what_an_earlier_version_ignored_is_still_read(tmp_path):
-    from moco.recipes import write_config
+    from moco.config_file import write_config
 
     config = dataclasses.replace(moco.Config(steps=3), lr_decay=0.5)
     (tmp_path / "config.yaml").write_text(write_config(config, "photos"), encoding="utf-8")

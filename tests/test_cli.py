@@ -69,6 +69,14 @@ def test_the_papers_defaults():
     assert (cifar.weight_decay, cifar.crop_min, cifar.blur_probability) == (5e-4, 0.08, 0)
 
 
+def test_another_optimizer_than_the_recipes_has_a_learning_rate_of_its_own():
+    assert configure("v2", {"optimizer": "muon", "batch_size": 64}).learning_rate == pytest.approx(0.002)
+    assert configure("fast", {"optimizer": "sgd"}).base_learning_rate == configure("v2", {}).base_learning_rate
+    assert configure("fast", {"optimizer": "muon"}).base_learning_rate == 0.008
+    assert configure("v2", {"optimizer": "muon", "base_learning_rate": 0.5}).base_learning_rate == 0.5
+    assert configure("v3", {"optimizer": "adamw"}).base_learning_rate == configure("v3", {}).base_learning_rate
+
+
 def test_the_learning_rate_scales_with_the_batch():
     assert configure("v2", {"batch_size": 128}).learning_rate == pytest.approx(0.015)
 

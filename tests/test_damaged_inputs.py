@@ -15,8 +15,8 @@ from PIL import Image
 
 import moco
 from moco.cli import main
+from moco.config_file import read_config
 from moco.errors import DataError, MocoError, RunError
-from moco.recipes import read_config
 
 SEEDS = range(60)
 VALUES = (None, 3, -1, [], {}, "x", True, float("inf"), [[1]])

@@ -18,7 +18,7 @@ MESSAGES = {
     "pretrain --imge-size 3": "unrecognized arguments: --imge-size; did you mean --image-size",
     "pretrain --image-size many": "image_size='many': expected a side in pixels, or HEIGHTxWIDTH",
     "pretrain --image-size 0": "image_size=0: need at least 8",
-    "pretrain --recipe v9": "recipe='v9': choose one of v1, v2, v3, v3-vit, cifar, picturebook",
+    "pretrain --recipe v9": "recipe='v9': choose one of v1, v2, v3, v3-vit, fast, cifar, picturebook",
     "pretrain --mechanism queue": "mechanism=queue: choose one of moco, memory-bank, end-to-end, moco-v3",
     "pretrain --temperature=-1": "temperature=-1.0: need a value above 0",
     "pretrain --key-momentum 2": "key_momentum=2.0: need a value from 0 to 1",

@@ -9,9 +9,9 @@ from torch import nn
 import moco
 from moco.cli.main import main
 from moco.commands.starting_weights import open_starting_weights
+from moco.config_file import read_config
 from moco.errors import ArchitectureError, ConfigError
 from moco.export.trained import trained_backbone
-from moco.recipes import read_config
 
 OPTIONS = {
     "image_size": 16,

@@ -5,14 +5,11 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
-
-import yaml
 
 from moco.config import Config
 from moco.config_checks import LACKING, MECHANISM_FIELDS, V3_HEADS, check_needless
-from moco.errors import ConfigError, RunError
+from moco.errors import ConfigError
 
 
 def v1() -> Config:
@@ -37,6 +34,24 @@ def v2() -> Config:
 def auto() -> Config:
     """What is not decided by `moco.fit` for images, machine and time: as MoCo v2."""
     return Config(recipe="auto")
+
+
+def fast() -> Config:
+    """v2 for a CPU and short runs: what a run that fits itself takes there, with stated numbers (docs/cheaper.md)."""
+    return Config(
+        recipe="fast",
+        backbone="resnet_small",
+        image_size=64,
+        dictionary_size=1024,
+        key_momentum=0.998,
+        batch_size=64,
+        epochs=None,
+        steps=5000,
+        optimizer="muon",
+        base_learning_rate=0.008,  # 0.002 at 64
+        schedule_unit="step",
+        warmup_steps=250,
+    )
 
 
 def cifar() -> Config:
@@ -170,6 +185,7 @@ RECIPES: dict[str, Callable[[], Config]] = {
     "v2": v2,
     "v3": v3,
     "v3-vit": v3_vit,
+    "fast": fast,
     "cifar": cifar,
     "picturebook": picturebook,
     "curl": curl,
@@ -182,11 +198,11 @@ MECHANISM_DEFAULTS = {
     "key_momentum": Config.key_momentum,
     "bank_momentum": 0.5,
 }
+# Where another optimizer than the recipe's is stated and no rate: v2's, and 0.002 at a batch of 64 (docs/cheaper.md).
+OPTIMIZER_RATES = {"sgd": Config.base_learning_rate, "muon": 0.008}
 # Of a run from trained weights that learns by SGD, where nothing else is stated: docs/log.md, 2026-11-28.
 CONTINUED = {"base_learning_rate": 0.12, "frozen_layers": 0.3}
 CONTINUED_WARMUP = {"warmup_steps": 20, "head_warmup_steps": 30}  # or a fifth of a shorter run
-# Fields of earlier versions and the values of them that change nothing today.
-DROPPED_FIELDS: dict[str, tuple[Any, ...]] = {"lanes": ("auto", "on", "off"), "color": ("exact",)}
 
 
 def default_recipe(data: object) -> str:
@@ -210,7 +226,8 @@ def check_options(names: Iterable[str]) -> None:
 def configure(recipe: str, options: dict[str, Any], *, strict: bool = True) -> Config:
     """The recipe's configuration with the stated options in its place; `steps` alone replaces the recipe's epochs.
 
-    Another mechanism than the recipe's drops the options that it lacks and takes defaults for its own.
+    Another mechanism than the recipe's drops the options that it lacks and takes defaults for its own, another
+    optimizer ("sgd", "muon") takes its own learning rate.
     A recipe's warm-up is cut to a quarter of a stated length; one in epochs keeps its share of a run in steps. A stated
     warm-up is taken as it is. What would change nothing beside the other values is refused, unless `strict` is false,
     as for what an earlier version has taken.
@@ -224,6 +241,8 @@ def configure(recipe: str, options: dict[str, Any], *, strict: bool = True) -> C
     base = dataclasses.asdict(RECIPES[recipe]())
     _suit(base, options.get("mechanism", base["mechanism"]), options.get("backbone", base["backbone"]))
     _fit_warmup(base, options)
+    if (optimizer := options.get("optimizer", base["optimizer"])) != base["optimizer"]:
+        base["base_learning_rate"] = OPTIMIZER_RATES.get(optimizer, base["base_learning_rate"])
     length = {name for name in ("epochs", "steps") if options.get(name) is not None}
     if len(length) == 1:
         base.update(epochs=None, steps=None)
@@ -233,41 +252,6 @@ def configure(recipe: str, options: dict[str, Any], *, strict: bool = True) -> C
     if strict:
         check_needless(config, {name: value for name, value in options.items() if chosen[name] != base[name]})
     return config
-
-
-def read_config(path: Path) -> tuple[Config, str | None]:
-    """The configuration of a run and its data as the user named them, from its config.yaml; also of earlier versions.
-
-    Raises:
-        RunError: no such file, or one that cannot be understood.
-    """
-    try:
-        stored = yaml.safe_load(path.read_text(encoding="utf-8"))
-        data, recipe, _ = stored.pop("data"), stored.pop("recipe"), stored.pop("own_views", None)
-        for name, harmless in DROPPED_FIELDS.items():
-            if stored.pop(name, harmless[0]) not in harmless:
-                raise RunError(f"{path} has a value of {name!r} that this version cannot honour: start a new run")
-        stored.setdefault("channels", 3)  # of every run of earlier versions
-        for name in ("knn_evaluations", "knn_images"):
-            if stored.get(name) == "auto":
-                del stored[name]
-        if stored.get("compile") in ("auto", "off", "on"):
-            stored["compile"] = stored["compile"] == "on"
-        if not isinstance(data, str | None):
-            raise TypeError(f"data is {data!r}")
-        return configure(recipe, stored, strict=False), data
-    except (OSError, ValueError, yaml.YAMLError, AttributeError, LookupError, TypeError, RecursionError) as error:
-        said = " ".join(str(error).split())[:200]
-        raise RunError(f"{path} cannot be read ({said}): restore it") from error
-
-
-OWN_VIEWS = "own_views: true"  # the line of config.yaml of a run with a transform of the user's
-
-
-def write_config(config: Config, data: str | None, *, own_views: bool = False) -> str:
-    """The text of config.yaml, which `read_config` takes back."""
-    plain = {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(config).items()}
-    return yaml.safe_dump({"data": data, **plain}, sort_keys=False) + (f"{OWN_VIEWS}\n" if own_views else "")
 
 
 def _suit(base: dict[str, Any], mechanism: str, backbone: str) -> None:

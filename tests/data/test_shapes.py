@@ -11,6 +11,7 @@ from PIL import Image
 from torch.nn.functional import interpolate
 
 from moco.config import Config
+from moco.config_file import read_config, write_config
 from moco.data.augment import CropBoxes, color_views, draw_colors
 from moco.data.order import COLORS, VIEWS, EpochOrder, Sample, keyed_generator
 from moco.data.preprocess import Preprocessing, centre_pixels
@@ -19,7 +20,7 @@ from moco.data.views import view_recipe
 from moco.encoder.vit import sincos_positions
 from moco.errors import ConfigError, DataError
 from moco.normalization import IMAGENET
-from moco.recipes import configure, read_config, write_config
+from moco.recipes import configure
 from moco.sizes import size_of
 from tests.reference.views import naive_photometric
 

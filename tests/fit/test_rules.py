@@ -28,6 +28,15 @@ def chosen(facts: Facts, stated=None, pace: Pace | None = None, **changes):
     return values
 
 
+def test_fast_is_what_a_run_on_a_cpu_takes_in_stated_numbers():
+    fast = dataclasses.asdict(configure("fast", {}))
+    long = {"steps": fast["steps"]}
+    fitted = chosen(LAPTOP, long, PACE, images=4096)
+    assert fitted == {name: fast[name] for name in fitted}
+    assert fitted["optimizer"] == "muon"
+    assert fitted["warmup_steps"] == 250
+
+
 @pytest.mark.parametrize(
     ("facts", "changes", "expected"),
     [

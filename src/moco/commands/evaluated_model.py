@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from moco.commands.starting_weights import MODULE
 from moco.config_checks import check_factory
+from moco.config_file import read_config
 from moco.data.base import Source
 from moco.data.channel_statistics import channel_statistics
 from moco.data.preprocess import Preprocessing
@@ -30,7 +31,7 @@ from moco.export.reading import CHECKPOINT, FILE_NAME, run_folder
 from moco.export.trained import in_channels, trained_backbone
 from moco.normalization import IMAGENET
 from moco.printable import printable
-from moco.recipes import configure, read_config
+from moco.recipes import configure
 from moco.training import checkpoint
 
 if TYPE_CHECKING:

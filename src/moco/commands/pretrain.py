@@ -18,9 +18,10 @@ from moco.commands.options import Options
 from moco.commands.resuming import check_resumed, resumed_module, say_finished, stored_run
 from moco.config import Config
 from moco.config_checks import check_factory, check_stated
+from moco.config_file import read_config
 from moco.errors import ConfigError, RunError
 from moco.fields import check_path
-from moco.recipes import configure, default_recipe, read_config
+from moco.recipes import configure, default_recipe
 from moco.sizes import size_of
 from moco.training.launcher import is_first_process, options_of_launcher
 
@@ -121,8 +122,8 @@ def pretrain(
             torchvision data set (downloaded), an array (N, H, W, C), a tensor, a `torch.utils.data.Dataset`, a
             Hugging Face data set, a list of paths or PIL images, or None for the embedded picture book.
         out: run folder, empty or not there yet; None means runs/NAME-RECIPE with a number.
-        recipe: auto, v1, v2, v3, v3-vit, cifar, picturebook or curl; None means auto, which fits all that is not stated
-            to images, machine and time (`moco.fit.rules`), and picturebook for the embedded set.
+        recipe: auto, v1, v2, v3, v3-vit, fast, cifar, picturebook or curl; None means auto, which fits all that is not
+            stated to images, machine and time (`moco.fit.rules`), and picturebook for the embedded set.
         config: a whole configuration instead of recipe and options.
         budget: time for a fitted run, such as 90s, 30m or 8h; None means 30m on a CPU, 8h on a GPU.
         resume: continue the run in `out` with its own options. Others may be stated for length (steps, epochs,

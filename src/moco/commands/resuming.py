@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from moco.config import Config
 from moco.config_checks import check_factory
+from moco.config_file import OWN_VIEWS, read_config
 from moco.errors import ConfigError
 from moco.normalization import AUTO
 from moco.printable import printable
-from moco.recipes import OWN_VIEWS, read_config
 from moco.sizes import size_text
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from moco import atomic
+from moco.config_file import read_config
 from moco.data.image_batches import PassOrder, crop_passes
 from moco.data.preprocess import Preprocessing
 from moco.data.skipped import SkippedFiles
@@ -23,7 +24,7 @@ from moco.evaluation.images import LabelledImages, watch
 from moco.evaluation.network import Model
 from moco.export.load import load, weights_path
 from moco.export.reading import run_folder
-from moco.recipes import configure, read_config
+from moco.recipes import configure
 from moco.sizes import size_text
 from moco.transfer.fine_tuning.comparison import MOCO, RANDOM, SUPERVISED, Initialisation
 

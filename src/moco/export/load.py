@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from moco.config_checks import check_factory
+from moco.config_file import read_config
 from moco.data.preprocess import Preprocessing
 from moco.encoder import Backbone, build_backbone
 from moco.encoder.backbone import GIVEN
@@ -25,7 +26,6 @@ from moco.errors import ArchitectureError, ConfigError, DataError, RunError
 from moco.export.reading import FILE_NAME, first_few, read_content, read_safetensors, run_folder, weights_file
 from moco.fields import LARGEST_SIDE
 from moco.normalization import normalization_values
-from moco.recipes import read_config
 from moco.sizes import height_width, size_of
 
 BACKBONE, HEAD = "encoder_q.backbone.", "encoder_q.head."  # in a checkpoint

@@ -21,9 +21,9 @@ from typing import Any
 
 from moco.atomic import is_of_the_disk, reason, write_json
 from moco.config import Config
+from moco.config_file import read_config
 from moco.data.folder_lock import LOCK, clear_lock, locked, unlock
 from moco.errors import BrokenOffError, ConfigError, RunError
-from moco.recipes import read_config
 from moco.sweep.plan import Planned
 
 SCRATCH = ".scratch"

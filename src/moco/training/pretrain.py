@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from moco.config import Config
+from moco.config_file import write_config
 from moco.data.skipped import SkippedFiles
 from moco.data.user_transform import Transform
 from moco.data.views import view_recipe
@@ -22,7 +23,6 @@ from moco.export.backbone import write_backbone
 from moco.export.load import fill
 from moco.export.reading import FILE_NAME
 from moco.printable import printable
-from moco.recipes import write_config
 from moco.training import checkpoint, loop
 from moco.training.alive import doing
 from moco.training.callbacks import Callback, check_callbacks
