@@ -15,6 +15,8 @@ import moco
 from moco.contrast import MoCo, MoCoV3, moco_v3_step
 from moco.errors import ConfigError
 from moco.recipes import configure
+from moco.training.encoder import build_checked_encoder
+from moco.training.mechanism import build_model
 from moco.training.muon import Muon, orthogonalized
 from moco.training.optimizer import make_optimizer
 
@@ -104,29 +106,50 @@ def test_options_of_another_optimiser_are_refused():
     assert configure("v3", {"sgd_momentum": 0.5}).sgd_momentum == 0.5
 
 
-def test_muon_steps_matrices_by_its_twin_and_all_others_by_adamw():
+def test_muon_steps_matrices_by_its_twin_the_input_layer_by_sgd_and_all_others_by_adamw():
     """Filters as matrices; a convolution by channel and embeddings of positions are none."""
     torch.manual_seed(0)
-    shapes = [(8, 3, 3, 3), (5, 12), (12, 5), (6,), (6, 1, 3, 3), (1, 7, 4)]
+    shapes = [(8, 3, 3, 3), (6, 4, 3, 3), (5, 12), (12, 5), (6,), (6, 1, 3, 3), (1, 7, 4)]
     ours, twins = ([torch.randn(shape).requires_grad_() for shape in shapes] for _ in range(2))
     for one, other in zip(ours, twins, strict=True):
         other.data.copy_(one.data)
-    ours[0].data = ours[0].data.to(memory_format=torch.channels_last)
-    optimizer = Muon(ours, lr=0.1, weight_decay=0.2, momentum=0.9)
-    adamw = torch.optim.AdamW(twins[3:], lr=0.1, weight_decay=0.2)
-    naive = [NaiveMuon(twin.detach().double().numpy(), momentum=0.9) for twin in twins[:3]]
+    ours[1].data = ours[1].data.to(memory_format=torch.channels_last)
+    optimizer = Muon(ours, lr=0.1, weight_decay=0.2, momentum=0.9, input_layer=ours[0])
+    sgd = torch.optim.SGD(twins[:1], lr=3.0, momentum=0.9)
+    adamw = torch.optim.AdamW(twins[4:], lr=0.1, weight_decay=0.2)
+    naive = [NaiveMuon(twin.detach().double().numpy(), momentum=0.9) for twin in twins[1:4]]
     for number in range(5):
         gradients = [torch.randn(shape) for shape in shapes]
         for one, other, gradient in zip(ours, twins, gradients, strict=True):
             one.grad, other.grad = gradient.clone(), gradient.clone()
         optimizer.param_groups[0]["lr"] = adamw.param_groups[0]["lr"] = rate = 0.1 / (number + 1)
-        optimizer.step()
-        adamw.step()
-        for twin, gradient in zip(naive, gradients, strict=False):
+        sgd.param_groups[0]["lr"] = 30 * rate
+        for each in (optimizer, sgd, adamw):
+            each.step()
+        for twin, gradient in zip(naive, gradients[1:], strict=False):
             twin.step(gradient.double().numpy(), rate)
-        expected = [*(twin.weight for twin in naive), *(twin.detach().numpy() for twin in twins[3:])]
+        expected = [twins[0], *(torch.from_numpy(twin.weight) for twin in naive), *twins[4:]]
         for one, other in zip(ours, expected, strict=True):
-            np.testing.assert_allclose(one.detach().numpy(), other, rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(one.detach().numpy(), other.detach().numpy(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "options", "expected"),
+    [
+        ("resnet_tiny", {}, "backbone.conv1.weight"),
+        ("resnet_tiny", {"channels": 1}, "backbone.conv1.weight"),
+        ("timm/vit_tiny_patch16_224", {}, "backbone.patch_embed.proj.weight"),
+    ],
+)
+def test_the_input_layer_of_muon_is_the_one_that_reads_the_images(backbone, options, expected):
+    if backbone.startswith("timm/"):
+        pytest.importorskip("timm")
+    sizes = {"image_size": 32, "dictionary_size": 8, "batch_size": 8, "accelerator": "cpu"}
+    config = configure("v2", {"optimizer": "muon", "backbone": backbone, **sizes, **options})
+    built = build_model(build_checked_encoder(config), config, images=8)
+    optimizer = make_optimizer(built, config)
+    names = {id(parameter): name for name, parameter in built.encoder_q.named_parameters()}
+    assert names[id(optimizer.input_layer)] == expected
 
 
 @pytest.mark.parametrize("shape", [(64, 300), (300, 64), (32, 32), (7, 2)])

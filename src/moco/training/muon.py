@@ -1,5 +1,6 @@
 """Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon): the step of a weight matrix is its momentum with all
-singular values made about alike; biases and norms are stepped by AdamW. Step sizes as in Liu et al. 2025 (2502.16982).
+singular values made about alike; biases and norms are stepped by AdamW, and the layer that reads the input by SGD. Step
+sizes as in Liu et al. 2025 (2502.16982).
 
 By hand: PyTorch's own refuses convolutions, and timm's multiplies in bfloat16, which a processor without it emulates
 (resnet_small, one thread of an AMD EPYC: 53 ms a step, with AVX2 alone 1,289; this one 41 and 39: docs/log.md).
@@ -17,11 +18,12 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # of the quintic: ends near 1 from wh
 ITERATIONS = 5
 LIKE_ADAM = 0.2  # root mean square of a step at learning rate 1, as AdamW's
 BETAS, EPS = (0.9, 0.999), 1e-8  # of AdamW
+INPUT_RATE = 30  # of SGD, in learning rates: 0.06 at 0.002, which short runs of `sgd` did best with (docs/log.md)
 TINY = 1e-7  # the least length that something is divided by
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon for weight matrices, AdamW for the other parameters; both with the same learning rate.
+    """Muon for weight matrices, AdamW for the other parameters, with the same learning rate; SGD for the input layer.
 
     A convolution's weight (out, in, h, w) is the matrix (out, in * h * w). Where out or in is 1 (convolutions by
     channel, embeddings of positions) it is none.
@@ -35,7 +37,9 @@ class Muon(torch.optim.Optimizer):
         params: parameters, or groups of them.
         lr: learning rate; 0.002 is usual. A matrix's step has a root mean square of about 0.2 lr.
         weight_decay: of biases and norms, decoupled as in AdamW: share that a step at learning rate 1 takes away.
-        momentum: of the matrices' gradients, Nesterov's form.
+        momentum: of the matrices' gradients, Nesterov's form; of SGD in its usual form.
+        input_layer: weights that read the input, one of `params`; stepped by SGD at 30 times the learning rate. None
+            where none of them does.
 
     Attributes:
         found_inf: 1 where the next step is to change no weight, as of PyTorch's fused optimisers. The caller sees to it
@@ -44,8 +48,17 @@ class Muon(torch.optim.Optimizer):
 
     found_inf: Tensor | float = 0.0
 
-    def __init__(self, params: Iterable[Any], *, lr: float, weight_decay: float, momentum: float) -> None:
+    def __init__(
+        self,
+        params: Iterable[Any],
+        *,
+        lr: float,
+        weight_decay: float,
+        momentum: float,
+        input_layer: Tensor | None = None,
+    ) -> None:
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+        self.input_layer = input_layer
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -57,7 +70,9 @@ class Muon(torch.optim.Optimizer):
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
-                if is_matrix(parameter):
+                if parameter is self.input_layer:
+                    parameter.add_(self._input(parameter, group).mul(kept), alpha=-INPUT_RATE * group["lr"])
+                elif is_matrix(parameter):
                     length = parameter.norm()
                     parameter.add_(self._matrix(parameter, group).mul_(kept), alpha=-group["lr"])
                     back = torch.where(length > 0, length / parameter.norm().clamp(min=TINY), 1.0)
@@ -66,6 +81,14 @@ class Muon(torch.optim.Optimizer):
                     parameter.mul_(1 - kept * (group["lr"] * group["weight_decay"]))
                     parameter.add_(self._vector(parameter).mul_(kept), alpha=-group["lr"])
         return loss
+
+    def _input(self, parameter: Tensor, group: dict[str, Any]) -> Tensor:
+        state, gradient = self.state[parameter], parameter.grad
+        assert gradient is not None
+        if not state:
+            state["momentum"] = torch.zeros_like(parameter)
+        momentum: Tensor = state["momentum"]
+        return momentum.mul_(group["momentum"]).add_(gradient)
 
     def _matrix(self, parameter: Tensor, group: dict[str, Any]) -> Tensor:
         state, gradient = self.state[parameter], parameter.grad

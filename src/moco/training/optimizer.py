@@ -11,7 +11,7 @@ from torch.nn.utils import get_total_norm
 from moco.config import Config
 from moco.contrast import ContrastiveModel
 from moco.errors import ConfigError
-from moco.training.muon import Muon
+from moco.training.muon import Muon, is_matrix
 
 TRUST_COEFFICIENT = 0.001  # of LARS (1708.03888)
 
@@ -32,14 +32,16 @@ def make_optimizer(model: ContrastiveModel, config: Config) -> torch.optim.Optim
     "sgd": weight decay on all parameters, as in MoCo v1 and v2. "adamw": the same, with PyTorch's betas (0.9, 0.999).
     "lars": You et al. 2017 (1708.03888), each tensor's step scaled by 0.001 |w| / (|g| + decay |w|), momentum as in
     PyTorch's SGD (the learning rate stays outside of it); biases and BatchNorm's weights (one dimension at most) are
-    neither decayed nor scaled. "muon": see `Muon`; `sgd_momentum` is that of its matrices.
+    neither decayed nor scaled. "muon": see `Muon`, whose input layer are the first weights with an input and an output;
+    `sgd_momentum` is that of SGD and of its matrices.
     """
     rate, decay, momentum = config.learning_rate, config.weight_decay, config.sgd_momentum
     groups = _groups(model, config)
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=rate, weight_decay=decay, fused=True)
     if config.optimizer == "muon":
-        return Muon(groups, lr=rate, weight_decay=decay, momentum=momentum)
+        reads = next((p for p in model.query_side.parameters() if p.ndim > 3 or is_matrix(p)), None)
+        return Muon(groups, lr=rate, weight_decay=decay, momentum=momentum, input_layer=reads)
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=rate, momentum=momentum, weight_decay=decay, fused=True)
     kinds: list[dict[str, Any]] = []
