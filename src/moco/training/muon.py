@@ -66,6 +66,7 @@ class Muon(torch.optim.Optimizer):
         with torch.enable_grad():
             loss = None if closure is None else closure()
         kept = 1.0 - self.found_inf
+        parameter: Tensor
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is None:
