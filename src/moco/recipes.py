@@ -77,7 +77,7 @@ def cifar() -> Config:
 
 
 def picturebook() -> Config:
-    """The embedded picture book: about two minutes on two CPU cores. Settings chosen on a validation split."""
+    """The embedded picture book: about two minutes on two CPU cores. All but optimizer and steps chosen on a validation split."""
     return Config(
         recipe="picturebook",
         backbone="resnet_small",
@@ -93,9 +93,9 @@ def picturebook() -> Config:
         blur_probability=0.0,
         batch_size=64,
         epochs=None,
-        steps=3000,
-        base_learning_rate=0.24,  # 0.06 at 64
-        weight_decay=5e-4,
+        steps=2000,
+        optimizer="muon",
+        base_learning_rate=0.008,  # 0.002 at 64
         schedule_unit="step",
         warmup_steps=100,
         knn_evaluations=5,
