@@ -18,7 +18,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # OpenMP threads that spin for 
 
 import moco
 
-M0_STEPS = 600  # enough to see that it does not learn
+M0_STEPS = 600  # enough to see how far behind it stays
 
 
 def main() -> int:
