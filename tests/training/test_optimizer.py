@@ -115,15 +115,16 @@ def test_muon_steps_matrices_by_its_twin_the_input_layer_by_sgd_and_all_others_b
         other.data.copy_(one.data)
     ours[1].data = ours[1].data.to(memory_format=torch.channels_last)
     optimizer = Muon(ours, lr=0.1, weight_decay=0.2, momentum=0.9, input_layer=ours[0])
-    sgd = torch.optim.SGD(twins[:1], lr=3.0, momentum=0.9)
+    sgd = torch.optim.SGD(twins[:1], lr=3.0, momentum=0.9)  # its own weight decay is a part of the gradient
     adamw = torch.optim.AdamW(twins[4:], lr=0.1, weight_decay=0.2)
-    naive = [NaiveMuon(twin.detach().double().numpy(), momentum=0.9) for twin in twins[1:4]]
+    naive = [NaiveMuon(twin.detach().double().numpy(), momentum=0.9, decay=0.2) for twin in twins[1:4]]
     for number in range(5):
         gradients = [torch.randn(shape) for shape in shapes]
         for one, other, gradient in zip(ours, twins, gradients, strict=True):
             one.grad, other.grad = gradient.clone(), gradient.clone()
         optimizer.param_groups[0]["lr"] = adamw.param_groups[0]["lr"] = rate = 0.1 / (number + 1)
         sgd.param_groups[0]["lr"] = 30 * rate
+        twins[0].data.mul_(1 - 0.2 * rate)
         for each in (optimizer, sgd, adamw):
             each.step()
         for twin, gradient in zip(naive, gradients[1:], strict=False):
@@ -164,17 +165,19 @@ def test_orthogonalized_keeps_singular_vectors_and_makes_their_values_about_one(
     assert torch.equal(orthogonalized(torch.zeros(shape)), torch.zeros(shape))
 
 
-def test_muon_keeps_lengths_and_moves_what_begins_at_zero():
+@pytest.mark.parametrize("decay", [0.0, 0.5])
+def test_muon_keeps_lengths_but_for_weight_decay_and_moves_what_begins_at_zero(decay):
     torch.manual_seed(0)
     weight, zero = torch.randn(8, 3, 3, 3).requires_grad_(), torch.zeros(4, 5).requires_grad_()
     before, lengths = weight.detach().clone(), []
-    optimizer = Muon([weight, zero], lr=0.02, weight_decay=0.5, momentum=0.9)
+    optimizer = Muon([weight, zero], lr=0.02, weight_decay=decay, momentum=0.9)
     for _ in range(50):
         for parameter in (weight, zero):
             parameter.grad = torch.randn_like(parameter)
         optimizer.step()
         lengths.append(zero.norm().item())
-    assert weight.norm().item() == pytest.approx(before.norm().item(), rel=1e-4)
+    left = 1 - 0.02 * decay
+    assert weight.norm().item() == pytest.approx(left**50 * before.norm().item(), rel=1e-4)
     assert (weight - before).norm() > 0.1
     assert lengths[0] > 0
-    assert lengths[-1] == pytest.approx(lengths[0], rel=1e-4)
+    assert lengths[-1] == pytest.approx(left**49 * lengths[0], rel=1e-4)

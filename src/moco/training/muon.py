@@ -28,15 +28,18 @@ class Muon(torch.optim.Optimizer):
     A convolution's weight (out, in, h, w) is the matrix (out, in * h * w). Where out or in is 1 (convolutions by
     channel, embeddings of positions) it is none.
 
-    A matrix keeps the length (root of the sum of squares) that it begins with. Steps have one length whatever the
-    gradient's, so that weights would grow; normalisation layers and the cosine of the loss undo that in the features,
-    but fine-tuning with the usual learning rates would move them too little (docs/log.md). Where the length of the
-    weights counts, this is a constraint. Weights that begin at 0 keep the length of their first step.
+    A matrix keeps the length (root of the sum of squares) that it begins with, but for weight decay. Steps have one
+    length whatever the gradient's, so that weights would grow; normalisation layers and the cosine of the loss undo
+    that in the features, but fine-tuning with the usual learning rates would move them too little (docs/log.md). Where
+    the length of the weights counts, this is a constraint. Weights that begin at 0 keep the length of their first step.
+
+    The input layer's weights grow as by `sgd` alone, to twice the length in some thousand steps: kept as short as they
+    begin, the usual learning rates of fine-tuning move them too far (docs/log.md).
 
     Args:
         params: parameters, or groups of them.
         lr: learning rate; 0.002 is usual. A matrix's step has a root mean square of about 0.2 lr.
-        weight_decay: of biases and norms, decoupled as in AdamW: share that a step at learning rate 1 takes away.
+        weight_decay: decoupled as in AdamW: share of all weights that a step at learning rate 1 takes away.
         momentum: of the matrices' gradients, Nesterov's form; of SGD in its usual form.
         input_layer: weights that read the input, one of `params`; stepped by SGD at 30 times the learning rate. None
             where none of them does.
@@ -71,6 +74,7 @@ class Muon(torch.optim.Optimizer):
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
+                parameter.mul_(1 - kept * (group["lr"] * group["weight_decay"]))
                 if parameter is self.input_layer:
                     parameter.add_(self._input(parameter, group).mul(kept), alpha=-INPUT_RATE * group["lr"])
                 elif is_matrix(parameter):
@@ -79,7 +83,6 @@ class Muon(torch.optim.Optimizer):
                     back = torch.where(length > 0, length / parameter.norm().clamp(min=TINY), 1.0)
                     parameter.mul_(1 + kept * (back - 1))
                 else:
-                    parameter.mul_(1 - kept * (group["lr"] * group["weight_decay"]))
                     parameter.add_(self._vector(parameter).mul_(kept), alpha=-group["lr"])
         return loss
 
