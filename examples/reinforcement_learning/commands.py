@@ -16,6 +16,7 @@ EXAMPLES = """\
   grid --tasks ball_in_cup-catch walker-walk --seeds 0 1 2 --out runs/grid --preset small --jobs 2
   grid --tasks ball_in_cup-catch --seeds 0 1 2 --out runs/paper --preset paper --device cuda --minutes 50
   curves runs/grid
+  evaluate runs/grid --episodes 50
   video runs/one --out ball.webp
   frames --task ball_in_cup-catch --count 20000 --out frames.npz
   probe frames.npz
@@ -81,6 +82,10 @@ def _add_readers(commands: argparse._SubParsersAction) -> None:
     curves = commands.add_parser("curves", help="figure and table of a grid")
     curves.add_argument("folder", type=Path)
     curves.set_defaults(run=_curves)
+    evaluate = commands.add_parser("evaluate", help="the last policy of a run, or of each run of a grid")
+    evaluate.add_argument("folder", type=Path)
+    evaluate.add_argument("--episodes", type=int, default=50)
+    evaluate.set_defaults(run=_evaluate)
     video = commands.add_parser("video", help="an episode of a run's policy")
     video.add_argument("folder", type=Path)
     video.add_argument("--out", type=Path, default=Path("policy.webp"))
@@ -145,6 +150,20 @@ def _curves(arguments: argparse.Namespace) -> int:
 
     print(table(arguments.folder))
     print(f"figure: {draw(arguments.folder, arguments.folder / 'curves.png')}")
+    return 0
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    import numpy as np
+    from examples.reinforcement_learning.runs import POLICY, evaluate
+
+    folders = sorted(path.parent for path in arguments.folder.rglob(POLICY)) or [arguments.folder]
+    for folder in folders:
+        returns = evaluate(folder, arguments.episodes)
+        error = np.std(returns) / len(returns) ** 0.5
+        print(
+            f"{folder}: return {np.mean(returns):.0f}, standard error {error:.0f}, {len(returns)} episodes", flush=True
+        )
     return 0
 
 

@@ -133,6 +133,23 @@ def load_policy(folder: Path, environment: gymnasium.Env) -> PixelSAC:
     return agent
 
 
+def evaluate(folder: Path, episodes: int, *, make_environment: MakeEnvironment = make) -> list[float]:
+    """Returns of so many episodes by the mean action of a run's last policy; others than those of its curve.
+
+    Raises:
+        ValueError: no episodes, or as `load_policy`.
+        FileNotFoundError: no run in the folder.
+    """
+    if episodes < 1:
+        raise ValueError(f"episodes={episodes}: need at least 1")
+    stored = json.loads((folder / SETTINGS).read_text("utf-8"))
+    options = {"size": stored["size"], "action_repeat": stored["action_repeat"]}
+    env = Monitor(make_environment(stored["task"], seed=EVALUATION_SEED + 1, **options))
+    returns, _ = evaluate_policy(load_policy(folder, env), env, n_eval_episodes=episodes, return_episode_rewards=True)
+    env.close()
+    return [float(value) for value in returns]
+
+
 def _evaluate(agent: PixelSAC, judge: Monitor, episodes: int) -> list[float]:
     judge.reset(seed=EVALUATION_SEED)
     returns, _ = evaluate_policy(agent, judge, n_eval_episodes=episodes, return_episode_rewards=True)

@@ -74,6 +74,19 @@ def test_policy_of_a_run_acts_as_it_did(tmp_path):
         runs.load_policy(tmp_path / "nothing", env)
 
 
+def test_evaluation_of_a_run_takes_its_last_policy_and_other_episodes(tmp_path, monkeypatch, capsys):
+    train(tmp_path / "task" / "one", episodes=3)
+    found = runs.evaluate(tmp_path / "task" / "one", 3, make_environment=dot)
+    assert len(found) == 3
+    assert found == runs.evaluate(tmp_path / "task" / "one", 3, make_environment=dot)
+    assert found != runs.read_returns(tmp_path / "task" / "one")[-1]["returns"]
+    monkeypatch.setattr(runs.evaluate, "__kwdefaults__", {"make_environment": dot})
+    assert commands.main(["evaluate", str(tmp_path), "--episodes", "3"]) == 0
+    assert f"one: return {np.mean(found):.0f}, standard error " in capsys.readouterr().out
+    assert commands.main(["evaluate", str(tmp_path), "--episodes", "0"]) == 2
+    assert commands.main(["evaluate", str(tmp_path / "nothing")]) == 2
+
+
 def write_runs(folder, task, arm, finals):
     for seed, final in enumerate(finals):
         place = folder / task / arm / f"seed{seed}"
