@@ -2,7 +2,7 @@
 
     python benchmarks/transfer_tasks.py FOLDER [--seeds 3] [--tasks detection ...] [--out FILE] [--threads 1]
 
-In FOLDER: a MoCo run on the 6,000 pictures of the picture book (its recipe, no labels), the same pictures with labels,
+In FOLDER: a MoCo run on the 6,000 pictures of the picture book (its views, no labels), the same pictures with labels,
 on which the supervised weights are trained, scenes of several objects with annotations (`moco scenes`), and a folder
 for each task. Every task is fine-tuned on train scenes and tested on others, from the three initialisations, with the
 settings below, which are the same for each. Seed after seed: the same command goes on with what is not finished, and
