@@ -69,12 +69,22 @@ def test_the_papers_defaults():
     assert (cifar.weight_decay, cifar.crop_min, cifar.blur_probability) == (5e-4, 0.08, 0)
 
 
-def test_another_optimizer_than_the_recipes_has_a_learning_rate_of_its_own():
+def test_another_optimizer_than_the_recipes_has_a_learning_rate_and_weight_decay_of_its_own():
     assert configure("v2", {"optimizer": "muon", "batch_size": 64}).learning_rate == pytest.approx(0.002)
     assert configure("fast", {"optimizer": "sgd"}).base_learning_rate == configure("v2", {}).base_learning_rate
     assert configure("fast", {"optimizer": "muon"}).base_learning_rate == 0.008
     assert configure("v2", {"optimizer": "muon", "base_learning_rate": 0.5}).base_learning_rate == 0.5
+    book, v2 = configure("picturebook", {"optimizer": "sgd"}), configure("v2", {})
+    assert (book.base_learning_rate, book.weight_decay) == (v2.base_learning_rate, v2.weight_decay)
+    assert configure("picturebook", {}).weight_decay != v2.weight_decay
     assert configure("v3", {"optimizer": "adamw"}).base_learning_rate == configure("v3", {}).base_learning_rate
+
+
+@pytest.mark.parametrize("name", ["optimizer", "mechanism", "backbone", "head"])
+@pytest.mark.parametrize("value", [["sgd"], {"sgd": 1}, 3, None])
+def test_what_is_no_word_where_one_is_expected_is_a_mistake_of_the_configuration(name, value):
+    with pytest.raises(ConfigError, match=name):
+        configure("v2", {name: value})
 
 
 def test_the_learning_rate_scales_with_the_batch():

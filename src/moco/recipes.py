@@ -199,8 +199,11 @@ MECHANISM_DEFAULTS = {
     "key_momentum": Config.key_momentum,
     "bank_momentum": 0.5,
 }
-# Where another optimizer than the recipe's is stated and no rate: v2's, and 0.002 at a batch of 64 (docs/cheaper.md).
-OPTIMIZER_RATES = {"sgd": Config.base_learning_rate, "muon": 0.008}
+# Where another optimizer than the recipe's is stated: v2's values; muon's rate is 0.002 at 64 (docs/cheaper.md).
+OPTIMIZER_DEFAULTS = {
+    "sgd": {"base_learning_rate": Config.base_learning_rate, "weight_decay": Config.weight_decay},
+    "muon": {"base_learning_rate": 0.008, "weight_decay": Config.weight_decay},
+}
 # Of a run from trained weights that learns by SGD, where nothing else is stated: docs/log.md, 2026-11-28.
 CONTINUED = {"base_learning_rate": 0.12, "frozen_layers": 0.3}
 CONTINUED_WARMUP = {"warmup_steps": 20, "head_warmup_steps": 30}  # or a fifth of a shorter run
@@ -228,7 +231,7 @@ def configure(recipe: str, options: dict[str, Any], *, strict: bool = True) -> C
     """The recipe's configuration with the stated options in its place; `steps` alone replaces the recipe's epochs.
 
     Another mechanism than the recipe's drops the options that it lacks and takes defaults for its own, another
-    optimizer ("sgd", "muon") takes its own learning rate.
+    optimizer ("sgd", "muon") its own learning rate and weight decay.
     A recipe's warm-up is cut to a quarter of a stated length; one in epochs keeps its share of a run in steps. A stated
     warm-up is taken as it is. What would change nothing beside the other values is refused, unless `strict` is false,
     as for what an earlier version has taken.
@@ -240,10 +243,12 @@ def configure(recipe: str, options: dict[str, Any], *, strict: bool = True) -> C
         raise ConfigError(f"recipe={recipe!r}: choose one of {', '.join(RECIPES)}")
     check_options(options)
     base = dataclasses.asdict(RECIPES[recipe]())
-    _suit(base, options.get("mechanism", base["mechanism"]), options.get("backbone", base["backbone"]))
+    # What is no word, `Config` refuses.
+    words = {name: value for name, value in options.items() if isinstance(value, str)}
+    _suit(base, words.get("mechanism", base["mechanism"]), words.get("backbone", base["backbone"]))
     _fit_warmup(base, options)
-    if (optimizer := options.get("optimizer", base["optimizer"])) != base["optimizer"]:
-        base["base_learning_rate"] = OPTIMIZER_RATES.get(optimizer, base["base_learning_rate"])
+    if (optimizer := words.get("optimizer", base["optimizer"])) != base["optimizer"]:
+        base.update(OPTIMIZER_DEFAULTS.get(optimizer, {}))
     length = {name for name in ("epochs", "steps") if options.get(name) is not None}
     if len(length) == 1:
         base.update(epochs=None, steps=None)
