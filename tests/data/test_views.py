@@ -31,6 +31,7 @@ CIFAR_COLORS = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.2010
 UNCHANGED = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 PUBLISHED = {
     "auto": V2,
+    "fast": V2,
     "v1": {**V2, "hue": 0.4, "jitter_probability": 1.0, "grayscale_first": True, "blur_probability": 0.0},
     "v2": V2,
     "v3": V3,
