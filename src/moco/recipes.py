@@ -77,7 +77,7 @@ def cifar() -> Config:
 
 
 def picturebook() -> Config:
-    """The embedded picture book: about four minutes on two CPU cores. Views, K, m were chosen on a validation split."""
+    """The embedded picture book: some minutes on two CPU cores. Views, K and m were chosen on a validation split."""
     return Config(
         recipe="picturebook",
         backbone="resnet_small",
