@@ -114,8 +114,8 @@ class Config:
         optimizer: sgd (v1, v2), lars (v3 with a ResNet; trust coefficient 0.001), adamw (v3 with a ViT) or muon.
         base_learning_rate: learning rate for a batch of 256; scaled linearly with batch_size.
         sgd_momentum: momentum of sgd, lars and muon.
-        weight_decay: L2 penalty on all parameters; lars spares biases and BatchNorm, adamw decays
-            apart from the gradient, and so does muon biases and BatchNorm alone, as its matrices keep their length.
+        weight_decay: L2 penalty on all parameters; lars spares biases and BatchNorm, adamw and muon decay
+            apart from the gradient.
         schedule: cosine to zero, step (times lr_decay at each of lr_milestones) or constant.
         schedule_unit: change the learning rate at each epoch (the papers) or at each step.
         lr_milestones: where the step schedule decays, as shares of the run.

@@ -87,21 +87,22 @@ class Muon(torch.optim.Optimizer):
         return loss
 
     def _input(self, parameter: Tensor, group: dict[str, Any]) -> Tensor:
-        state, gradient = self.state[parameter], parameter.grad
+        assert parameter.grad is not None
+        return self._momentum(parameter).mul_(group["momentum"]).add_(parameter.grad)
+
+    def _matrix(self, parameter: Tensor, group: dict[str, Any]) -> Tensor:
+        gradient = parameter.grad
         assert gradient is not None
+        mean = self._momentum(parameter).lerp_(gradient, 1 - group["momentum"])
+        matrix = orthogonalized(gradient.lerp(mean, group["momentum"]).flatten(1))
+        return matrix.mul_(LIKE_ADAM * max(matrix.shape) ** 0.5).view(parameter.shape)
+
+    def _momentum(self, parameter: Tensor) -> Tensor:
+        state = self.state[parameter]
         if not state:
             state["momentum"] = torch.zeros_like(parameter)
         momentum: Tensor = state["momentum"]
-        return momentum.mul_(group["momentum"]).add_(gradient)
-
-    def _matrix(self, parameter: Tensor, group: dict[str, Any]) -> Tensor:
-        state, gradient = self.state[parameter], parameter.grad
-        assert gradient is not None
-        if not state:
-            state["momentum"] = torch.zeros_like(parameter)
-        mean = state["momentum"].lerp_(gradient, 1 - group["momentum"])
-        matrix = orthogonalized(gradient.lerp(mean, group["momentum"]).flatten(1))
-        return matrix.mul_(LIKE_ADAM * max(matrix.shape) ** 0.5).view(parameter.shape)
+        return momentum
 
     def _vector(self, parameter: Tensor) -> Tensor:
         state, gradient = self.state[parameter], parameter.grad
