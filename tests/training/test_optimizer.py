@@ -165,6 +165,25 @@ def test_orthogonalized_keeps_singular_vectors_and_makes_their_values_about_one(
     assert torch.equal(orthogonalized(torch.zeros(shape)), torch.zeros(shape))
 
 
+@pytest.mark.parametrize("shape", [(64, 300), (300, 64), (96, 96)])
+@pytest.mark.parametrize("decay", [0.0, 0.1, 10.0])
+def test_orthogonalized_in_bf16_is_near_that_in_fp32_for_singular_values_of_any_spread(shape, decay):
+    """Where most of them are next to nothing, rounding must not make steps of them that have no end."""
+    torch.manual_seed(0)
+    left, _, right = torch.linalg.svd(torch.randn(shape), full_matrices=False)
+    matrix = left @ torch.exp(-decay * torch.arange(min(shape))).diag() @ right
+    there, here = (orthogonalized(matrix, dtype) for dtype in (torch.float32, torch.bfloat16))
+    assert here.dtype == torch.float32
+    assert torch.linalg.matrix_norm(here - there, 2) < 0.35
+    assert torch.linalg.matrix_norm(here, 2) < 1.3
+
+
+@pytest.mark.parametrize(("precision", "expected"), [("bf16", torch.bfloat16), ("fp32", torch.float32)])
+def test_muon_multiplies_in_the_precision_of_the_run(precision, expected):
+    optimizer = make_optimizer(model(), configure("v3", {**SMALL, "optimizer": "muon", "precision": precision}))
+    assert optimizer.dtype == expected
+
+
 @pytest.mark.parametrize("decay", [0.0, 0.5])
 def test_muon_keeps_lengths_but_for_weight_decay_and_moves_what_begins_at_zero(decay):
     torch.manual_seed(0)

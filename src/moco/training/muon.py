@@ -3,7 +3,8 @@ singular values made about alike; biases and norms are stepped by AdamW, and the
 sizes as in Liu et al. 2025 (2502.16982).
 
 By hand: PyTorch's own refuses convolutions, and timm's multiplies in bfloat16, which a processor without it emulates
-(resnet_small, one thread of an AMD EPYC: 53 ms a step, with AVX2 alone 1,289; this one 41 and 39: docs/log.md).
+(resnet_small, one thread of an AMD EPYC: 53 ms a step, with AVX2 alone 1,289; this one 41 and 39 in fp32, of which
+bfloat16 leaves about half: docs/log.md).
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ import torch
 from torch import Tensor
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # of the quintic: ends near 1 from wherever it begins, not at it
-ITERATIONS = 5
+# Of its iterations, how many on one product of the matrix with itself. In bf16 a product's small eigenvalues come out
+# below 0 now and then, and each iteration makes those 12 times as large: five in a row end in anything (docs/log.md).
+ITERATIONS = {torch.float32: (5,), torch.bfloat16: (3, 2)}
 LIKE_ADAM = 0.2  # root mean square of a step at learning rate 1, as AdamW's
 BETAS, EPS = (0.9, 0.999), 1e-8  # of AdamW
 INPUT_RATE = 30  # of SGD, in learning rates: 0.06 at 0.002, which short runs of `sgd` did best with (docs/log.md)
@@ -43,6 +46,7 @@ class Muon(torch.optim.Optimizer):
         momentum: of the matrices' gradients, Nesterov's form; of SGD in its usual form.
         input_layer: weights that read the input, one of `params`; stepped by SGD at 30 times the learning rate. None
             where none of them does.
+        bf16: multiply matrices in bfloat16 (weights and momentum stay as they are). Faster where the hardware does so.
 
     Attributes:
         found_inf: 1 where the next step is to change no weight, as of PyTorch's fused optimisers. The caller sees to it
@@ -59,9 +63,11 @@ class Muon(torch.optim.Optimizer):
         weight_decay: float,
         momentum: float,
         input_layer: Tensor | None = None,
+        bf16: bool = False,
     ) -> None:
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
         self.input_layer = input_layer
+        self.dtype = torch.bfloat16 if bf16 else torch.float32
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -94,7 +100,7 @@ class Muon(torch.optim.Optimizer):
         gradient = parameter.grad
         assert gradient is not None
         mean = self._momentum(parameter).lerp_(gradient, 1 - group["momentum"])
-        matrix = orthogonalized(gradient.lerp(mean, group["momentum"]).flatten(1))
+        matrix = orthogonalized(gradient.lerp(mean, group["momentum"]).flatten(1), self.dtype)
         return matrix.mul_(LIKE_ADAM * max(matrix.shape) ** 0.5).view(parameter.shape)
 
     def _momentum(self, parameter: Tensor) -> Tensor:
@@ -122,24 +128,32 @@ def is_matrix(parameter: Tensor) -> bool:
     return parameter.ndim > 1 and min(parameter.shape[:2]) > 1
 
 
-def orthogonalized(matrix: Tensor) -> Tensor:
+def orthogonalized(matrix: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """(m, n) -> (m, n): singular vectors stay, singular values come to about 1 (0.7 to 1.2), those near 0 stay small.
 
+    `dtype`: of the products, float32 or bfloat16.
+
     Newton and Schulz's iteration X <- (a + b XX' + c (XX')²) X, on XX' instead of X: each X is a polynomial of the
-    first XX', times the first X, so that the long side of a filter's matrix is multiplied twice and not ten times.
+    first XX', times the first X, so that the long side of a filter's matrix is multiplied two or four times, not ten.
     """
     wide = matrix.shape[0] <= matrix.shape[1]
     x = (matrix if wide else matrix.mT).float()
-    x = x / x.norm().clamp(min=TINY)
-    gram = x @ x.mT
+    x = (x / x.norm().clamp(min=TINY)).to(dtype)
+    for count in ITERATIONS[dtype]:
+        x = _polynomial(x @ x.mT, count) @ x
+    found: Tensor = x.float()
+    return found if wide else found.mT.contiguous()
+
+
+def _polynomial(gram: Tensor, count: int) -> Tensor:
+    """P of (m, m) with P X the X after so many iterations, where gram is XX'."""
     a, b, c = NEWTON_SCHULZ
-    identity = torch.eye(len(gram), device=gram.device)
+    identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     whole: Tensor | None = None
-    for left in reversed(range(ITERATIONS)):
+    for left in reversed(range(count)):
         factor = torch.addmm(gram, gram, gram, beta=b, alpha=c).add_(identity, alpha=a)
         whole = factor if whole is None else factor @ whole
         if left:
             gram = factor @ gram @ factor
     assert whole is not None
-    found: Tensor = whole @ x
-    return found if wide else found.mT.contiguous()
+    return whole

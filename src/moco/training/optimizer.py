@@ -33,7 +33,7 @@ def make_optimizer(model: ContrastiveModel, config: Config) -> torch.optim.Optim
     "lars": You et al. 2017 (1708.03888), each tensor's step scaled by 0.001 |w| / (|g| + decay |w|), momentum as in
     PyTorch's SGD (the learning rate stays outside of it); biases and BatchNorm's weights (one dimension at most) are
     neither decayed nor scaled. "muon": see `Muon`, whose input layer are the first weights with an input and an output;
-    `sgd_momentum` is that of SGD and of its matrices.
+    `sgd_momentum` is that of SGD and of its matrices, which it multiplies in the run's precision.
     """
     rate, decay, momentum = config.learning_rate, config.weight_decay, config.sgd_momentum
     groups = _groups(model, config)
@@ -41,7 +41,8 @@ def make_optimizer(model: ContrastiveModel, config: Config) -> torch.optim.Optim
         return torch.optim.AdamW(groups, lr=rate, weight_decay=decay, fused=True)
     if config.optimizer == "muon":
         reads = next((p for p in model.query_side.parameters() if p.ndim > 3 or is_matrix(p)), None)
-        return Muon(groups, lr=rate, weight_decay=decay, momentum=momentum, input_layer=reads)
+        bf16 = config.precision == "bf16"
+        return Muon(groups, lr=rate, weight_decay=decay, momentum=momentum, input_layer=reads, bf16=bf16)
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=rate, momentum=momentum, weight_decay=decay, fused=True)
     kinds: list[dict[str, Any]] = []
