@@ -44,6 +44,8 @@ ARMS: dict[str, dict[str, Any]] = {
     "patches-symmetric": {"patches": True, "symmetric": True},
     "average": {"batchnorm": "average"},
     "batch-32": {"batch_size": 32},
+    "batch-128": {"batch_size": 128},
+    "temperature-0.1-batch-128": {"temperature": 0.1, "batch_size": 128},
     "wide-head": {"hidden_dim": 2048},
     "adamw": {"optimizer": "adamw", "base_learning_rate": 0.004, "weight_decay": 0.01},
     "learning-rate-x2": {"base_learning_rate": 0.48},
@@ -68,6 +70,8 @@ COSTS = {
     "patches": 1.1,
     "patches-symmetric": 2.1,
     "batch-32": 0.5,
+    "batch-128": 1.55,  # with muon, resnet_small at 32 px
+    "temperature-0.1-batch-128": 1.55,
     "progressive-decoupled": 0.55,
     "progressive-patches": 0.6,
     "progressive-nearest": 0.55,

@@ -44,6 +44,7 @@ def fast() -> Config:
         image_size=64,
         dictionary_size=1024,
         key_momentum=0.998,
+        temperature=0.1,
         batch_size=64,
         epochs=None,
         steps=5000,

@@ -26,7 +26,7 @@ TINY_SIDE, LARGE_SIDE = 32, 160  # pixels; from the second on, images gain from 
 TRAINED_SIDE = 96  # least for weights that were trained on images of 224 px and halve the resolution five times
 PASSES, ENOUGH_STEPS = 800, 50_000  # the longest runs of the papers; a run of neither is never longer
 IMAGE_BYTES = {"resnet50": 100e6, "resnet18": 25e6}  # of a training step at 224 px with the standard stem
-MUON_RATE = 0.002  # a step
+MUON_RATE, MUON_TEMPERATURE = 0.002, 0.1  # the first a step
 MEMORY_SHARE = 0.6  # of the device, for the batch
 
 Settled = Mapping[str, Any]  # stated options and those decided already, over the defaults of `Config`
@@ -61,6 +61,15 @@ def image_size(facts: Facts, settled: Settled) -> Ruled:
     return most, f"{limit}; the images' shorter side is {facts.side} px"
 
 
+def optimizer(facts: Facts, settled: Settled) -> Ruled:
+    """Muon where it has been measured: from random weights, with a queue, on a CPU (docs/cheaper.md)."""
+    if settled["rate_stated"]:
+        return "sgd", "a learning rate or momentum is stated, as of sgd"
+    if settled.get("init") is not None or settled["mechanism"] != "moco":
+        return "sgd", "as MoCo v2"
+    return ("sgd", "as MoCo v2, on a GPU") if facts.gpu else ("muon", "gets further than sgd in the same time")
+
+
 def batch_size(facts: Facts, settled: Settled) -> Ruled:
     """64 on a CPU, 32 for a handful of images, 256 on a GPU as far as memory and images go."""
     if not facts.gpu:
@@ -85,7 +94,9 @@ def dictionary_size(facts: Facts, settled: Settled) -> Ruled:
 
 
 def temperature(facts: Facts, settled: Settled) -> Ruled:
-    """That of v2."""
+    """That of v2; a lower one with Muon, whose short runs get further with it (docs/cheaper.md)."""
+    if settled["optimizer"] == "muon":
+        return MUON_TEMPERATURE, "short runs with muon did best with it"
     return 0.2, "as MoCo v2, for its MLP head"
 
 
@@ -116,15 +127,6 @@ def schedule_unit(facts: Facts, settled: Settled) -> Ruled:
     return "step", "few epochs: the learning rate changes at each step"
 
 
-def optimizer(facts: Facts, settled: Settled) -> Ruled:
-    """Muon where it has been measured: from random weights, with a queue, on a CPU (docs/cheaper.md)."""
-    if settled["rate_stated"]:
-        return "sgd", "a learning rate or momentum is stated, as of sgd"
-    if settled.get("init") is not None or settled["mechanism"] != "moco":
-        return "sgd", "as MoCo v2"
-    return ("sgd", "as MoCo v2, on a GPU") if facts.gpu else ("muon", "gets further than sgd in the same time")
-
-
 def base_learning_rate(facts: Facts, settled: Settled) -> Ruled:
     """0.06 at a batch of 64, which every short run of docs/log.md did best with; the papers' 0.03 for their setting."""
     if settled["optimizer"] == "muon":
@@ -139,6 +141,7 @@ def base_learning_rate(facts: Facts, settled: Settled) -> Ruled:
 RULES = (
     backbone,
     image_size,
+    optimizer,
     batch_size,
     dictionary_size,
     temperature,
@@ -147,7 +150,6 @@ RULES = (
     saturation,
     grayscale_probability,
     schedule_unit,
-    optimizer,
     base_learning_rate,
 )
 
