@@ -44,13 +44,14 @@ ARMS: dict[str, dict[str, Any]] = {
     "patches-symmetric": {"patches": True, "symmetric": True},
     "average": {"batchnorm": "average"},
     "batch-32": {"batch_size": 32},
-    "batch-128": {"batch_size": 128},
+    "batch-64": {"batch_size": 64},
     "temperature-0.1-batch-128": {"temperature": 0.1, "batch_size": 128},
     "wide-head": {"hidden_dim": 2048},
     "adamw": {"optimizer": "adamw", "base_learning_rate": 0.004, "weight_decay": 0.01},
     "learning-rate-x2": {"base_learning_rate": 0.48},
     "momentum-0.99": {"key_momentum": 0.99},
     "temperature-0.1": {"temperature": 0.1},
+    "temperature-0.2": {"temperature": 0.2},
     "weight-decay-5e-4": {"weight_decay": 5e-4},
     "progressive-decoupled": {"progressive_resolution": "auto", "decoupled": True},
     "progressive-patches": {"progressive_resolution": "auto", "patches": True},
@@ -60,7 +61,7 @@ ARMS: dict[str, dict[str, Any]] = {
 }
 # A step with its views, beside a plain one; 1 where nothing stands here (results/step_cost-cpu.json, bf16).
 COSTS = {
-    "sgd": 0.7,  # resnet_small at 32 px, where muon weighs most; 0.88 at 64 px
+    "sgd": 0.5,  # resnet_small at 32 px, where `plain` has batches of 128; about 0.9 at 64 px
     "symmetric": 2.0,
     "progressive": 0.55,
     "progressive-48": 0.64,  # at 64 px, by the numbers of pixels
@@ -70,8 +71,8 @@ COSTS = {
     "patches": 1.1,
     "patches-symmetric": 2.1,
     "batch-32": 0.5,
-    "batch-128": 1.55,  # with muon, resnet_small at 32 px
-    "temperature-0.1-batch-128": 1.55,
+    "batch-64": 0.65,  # at 32 px
+    "temperature-0.1-batch-128": 1.55,  # of a batch of 64 at 32 px, as `plain` was until 2026-11-29
     "progressive-decoupled": 0.55,
     "progressive-patches": 0.6,
     "progressive-nearest": 0.55,
