@@ -26,7 +26,8 @@ TINY_SIDE, LARGE_SIDE = 32, 160  # pixels; from the second on, images gain from 
 TRAINED_SIDE = 96  # least for weights that were trained on images of 224 px and halve the resolution five times
 PASSES, ENOUGH_STEPS = 800, 50_000  # the longest runs of the papers; a run of neither is never longer
 IMAGE_BYTES = {"resnet50": 100e6, "resnet18": 25e6}  # of a training step at 224 px with the standard stem
-MUON_RATE, MUON_TEMPERATURE = 0.002, 0.1  # the first a step
+MUON_RATE = 0.002  # a step
+MUON_TEMPERATURE = 0.1
 MEMORY_SHARE = 0.6  # of the device, for the batch
 
 Settled = Mapping[str, Any]  # stated options and those decided already, over the defaults of `Config`

@@ -17,7 +17,7 @@ from torch import Tensor
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # of the quintic: ends near 1 from wherever it begins, not at it
 # Of its iterations, how many on one product of the matrix with itself. In bf16 a product's small eigenvalues come out
-# below 0 now and then, and each iteration makes those 12 times as large: five in a row end in anything (docs/log.md).
+# below 0 now and then, and each iteration makes those 12 times as large: five in a row diverge (docs/log.md).
 ITERATIONS = {torch.float32: (5,), torch.bfloat16: (3, 2)}
 LIKE_ADAM = 0.2  # root mean square of a step at learning rate 1, as AdamW's
 BETAS, EPS = (0.9, 0.999), 1e-8  # of AdamW
